@@ -1,0 +1,186 @@
+//! One connection: waits for requests, reads heads, sends bytes, and closes so that the client reads the last answer.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::http::body::Body;
+use crate::http::head::{self, Head, HeadError, Scanner};
+use crate::http::limits::{Limits, MAX_LINGER, MAX_LINGER_BYTES, MAX_LINGER_SILENCE};
+use crate::http::pace::{Pace, TooSlow};
+use crate::io::runtime::{Elapsed, now, timeout};
+use crate::io::socket::{Peer, Socket};
+use crate::io::{BufferPool, IoBuf};
+
+/// Bytes asked for at a time while a head is read: restic's heads fit.
+const HEAD_READ_BYTES: usize = 2 * 1024;
+
+/// Why no request came.
+#[derive(Debug, Error)]
+pub enum NoRequest {
+    /// The client closed or reset the connection, or was silent for the idle time.
+    #[error("the connection ended")]
+    Closed,
+    /// The head can't be served.
+    #[error(transparent)]
+    Refused(#[from] HeadError),
+    /// The head was not complete in time: 408.
+    #[error("the request head did not arrive in time")]
+    TimedOut,
+}
+
+/// Why bytes could not be sent or received.
+#[derive(Debug, Error)]
+pub enum TransferError {
+    /// The connection is gone.
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    /// The client stalled or was below the least rate.
+    #[error("the client was too slow")]
+    TooSlow,
+}
+
+impl From<Elapsed> for TransferError {
+    fn from(_: Elapsed) -> Self {
+        Self::TooSlow
+    }
+}
+
+impl From<TooSlow> for TransferError {
+    fn from(_: TooSlow) -> Self {
+        Self::TooSlow
+    }
+}
+
+/// A connection and what was received on it but not used yet.
+pub struct Conn {
+    pub(super) socket: Socket,
+    pub(super) received: Vec<u8>,
+    pub(super) limits: Limits,
+    pub(super) buffers: BufferPool,
+}
+
+impl Conn {
+    /// Takes over a socket. `buffers` are for request bodies.
+    pub const fn new(socket: Socket, limits: Limits, buffers: BufferPool) -> Self {
+        Self { socket, received: Vec::new(), limits, buffers }
+    }
+
+    /// The other end.
+    pub const fn peer(&self) -> Peer {
+        self.socket.peer()
+    }
+
+    /// Waits until a request begins to arrive; holds no memory meanwhile. False if none comes in the idle time.
+    pub async fn wait(&mut self) -> bool {
+        if !self.received.is_empty() {
+            return true;
+        }
+        self.received = Vec::new();
+        matches!(timeout(self.limits.idle, self.socket.readable()).await, Ok(Ok(())))
+    }
+
+    /// Reads one request head.
+    ///
+    /// # Errors
+    /// After any of them the connection can only be closed.
+    pub async fn read_head(&mut self) -> Result<Head, NoRequest> {
+        let deadline = now() + self.limits.head;
+        let mut scanner = Scanner::default();
+        loop {
+            let empty = head::skip_empty_lines(&self.received);
+            if empty > 0 {
+                self.received.drain(..empty);
+                scanner = Scanner::default();
+            }
+            if let Some(end) = scanner.find_end(&self.received)? {
+                let head = head::parse(self.received.get(..end).unwrap_or_default())?;
+                self.received.drain(..end);
+                return Ok(head);
+            }
+            let left = deadline.saturating_duration_since(now());
+            let received = std::mem::take(&mut self.received);
+            let started = !received.is_empty();
+            let read = timeout(left, self.socket.read_more(received, HEAD_READ_BYTES)).await;
+            let Ok((read, received)) = read else { return Err(NoRequest::TimedOut) };
+            self.received = received;
+            match read {
+                Ok(0) if started => return Err(HeadError::Bad("the request head is cut short").into()),
+                Ok(0) | Err(_) => return Err(NoRequest::Closed),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// The body of the request with this head.
+    pub fn body(&mut self, head: &Head) -> Body<'_> {
+        Body::new(self, head)
+    }
+
+    /// Sends all of `bytes`. `pace` watches the client's rate over one response.
+    pub async fn send<B: IoBuf>(&mut self, mut bytes: B, pace: &mut Pace) -> Result<B, TransferError> {
+        let mut sent = 0;
+        while sent < bytes.bytes_init() {
+            let start = now();
+            let (written, back) = timeout(self.limits.stall, self.socket.write(bytes, sent)).await?;
+            bytes = back;
+            let written = written?;
+            if written == 0 {
+                return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+            }
+            sent += written;
+            pace.note(&self.limits, start.elapsed(), written)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Waits until the client can take something, so that no buffer is held for one that does not read.
+    pub async fn writable(&mut self) -> Result<(), TransferError> {
+        timeout(self.limits.stall, self.socket.writable()).await?.map_err(Into::into)
+    }
+
+    /// Ends the connection so that the client still reads the answer: says that nothing more comes, then throws away
+    /// what the client goes on sending, within bounds (RFC 9112 section 9.6).
+    pub async fn linger(mut self) {
+        self.socket.finish();
+        let discard = async {
+            let mut discarded = 0;
+            while discarded < MAX_LINGER_BYTES {
+                match self.discard_some(MAX_LINGER_SILENCE).await {
+                    Some(count) if count > 0 => discarded += count,
+                    _ => break,
+                }
+            }
+        };
+        timeout(MAX_LINGER, discard).await.ok();
+        self.socket.abort();
+    }
+
+    /// Reads and forgets; none on silence or error, 0 at the end.
+    async fn discard_some(&mut self, silence: Duration) -> Option<u64> {
+        timeout(silence, self.socket.readable()).await.ok()?.ok()?;
+        let buffer = self.buffers.take().await;
+        let (read, _) = timeout(silence, self.socket.read(buffer)).await.ok()?;
+        read.ok().map(|count| count as u64)
+    }
+
+    /// Ends the connection at once. The client sees that an answer without its end is not whole.
+    pub fn abort(self) {
+        self.socket.abort();
+    }
+
+    /// Waits for `work` as long as the clock for one receive allows, and counts the time into `pace`.
+    pub(super) async fn receive<T>(
+        limits: &Limits,
+        pace: &mut Pace,
+        work: impl Future<Output = (io::Result<usize>, T)>,
+    ) -> Result<(usize, T), TransferError> {
+        let start = now();
+        let (read, back) = timeout(limits.stall, work).await?;
+        let read = read?;
+        pace.note(limits, start.elapsed(), read)?;
+        Ok((read, back))
+    }
+}

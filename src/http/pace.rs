@@ -1,0 +1,71 @@
+//! Tells a slow client from one that only pretends to send or to read. Pure.
+//!
+//! Only the time in which we wait for the client counts, so that a slow disk of ours ends no upload.
+
+use std::time::Duration;
+
+use crate::http::Limits;
+
+/// The client moved too few bytes in the time it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooSlow;
+
+/// Time waited and bytes moved in one body.
+#[derive(Debug, Default)]
+pub struct Pace {
+    waited: Duration,
+    /// Both since the window began, once the grace is over.
+    window: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    /// Counts one receive or send that took `waited` and moved `bytes`.
+    ///
+    /// # Errors
+    /// The average of a whole window was below the least rate.
+    pub fn note(&mut self, limits: &Limits, waited: Duration, bytes: usize) -> Result<(), TooSlow> {
+        if self.waited < limits.grace {
+            self.waited += waited;
+            return Ok(());
+        }
+        self.window += waited;
+        self.bytes += bytes as u64;
+        if self.window < limits.grace {
+            return Ok(());
+        }
+        let enough = self.bytes as f64 >= limits.min_rate as f64 * self.window.as_secs_f64();
+        (self.window, self.bytes) = (Duration::ZERO, 0);
+        if enough { Ok(()) } else { Err(TooSlow) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seconds until a client that sends `bytes` every `every` seconds is given up; at most 1,000.
+    fn given_up(bytes: usize, every: u64) -> Option<u64> {
+        let mut pace = Pace::default();
+        let limits = Limits::default();
+        (1..=1000 / every).find(|_| pace.note(&limits, Duration::from_secs(every), bytes).is_err()).map(|n| n * every)
+    }
+
+    #[test]
+    fn a_slow_client_has_its_grace_and_a_fast_one_its_peace() {
+        assert_eq!(given_up(10, 1), Some(240));
+        assert_eq!(given_up(63, 1), Some(240));
+        assert_eq!(given_up(64, 1), None);
+        assert_eq!(given_up(1, 50), Some(300));
+        assert_eq!(given_up(8 * 1024, 20), None);
+    }
+
+    #[test]
+    fn a_burst_does_not_pay_for_a_later_stall() {
+        let (mut pace, limits) = (Pace::default(), Limits::default());
+        assert_eq!(pace.note(&limits, Duration::from_secs(120), 0), Ok(()));
+        assert_eq!(pace.note(&limits, Duration::from_secs(120), 1 << 30), Ok(()));
+        assert_eq!(pace.note(&limits, Duration::from_secs(119), 1), Ok(()));
+        assert_eq!(pace.note(&limits, Duration::from_secs(1), 1), Err(TooSlow));
+    }
+}

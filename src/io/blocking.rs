@@ -1,0 +1,50 @@
+//! A bounded pool of threads for what may block: path operations, and all file work when there is no ring.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use futures_channel::oneshot;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads behind a bounded queue, shared by all workers. The threads end when the pool is dropped.
+pub struct Pool {
+    jobs: Sender<Job>,
+}
+
+impl Pool {
+    /// Starts `threads` threads that are named `name`, behind a queue of at most `queue` jobs.
+    pub fn new(name: &str, threads: usize, queue: usize) -> io::Result<Self> {
+        let (jobs, queued) = bounded::<Job>(queue);
+        for _ in 0..threads {
+            let queued = queued.clone();
+            thread::Builder::new().name(name.into()).spawn(move || work(&queued))?;
+        }
+        Ok(Self { jobs })
+    }
+
+    /// Runs `job` on a thread of the pool and waits for its result.
+    ///
+    /// A caller that is dropped meanwhile leaves the job to run to its end: it must own all it touches.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the queue is full; the job has not run then. `Other` when the job panicked.
+    pub async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        let (answer, answered) = oneshot::channel();
+        let job = Box::new(move || drop(answer.send(job())));
+        if self.jobs.try_send(job).is_err() {
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, "the queue of the blocking pool is full"));
+        }
+        answered.await.map_err(|_| io::Error::other("a job of the blocking pool panicked"))
+    }
+}
+
+fn work(queued: &Receiver<Job>) {
+    while let Ok(job) = queued.recv() {
+        if catch_unwind(AssertUnwindSafe(job)).is_err() {
+            log::error!("a job of the blocking pool panicked; the pool goes on");
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Directories and the path operations on them: every one names a directory descriptor and one component, so that
+//! no path can leave the root, and none follows a symbolic link (openat2(2), `RESOLVE_BENEATH | NO_SYMLINKS`).
+//!
+//! What the kernel can answer from its caches is answered inline (`RESOLVE_CACHED`); the rest goes to the pool.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags, flock, fstat, fstatvfs, fsync, linkat,
+    mkdirat, openat, openat2, renameat_with, statx, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::io::blocking::Pool;
+use crate::io::file::File;
+
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// What stands under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Symlink,
+    /// A socket, a pipe, a device.
+    Other,
+}
+
+impl From<FileType> for Kind {
+    fn from(kind: FileType) -> Self {
+        match kind {
+            FileType::RegularFile => Self::File,
+            FileType::Directory => Self::Dir,
+            FileType::Symlink => Self::Symlink,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Size in bytes and kind of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// What it is.
+    pub kind: Kind,
+    /// Bytes; 0 where it was not asked for.
+    pub size: u64,
+}
+
+/// An entry of a directory.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its name.
+    pub name: OsString,
+    /// What it is.
+    pub meta: Meta,
+}
+
+/// Room on a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes in all.
+    pub bytes: u64,
+    /// Bytes that this user may still write.
+    pub free_bytes: u64,
+    /// Inodes in all; 0 where the file system counts none.
+    pub inodes: u64,
+    /// Inodes that this user may still make.
+    pub free_inodes: u64,
+}
+
+/// Which directory this is, whatever it is called: device and inode.
+pub type DirId = (u64, u64);
+
+/// An open directory.
+#[derive(Clone)]
+pub struct Dir {
+    fd: Arc<OwnedFd>,
+    pool: Arc<Pool>,
+}
+
+impl Dir {
+    /// Opens the root of all paths. Blocks: for the start of the process.
+    ///
+    /// # Errors
+    /// Also when the kernel or its seccomp filter knows no openat2 (Linux 5.6).
+    pub fn open_root(path: &Path, pool: Arc<Pool>) -> io::Result<Self> {
+        let fd = openat(CWD, path, OPEN_DIR, Mode::empty())?;
+        drop(openat2(&fd, ".", OPEN_DIR, Mode::empty(), BENEATH)?);
+        Ok(Self { fd: Arc::new(fd), pool })
+    }
+
+    /// Opens a directory beneath this one; `path` has plain components only, and none opens this one again.
+    pub async fn open_dir(&self, path: &Path) -> io::Result<Self> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let fd = self.open_cached(path, OPEN_DIR).await?;
+        Ok(Self { fd: Arc::new(fd), pool: Arc::clone(&self.pool) })
+    }
+
+    /// Opens a regular file for reading.
+    pub async fn open_file(&self, name: &OsStr) -> io::Result<(File, Meta)> {
+        // NONBLOCK: opening a planted pipe must not hang.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = self.open_cached(Path::new(name), flags).await?;
+        let meta = meta_of(&fd)?;
+        Ok((File::new(fd, Arc::clone(&self.pool))?, meta))
+    }
+
+    /// Size and kind of the entry `name`. A symbolic link is an error.
+    pub async fn stat(&self, name: &OsStr) -> io::Result<Meta> {
+        let fd = self.open_cached(Path::new(name), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC).await?;
+        meta_of(&fd)
+    }
+
+    async fn open_cached(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        match openat2(&self.fd, path, flags, Mode::empty(), BENEATH | ResolveFlags::CACHED) {
+            // INVAL: Linux before 5.12 does not know RESOLVE_CACHED.
+            Err(Errno::AGAIN | Errno::INVAL) => {
+                let path = path.to_owned();
+                self.blocking(move |fd| Ok(openat2(fd, path, flags, Mode::empty(), BENEATH)?)).await
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Makes a directory. True if it is new, false if something of that name was there.
+    pub async fn make_dir(&self, name: &OsStr, mode: u32) -> io::Result<bool> {
+        let name = name.to_owned();
+        self.blocking(move |fd| match mkdirat(fd, name, Mode::from_raw_mode(mode)) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(e) => Err(e.into()),
+        })
+        .await
+    }
+
+    /// Makes a file without a name (`O_TMPFILE`), to be written and then published here with [`Self::link`].
+    pub async fn create_unnamed(&self, mode: u32) -> io::Result<File> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let fd = self.blocking(move |fd| Ok(openat(fd, ".", flags, Mode::from_raw_mode(mode))?)).await?;
+        File::new(fd, Arc::clone(&self.pool))
+    }
+
+    /// Makes a file of this name, which must be free, and holds a lock on it for as long as it is open.
+    pub async fn create_locked(&self, name: &OsStr, mode: u32) -> io::Result<File> {
+        let name = name.to_owned();
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        let job = move |fd: &OwnedFd| {
+            let file = openat(fd, &name, flags, Mode::from_raw_mode(mode))?;
+            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            Ok(file)
+        };
+        File::new(self.blocking(job).await?, Arc::clone(&self.pool))
+    }
+
+    /// Gives an unnamed file its name. Never replaces: `Exists` if the name is taken.
+    pub async fn link(&self, file: &File, name: &OsStr) -> io::Result<()> {
+        let (name, file) = (name.to_owned(), file.share());
+        self.blocking(move |fd| {
+            let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+            Ok(linkat(CWD, unnamed, fd, name, AtFlags::SYMLINK_FOLLOW)?)
+        })
+        .await
+    }
+
+    /// Renames an entry of this directory. Never replaces: `Exists` if the new name is taken.
+    pub async fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        self.blocking(move |fd| match renameat_with(fd, &from, fd, &to, RenameFlags::NOREPLACE) {
+            // A file system that does not know NOREPLACE: link refuses to replace too.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                linkat(fd, &from, fd, &to, AtFlags::empty())?;
+                Ok(unlinkat(fd, &from, AtFlags::empty())?)
+            }
+            other => Ok(other?),
+        })
+        .await
+    }
+
+    /// Removes a file.
+    pub async fn unlink(&self, name: &OsStr) -> io::Result<()> {
+        let name = name.to_owned();
+        self.blocking(move |fd| Ok(unlinkat(fd, name, AtFlags::empty())?)).await
+    }
+
+    /// Removes a file unless some process holds a lock on it. True if it is gone.
+    pub async fn unlink_if_unlocked(&self, name: &OsStr) -> io::Result<bool> {
+        let name = name.to_owned();
+        self.blocking(move |fd| {
+            let file = openat(fd, &name, OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => Ok(unlinkat(fd, &name, AtFlags::empty()).map(|()| true)?),
+                Err(Errno::WOULDBLOCK) => Ok(false),
+                Err(e) => Err(e.into()),
+            }
+        })
+        .await
+    }
+
+    /// Makes the entries of this directory durable.
+    pub async fn sync(&self) -> io::Result<()> {
+        self.blocking(|fd| Ok(fsync(fd)?)).await
+    }
+
+    /// Room on the file system of this directory.
+    pub async fn space(&self) -> io::Result<Space> {
+        let s = self.blocking(|fd| Ok(fstatvfs(fd)?)).await?;
+        Ok(Space {
+            bytes: s.f_blocks.saturating_mul(s.f_frsize),
+            free_bytes: s.f_bavail.saturating_mul(s.f_frsize),
+            inodes: s.f_files,
+            free_inodes: s.f_favail,
+        })
+    }
+
+    /// Device and inode.
+    pub fn id(&self) -> io::Result<DirId> {
+        let stat = fstat(&self.fd)?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// Starts reading the entries.
+    pub async fn read(&self) -> io::Result<DirReader> {
+        let entries = self.blocking(|fd| Ok(rustix::fs::Dir::read_from(fd)?)).await?;
+        Ok(DirReader { dir: self.clone(), entries: Some(entries) })
+    }
+
+    async fn blocking<T: Send + 'static>(&self, job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static) -> io::Result<T> {
+        let fd = Arc::clone(&self.fd);
+        self.pool.run(move || job(&fd)).await?
+    }
+}
+
+fn meta_of(fd: &OwnedFd) -> io::Result<Meta> {
+    let stat = fstat(fd)?;
+    let kind = Kind::from(FileType::from_raw_mode(stat.st_mode));
+    // An O_PATH descriptor can be had of a symbolic link itself.
+    if kind == Kind::Symlink { Err(Errno::LOOP.into()) } else { Ok(Meta { kind, size: stat.st_size.unsigned_abs() }) }
+}
+
+/// Reads a directory page by page.
+pub struct DirReader {
+    dir: Dir,
+    entries: Option<rustix::fs::Dir>,
+}
+
+impl DirReader {
+    /// The next entries whose names `wanted` accepts, about `limit` of them; none at the end. `sizes` asks for sizes
+    /// too. An entry that vanishes meanwhile is left out.
+    ///
+    /// # Errors
+    /// The directory could not be read to its end: what came before is then not the whole list.
+    pub async fn page(&mut self, limit: usize, sizes: bool, wanted: fn(&[u8]) -> bool) -> io::Result<Vec<Entry>> {
+        let Some(mut entries) = self.entries.take() else { return Ok(Vec::new()) };
+        let job = move |fd: &OwnedFd| {
+            let mut page = Vec::new();
+            while page.len() < limit {
+                match entries.read() {
+                    None => return Ok((page, None)),
+                    Some(entry) => page.extend(examine(fd, &entry?, sizes, wanted)?),
+                }
+            }
+            Ok((page, Some(entries)))
+        };
+        let (page, rest) = self.dir.blocking(job).await?;
+        self.entries = rest;
+        Ok(page)
+    }
+}
+
+fn examine(dir: &OwnedFd, entry: &rustix::fs::DirEntry, sizes: bool, wanted: fn(&[u8]) -> bool) -> io::Result<Option<Entry>> {
+    let name = entry.file_name();
+    if matches!(name.to_bytes(), b"." | b"..") || !wanted(name.to_bytes()) {
+        return Ok(None);
+    }
+    let mut kind = entry.file_type();
+    let mut size = 0;
+    if kind == FileType::Unknown || (sizes && kind == FileType::RegularFile) {
+        match statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE | StatxFlags::SIZE) {
+            Ok(stat) => {
+                kind = FileType::from_raw_mode(stat.stx_mode.into());
+                size = stat.stx_size;
+            }
+            Err(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let name = OsStr::from_bytes(name.to_bytes()).to_owned();
+    Ok(Some(Entry { name, meta: Meta { kind: kind.into(), size } }))
+}

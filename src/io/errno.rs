@@ -1,0 +1,77 @@
+//! What an operating-system error means to the layers above, which never name an errno.
+
+use std::io;
+
+use rustix::io::Errno;
+
+/// The kinds of failure that the store tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No such entry, or a path component that is no directory.
+    Missing,
+    /// The name is taken.
+    Exists,
+    /// A symbolic link stands where none may.
+    Symlink,
+    /// No bytes or no inodes left, or over a disk quota.
+    NoSpace,
+    /// The file system is mounted read-only.
+    ReadOnly,
+    /// The device failed (EIO).
+    Device,
+    /// No descriptor left, in the process or in the system.
+    NoDescriptors,
+    /// The blocking pool's queue is full.
+    Busy,
+    /// Permission denied.
+    Denied,
+    /// The name is longer than the file system takes.
+    NameTooLong,
+    /// Anything else.
+    Other,
+}
+
+impl Fault {
+    /// Classifies an error.
+    pub fn of(error: &io::Error) -> Self {
+        let Some(code) = error.raw_os_error() else {
+            return match error.kind() {
+                io::ErrorKind::NotFound => Self::Missing,
+                io::ErrorKind::AlreadyExists => Self::Exists,
+                io::ErrorKind::WouldBlock => Self::Busy,
+                _ => Self::Other,
+            };
+        };
+        match Errno::from_raw_os_error(code) {
+            Errno::NOENT | Errno::NOTDIR => Self::Missing,
+            Errno::EXIST => Self::Exists,
+            Errno::LOOP => Self::Symlink,
+            Errno::NOSPC | Errno::DQUOT => Self::NoSpace,
+            Errno::ROFS => Self::ReadOnly,
+            Errno::IO => Self::Device,
+            Errno::MFILE | Errno::NFILE => Self::NoDescriptors,
+            Errno::AGAIN => Self::Busy,
+            Errno::ACCESS | Errno::PERM => Self::Denied,
+            Errno::NAMETOOLONG => Self::NameTooLong,
+            _ => Self::Other,
+        }
+    }
+
+    /// An error of this kind, as the operating system would give it. For the model and the fault-injecting disk.
+    pub fn to_error(self) -> io::Error {
+        let errno = match self {
+            Self::Missing => Errno::NOENT,
+            Self::Exists => Errno::EXIST,
+            Self::Symlink => Errno::LOOP,
+            Self::NoSpace => Errno::NOSPC,
+            Self::ReadOnly => Errno::ROFS,
+            Self::Device => Errno::IO,
+            Self::NoDescriptors => Errno::MFILE,
+            Self::Busy => Errno::AGAIN,
+            Self::Denied => Errno::ACCESS,
+            Self::NameTooLong => Errno::NAMETOOLONG,
+            Self::Other => Errno::INVAL,
+        };
+        errno.into()
+    }
+}

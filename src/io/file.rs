@@ -1,0 +1,133 @@
+//! Files: positioned reads and writes, preallocation, flushes. Data goes through the ring where there is one, else
+//! to the blocking pool.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use monoio::buf::IoBuf;
+use rustix::fs::{FallocateFlags, fallocate, fdatasync, ftruncate};
+use rustix::io::Errno;
+
+use crate::io::blocking::Pool;
+use crate::io::buffer::Buffer;
+use crate::io::runtime::{Driver, current};
+
+/// An open file.
+pub struct File {
+    /// Shared with the jobs of the pool, which may outlive the file.
+    fd: Arc<OwnedFd>,
+    /// A second descriptor of the same file, for the ring. Declared last: it is the one closed last, by the ring.
+    ring: Option<monoio::fs::File>,
+    pool: Arc<Pool>,
+}
+
+impl File {
+    pub(super) fn new(fd: OwnedFd, pool: Arc<Pool>) -> io::Result<Self> {
+        let ring = match current() {
+            Driver::Uring => Some(monoio::fs::File::from_std(fd.try_clone()?.into())?),
+            Driver::Epoll => None,
+        };
+        Ok(Self { fd: Arc::new(fd), ring, pool })
+    }
+
+    /// The descriptor, kept open for a job of the pool.
+    pub(super) fn share(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.fd)
+    }
+
+    /// Reads at most a buffer's capacity from `offset`; 0 bytes at the end of the file.
+    pub async fn read_at(&self, mut buffer: Buffer, offset: u64) -> (io::Result<usize>, Buffer) {
+        buffer.clear();
+        if let Some(ring) = &self.ring {
+            return ring.read_at(buffer, offset).await;
+        }
+        let mut bytes = buffer.lend();
+        bytes.resize(bytes.capacity(), 0);
+        let job = move |fd: &OwnedFd| {
+            let read = rustix::io::retry_on_intr(|| rustix::io::pread(fd, bytes.as_mut_slice(), offset));
+            bytes.truncate(read.unwrap_or(0));
+            Ok((read, bytes))
+        };
+        match self.blocking(job).await {
+            Ok((read, bytes)) => {
+                buffer.restore(bytes);
+                (read.map_err(Into::into), buffer)
+            }
+            Err(e) => (Err(e), buffer),
+        }
+    }
+
+    /// Writes all of the buffer at `offset`.
+    pub async fn write_all_at(&self, mut buffer: Buffer, offset: u64) -> (io::Result<()>, Buffer) {
+        if self.ring.is_some() {
+            return self.write_through_ring(buffer, offset).await;
+        }
+        let bytes = buffer.lend();
+        let job = move |fd: &OwnedFd| {
+            let mut written = 0;
+            let mut result = Ok(());
+            while let (Ok(()), Some(rest @ [_, ..])) = (&result, bytes.get(written..)) {
+                match rustix::io::pwrite(fd, rest, offset + written as u64) {
+                    Ok(0) => result = Err(io::Error::from(io::ErrorKind::WriteZero)),
+                    Ok(count) => written += count,
+                    Err(Errno::INTR) => {}
+                    Err(e) => result = Err(e.into()),
+                }
+            }
+            Ok((result, bytes))
+        };
+        match self.blocking(job).await {
+            Ok((result, bytes)) => {
+                buffer.restore(bytes);
+                (result, buffer)
+            }
+            Err(e) => (Err(e), buffer),
+        }
+    }
+
+    async fn write_through_ring(&self, mut buffer: Buffer, offset: u64) -> (io::Result<()>, Buffer) {
+        let Some(ring) = &self.ring else { return (Ok(()), buffer) };
+        let mut written = 0;
+        while written < buffer.len() {
+            let (result, slice) = ring.write_at(buffer.slice(written..), offset + written as u64).await;
+            buffer = slice.into_inner();
+            match result {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
+                Ok(count) => written += count,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return (Err(e), buffer),
+            }
+        }
+        (Ok(()), buffer)
+    }
+
+    /// Reserves `len` bytes from `offset` on, beyond the end of the file without moving it. False where the file
+    /// system can't.
+    pub async fn preallocate(&self, offset: u64, len: u64) -> io::Result<bool> {
+        self.blocking(move |fd| match fallocate(fd, FallocateFlags::KEEP_SIZE, offset, len) {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+            Err(e) => Err(e.into()),
+        })
+        .await
+    }
+
+    /// Cuts the file, or extends it with a hole.
+    pub async fn set_len(&self, len: u64) -> io::Result<()> {
+        self.blocking(move |fd| Ok(ftruncate(fd, len)?)).await
+    }
+
+    /// Makes the content durable.
+    pub async fn sync_data(&self) -> io::Result<()> {
+        match &self.ring {
+            Some(ring) => ring.sync_data().await,
+            None => self.blocking(|fd| Ok(fdatasync(fd)?)).await,
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(&self, job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static) -> io::Result<T> {
+        let fd = self.share();
+        self.pool.run(move || job(&fd)).await?
+    }
+}

@@ -1,0 +1,169 @@
+//! Listening sockets: bound once, accepted by every worker.
+//!
+//! One socket an address, so that a second process on the same port fails ("address in use") where `SO_REUSEPORT`
+//! would let it steal connections.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+
+use crate::io::runtime::{Driver, current};
+use crate::io::socket::{Peer, Socket};
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A port on all addresses, IPv6 and IPv4.
+    AnyHost(u16),
+    /// One address.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// A bound socket, before it is handed to the workers. A unix socket's file is removed when this is dropped.
+pub struct Listener {
+    socket: Bound,
+}
+
+enum Bound {
+    Tcp(TcpListener),
+    Unix { socket: UnixListener, path: PathBuf, inode: u64 },
+}
+
+impl Listener {
+    /// Binds.
+    ///
+    /// # Errors
+    /// `AddrInUse` if another process listens there. A unix socket's file that nobody listens on is replaced.
+    pub fn bind(address: &Address) -> io::Result<Self> {
+        let socket = match address {
+            Address::Tcp(address) => Bound::Tcp(bind_tcp(*address, true)?),
+            Address::AnyHost(port) => Bound::Tcp(bind_any(*port)?),
+            Address::Unix(path) => bind_unix(path)?,
+        };
+        Ok(Self { socket })
+    }
+
+    /// The address with its real port, as a user would write it.
+    pub fn address(&self) -> String {
+        match &self.socket {
+            Bound::Tcp(socket) => socket.local_addr().map_or_else(|_| "?".into(), |a| a.to_string()),
+            Bound::Unix { path, .. } => format!("unix:{}", path.display()),
+        }
+    }
+
+    /// Whether hosts elsewhere can reach it.
+    pub fn is_public(&self) -> bool {
+        match &self.socket {
+            Bound::Tcp(socket) => socket.local_addr().is_ok_and(|a| !a.ip().is_loopback()),
+            Bound::Unix { .. } => false,
+        }
+    }
+
+    /// Another handle on the same socket, for one worker.
+    pub fn share(&self) -> io::Result<Shared> {
+        Ok(Shared(match &self.socket {
+            Bound::Tcp(socket) => SharedSocket::Tcp(socket.try_clone()?),
+            Bound::Unix { socket, .. } => SharedSocket::Unix(socket.try_clone()?),
+        }))
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Bound::Unix { path, inode, .. } = &self.socket {
+            // Only if the file is still ours: another server may have taken the place.
+            if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.ino() == *inode) {
+                std::fs::remove_file(path).ok();
+            }
+        }
+    }
+}
+
+fn bind_any(port: u16) -> io::Result<TcpListener> {
+    match bind_tcp(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), false) {
+        // A machine without IPv6.
+        Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)) => {
+            bind_tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), true)
+        }
+        other => other,
+    }
+}
+
+fn bind_tcp(address: SocketAddr, only_this_family: bool) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, only_this_family)?;
+    }
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind_unix(path: &Path) -> io::Result<Bound> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    if is_socket && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
+        std::fs::remove_file(path)?;
+    }
+    let socket = UnixListener::bind(path)?;
+    let inode = std::fs::symlink_metadata(path)?.ino();
+    Ok(Bound::Unix { socket, path: path.into(), inode })
+}
+
+/// A worker's handle on a listening socket, before the worker's runtime runs.
+pub struct Shared(SharedSocket);
+
+enum SharedSocket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Shared {
+    /// Registers the socket with the calling worker's runtime.
+    pub fn register(self) -> io::Result<Acceptor> {
+        let nonblocking = current() == Driver::Epoll;
+        Ok(match self.0 {
+            SharedSocket::Tcp(socket) => {
+                socket.set_nonblocking(nonblocking)?;
+                Acceptor::Tcp(monoio::net::TcpListener::from_std(socket)?)
+            }
+            SharedSocket::Unix(socket) => {
+                socket.set_nonblocking(nonblocking)?;
+                Acceptor::Unix(monoio::net::UnixListener::from_std(socket)?)
+            }
+        })
+    }
+}
+
+/// Accepts connections for one worker.
+pub enum Acceptor {
+    /// On TCP.
+    Tcp(monoio::net::TcpListener),
+    /// On a unix socket.
+    Unix(monoio::net::UnixListener),
+}
+
+impl Acceptor {
+    /// Waits for the next connection.
+    pub async fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Socket::tcp(stream, Peer::Tcp(address)))
+            }
+            Self::Unix(listener) => Ok(Socket::unix(listener.accept().await?.0)),
+        }
+    }
+}

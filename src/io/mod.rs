@@ -1,0 +1,24 @@
+//! The machine: rings, threads, files, sockets, buffers, clocks.
+//!
+//! The only folder that names monoio, io-uring or rustix. Everything above reaches time, spawning, randomness and
+//! the file system through it, so that the store can later run on a seeded executor.
+//!
+//! Invariant: nothing here that may wait on a disk or a journal runs inline on a worker. It goes to the ring or
+//! to the bounded [`blocking::Pool`].
+
+pub mod affinity;
+pub mod blocking;
+pub mod buffer;
+pub mod dir;
+pub mod errno;
+pub mod file;
+pub mod limits;
+pub mod listener;
+pub mod runtime;
+pub mod signal;
+pub mod socket;
+pub mod state;
+
+pub use buffer::{Buffer, BufferPool};
+pub use errno::Fault;
+pub use monoio::buf::IoBuf;

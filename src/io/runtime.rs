@@ -1,0 +1,248 @@
+//! One runtime a worker thread: io_uring where it can be had, epoll elsewhere. Tasks, clocks, randomness.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use io_uring::{IoUring, Probe, opcode};
+use monoio::time::TimeDriver;
+use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+use rustix::io::Errno;
+use thiserror::Error;
+
+/// How a worker waits for the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// An io_uring a worker; sockets and file data go through it.
+    Uring,
+    /// epoll for sockets; all file work on the blocking pool.
+    Epoll,
+}
+
+impl std::fmt::Display for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Uring => "io_uring",
+            Self::Epoll => "epoll",
+        })
+    }
+}
+
+/// Why io_uring cannot be had here. Its text names the remedy.
+#[derive(Debug, Error)]
+#[error("io_uring is not available: {cause}. {remedy}")]
+pub struct NoUring {
+    cause: io::Error,
+    remedy: &'static str,
+}
+
+/// Finds out whether this process may use io_uring.
+///
+/// # Errors
+/// With the reason and what the operator can do about it.
+pub fn probe_uring() -> Result<(), NoUring> {
+    let mut probe = Probe::new();
+    IoUring::new(8).and_then(|ring| ring.submitter().register_probe(&mut probe)).map_err(|cause| NoUring { remedy: remedy(&cause), cause })?;
+    let needed = [
+        opcode::Read::CODE,
+        opcode::Write::CODE,
+        opcode::Fsync::CODE,
+        opcode::Recv::CODE,
+        opcode::Send::CODE,
+        opcode::Accept::CODE,
+        opcode::PollAdd::CODE,
+        opcode::AsyncCancel::CODE,
+        opcode::Close::CODE,
+    ];
+    if needed.into_iter().all(|code| probe.is_supported(code)) {
+        return Ok(());
+    }
+    let cause = io::Error::from(io::ErrorKind::Unsupported);
+    Err(NoUring { cause, remedy: "This kernel's io_uring lacks operations that packhouse needs: Linux 5.6 or newer has them." })
+}
+
+fn remedy(cause: &io::Error) -> &'static str {
+    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    match (Errno::from_io_error(cause), disabled.trim()) {
+        (_, "1" | "2") => "It is switched off on this machine: `sysctl kernel.io_uring_disabled=0` allows it.",
+        (Some(Errno::PERM | Errno::ACCESS), _) => {
+            "A seccomp profile forbids it (the default one of Docker and containerd does): allow io_uring_setup, io_uring_enter and io_uring_register in the profile."
+        }
+        (Some(Errno::NOSYS), _) => "The kernel has none, or a seccomp profile hides it: Linux 5.6 or newer is needed.",
+        (Some(Errno::NOMEM), _) => "The limit on locked memory is too low: raise it (`ulimit -l`, LimitMEMLOCK=).",
+        _ => "The epoll driver (`--io-driver epoll`) works without it.",
+    }
+}
+
+thread_local! {
+    static CURRENT: Cell<Option<Driver>> = const { Cell::new(None) };
+}
+
+/// The driver of the calling worker; epoll on a thread that is no worker.
+pub fn current() -> Driver {
+    CURRENT.get().unwrap_or(Driver::Epoll)
+}
+
+/// Builds a runtime in the calling thread and runs `main` on it to its end.
+///
+/// The runtime must not end with operations in flight (the kernel would write to freed memory): `main` of a worker
+/// never returns before the process does.
+pub fn block_on<F: Future>(driver: Driver, main: F) -> io::Result<F::Output> {
+    CURRENT.set(Some(driver));
+    match driver {
+        Driver::Uring => Ok(uring_runtime()?.block_on(main)),
+        Driver::Epoll => Ok(RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?.block_on(main)),
+    }
+}
+
+/// The best ring that the kernel takes: cooperative task running is 5.19, the single issuer 6.0.
+fn uring_runtime() -> io::Result<monoio::Runtime<TimeDriver<IoUringDriver>>> {
+    let build = |setup: fn(&mut io_uring::Builder)| {
+        let mut ring = IoUring::builder();
+        setup(&mut ring);
+        RuntimeBuilder::<IoUringDriver>::new().uring_builder(ring).enable_timer().build()
+    };
+    let best = build(|ring| {
+        ring.setup_coop_taskrun().setup_single_issuer();
+    });
+    let invalid = |e: &io::Error| Errno::from_io_error(e) == Some(Errno::INVAL);
+    match best {
+        Err(e) if invalid(&e) => match build(|ring| {
+            ring.setup_coop_taskrun();
+        }) {
+            Err(e) if invalid(&e) => build(|_| ()),
+            other => other,
+        },
+        other => other,
+    }
+}
+
+/// Starts a task on this worker and lets it go. Should it panic, the worker goes on.
+pub fn spawn(task: impl Future<Output = ()> + 'static) {
+    drop(monoio::spawn(async {
+        if let Err(panic) = supervise(task, |_| ()).await {
+            log::error!("a background task panicked: {panic}");
+        }
+    }));
+}
+
+/// Waits.
+pub async fn sleep(duration: Duration) {
+    monoio::time::sleep(duration).await;
+}
+
+/// The monotonic clock.
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// 64 random bits from the kernel, or from the clock should it have none.
+pub fn random() -> u64 {
+    let mut bytes = [0; 8];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+        Ok(8) => u64::from_ne_bytes(bytes),
+        _ => std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |d| d.as_nanos() as u64),
+    }
+}
+
+/// The time limit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elapsed;
+
+/// Runs `work` for at most `limit`; it is cancelled when the time is over.
+pub async fn timeout<F: Future>(limit: Duration, work: F) -> Result<F::Output, Elapsed> {
+    monoio::time::timeout(limit, work).await.map_err(|_| Elapsed)
+}
+
+/// What came first in [`race`].
+pub enum Either<A, B> {
+    /// The first future ended.
+    Left(A),
+    /// The second future ended.
+    Right(B),
+}
+
+/// Runs both until one ends; the other is cancelled. The first has precedence.
+pub async fn race<A: Future, B: Future>(a: A, b: B) -> Either<A::Output, B::Output> {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    poll_fn(|cx| {
+        if let Poll::Ready(out) = a.as_mut().poll(cx) {
+            return Poll::Ready(Either::Left(out));
+        }
+        b.as_mut().poll(cx).map(Either::Right)
+    })
+    .await
+}
+
+/// A turn of a worker that took longer than this is a stall.
+pub const STALL: Duration = Duration::from_millis(10);
+
+/// Runs `task` so that a panic ends only the task, and reports every turn that took longer than [`STALL`].
+///
+/// # Errors
+/// The message of the panic.
+pub async fn supervise<F: Future>(task: F, on_stall: impl Fn(Duration)) -> Result<F::Output, String> {
+    let mut task = Box::pin(task);
+    poll_fn(|cx| {
+        let start = Instant::now();
+        let polled = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx)));
+        let took = start.elapsed();
+        if took > STALL {
+            on_stall(took);
+        }
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(out)) => Poll::Ready(Ok(out)),
+            Err(panic) => Poll::Ready(Err(message(&*panic))),
+        }
+    })
+    .await
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on_both(test: impl AsyncFn()) {
+        for driver in [Driver::Epoll, Driver::Uring] {
+            if driver == Driver::Uring && let Err(e) = probe_uring() {
+                eprintln!("SKIPPED on io_uring: {e}");
+                continue;
+            }
+            block_on(driver, test()).expect("a runtime");
+        }
+    }
+
+    #[test]
+    fn a_panic_ends_only_its_task_and_a_long_turn_is_a_stall() {
+        on_both(async || {
+            let stalls = Cell::new(0);
+            let task = async {
+                sleep(Duration::from_millis(1)).await;
+                std::thread::sleep(STALL * 2);
+                assert!(stalls.get() > 5, "on purpose");
+            };
+            let ended = supervise(task, |_| stalls.set(stalls.get() + 1)).await;
+            assert_eq!(ended, Err("on purpose".into()));
+            assert_eq!(stalls.get(), 1);
+        });
+    }
+
+    #[test]
+    fn a_timeout_cancels() {
+        on_both(async || {
+            assert_eq!(timeout(Duration::from_millis(5), std::future::pending::<()>()).await, Err(Elapsed));
+            assert_eq!(timeout(Duration::from_secs(5), async { 1 }).await, Ok(1));
+        });
+    }
+}

@@ -1,0 +1,60 @@
+//! Signals, on a thread of their own, and the flag that they set.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use event_listener::Event;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// A flag that is raised once and can be waited for by every worker.
+#[derive(Default)]
+pub struct Flag {
+    raised: AtomicBool,
+    event: Event,
+}
+
+impl Flag {
+    /// Raises the flag and wakes all who wait for it.
+    pub fn raise(&self) {
+        self.raised.store(true, Ordering::SeqCst);
+        self.event.notify(usize::MAX);
+    }
+
+    /// Whether the flag is up.
+    pub fn is_raised(&self) -> bool {
+        self.raised.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the flag is up.
+    pub async fn wait(&self) {
+        while !self.is_raised() {
+            let raised = self.event.listen();
+            if self.is_raised() {
+                return;
+            }
+            raised.await;
+        }
+    }
+}
+
+/// A signal that asks something of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// SIGHUP.
+    Reload,
+}
+
+/// Calls `on_signal` for every signal that comes, on a thread of its own.
+pub fn listen(on_signal: impl Fn(Signal) + Send + 'static) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            on_signal(if signal == SIGHUP { Signal::Reload } else { Signal::Stop });
+        }
+    })?;
+    Ok(())
+}

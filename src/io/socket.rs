@@ -1,0 +1,120 @@
+//! A connected socket. TLS will stand on it; nothing above knows which kind it is.
+
+#![expect(unsafe_code, reason = "monoio's sockets lend their descriptor only as a raw one")]
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use monoio::buf::{IoBuf, IoBufMut};
+use monoio::io::{AsyncReadRent, AsyncWriteRent};
+use monoio::net::{TcpStream, UnixStream};
+use rustix::net::Shutdown;
+
+/// The other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A host.
+    Tcp(SocketAddr),
+    /// A process on this machine.
+    Unix,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{}:{}", address.ip().to_canonical(), address.port()),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// One connection.
+pub struct Socket {
+    stream: Stream,
+    peer: Peer,
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    pub(super) const fn tcp(stream: TcpStream, peer: Peer) -> Self {
+        Self { stream: Stream::Tcp(stream), peer }
+    }
+
+    pub(super) const fn unix(stream: UnixStream) -> Self {
+        Self { stream: Stream::Unix(stream), peer: Peer::Unix }
+    }
+
+    /// The other end.
+    pub const fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// Waits until there is something to read, or the end. Holds no buffer.
+    pub async fn readable(&self) -> io::Result<()> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.readable(false).await,
+            Stream::Unix(stream) => stream.readable(false).await,
+        }
+    }
+
+    /// Waits until something can be written. Holds no buffer.
+    pub async fn writable(&self) -> io::Result<()> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.writable(false).await,
+            Stream::Unix(stream) => stream.writable(false).await,
+        }
+    }
+
+    /// Reads what there is, at most the buffer's capacity; 0 bytes at the end of the stream.
+    pub async fn read<B: IoBufMut>(&mut self, buffer: B) -> (io::Result<usize>, B) {
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.read(buffer).await,
+            Stream::Unix(stream) => stream.read(buffer).await,
+        }
+    }
+
+    /// Reads what there is, at most `room` bytes, to the end of `bytes`.
+    pub async fn read_more(&mut self, mut bytes: Vec<u8>, room: usize) -> (io::Result<usize>, Vec<u8>) {
+        bytes.reserve_exact(room);
+        let start = bytes.len();
+        let (read, slice) = self.read(bytes.slice_mut(start..start + room)).await;
+        (read, slice.into_inner())
+    }
+
+    /// Writes of `buffer[from..]` what the socket takes now, at least one byte.
+    pub async fn write<B: IoBuf>(&mut self, buffer: B, from: usize) -> (io::Result<usize>, B) {
+        let slice = buffer.slice(from..);
+        let (written, slice) = match &mut self.stream {
+            Stream::Tcp(stream) => stream.write(slice).await,
+            Stream::Unix(stream) => stream.write(slice).await,
+        };
+        (written, slice.into_inner())
+    }
+
+    /// Says that nothing more will be sent; the other end may still send.
+    pub fn finish(&self) {
+        self.shutdown(Shutdown::Write);
+    }
+
+    /// Ends both directions, which also ends whatever operation is still in flight.
+    pub fn abort(&self) {
+        self.shutdown(Shutdown::Both);
+    }
+
+    fn shutdown(&self, how: Shutdown) {
+        let raw = match &self.stream {
+            Stream::Tcp(stream) => stream.as_raw_fd(),
+            Stream::Unix(stream) => stream.as_raw_fd(),
+        };
+        // SAFETY: `self.stream` owns the descriptor and outlives the borrow.
+        let fd = unsafe { BorrowedFd::borrow_raw(raw) };
+        // The only error is that the connection has gone already.
+        rustix::net::shutdown(fd, how).ok();
+    }
+}

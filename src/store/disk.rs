@@ -1,0 +1,65 @@
+//! The lower seam: what [`FsStore`](super::fs::FsStore) asks of a file system.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+
+use crate::io::Buffer;
+use crate::io::dir::{DirId, Entry, Meta, Space};
+
+/// A file system below one root. Every path operation names an open directory and one component, follows no symbolic
+/// link, and replaces nothing.
+#[expect(async_fn_in_trait, reason = "one thread a core: futures are not Send on purpose")]
+pub trait Disk: Clone + 'static {
+    /// An open directory.
+    type Dir: Clone + 'static;
+    /// An open file.
+    type File: 'static;
+    /// A directory being read.
+    type Reader: 'static;
+
+    /// The data folder.
+    fn root(&self) -> Self::Dir;
+    /// Which directory this is.
+    fn dir_id(&self, dir: &Self::Dir) -> io::Result<DirId>;
+    /// Opens the directory at `path` (plain components; none of them is the root) beneath the root.
+    async fn open_dir(&self, path: &Path) -> io::Result<Self::Dir>;
+    /// Makes a directory; false if the name is taken.
+    async fn make_dir(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<bool>;
+    /// Makes the entries of a directory durable.
+    async fn sync_dir(&self, dir: &Self::Dir) -> io::Result<()>;
+    /// Room on the directory's file system.
+    async fn space(&self, dir: &Self::Dir) -> io::Result<Space>;
+    /// Starts reading a directory.
+    async fn read_dir(&self, dir: &Self::Dir) -> io::Result<Self::Reader>;
+    /// The next entries whose names `wanted` accepts, about `limit`; none at the end.
+    async fn next_page(&self, reader: &mut Self::Reader, limit: usize, sizes: bool, wanted: fn(&[u8]) -> bool) -> io::Result<Vec<Entry>>;
+
+    /// Size and kind of an entry; a symbolic link is an error.
+    async fn stat(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<Meta>;
+    /// Opens an entry for reading.
+    async fn open_file(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<(Self::File, Meta)>;
+    /// Makes a file without a name. `Other` if the file system has none.
+    async fn create_unnamed(&self, dir: &Self::Dir) -> io::Result<Self::File>;
+    /// Makes a file with a name, locked while it is open.
+    async fn create_locked(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<Self::File>;
+    /// Gives an unnamed file its name; `Exists` if it is taken.
+    async fn link(&self, file: &Self::File, dir: &Self::Dir, name: &OsStr) -> io::Result<()>;
+    /// Renames; `Exists` if the new name is taken.
+    async fn rename(&self, dir: &Self::Dir, from: &OsStr, to: &OsStr) -> io::Result<()>;
+    /// Removes a file.
+    async fn unlink(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<()>;
+    /// Removes a file that no process holds locked; true if it is gone.
+    async fn unlink_if_unlocked(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<bool>;
+
+    /// Reads from `offset` what there is, at most the buffer's capacity.
+    async fn read_at(&self, file: &Self::File, buffer: Buffer, offset: u64) -> (io::Result<usize>, Buffer);
+    /// Writes all of the buffer.
+    async fn write_all_at(&self, file: &Self::File, buffer: Buffer, offset: u64) -> (io::Result<()>, Buffer);
+    /// Reserves room without moving the end of the file; false if the file system can't.
+    async fn preallocate(&self, file: &Self::File, offset: u64, len: u64) -> io::Result<bool>;
+    /// Cuts or extends.
+    async fn set_len(&self, file: &Self::File, len: u64) -> io::Result<()>;
+    /// Makes the content durable.
+    async fn sync_data(&self, file: &Self::File) -> io::Result<()>;
+}

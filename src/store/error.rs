@@ -1,0 +1,81 @@
+//! What a store can fail with.
+
+use std::io;
+
+use thiserror::Error as ThisError;
+
+use crate::io::Fault;
+
+/// A store's failure. `api::error` gives each its status.
+#[derive(Debug, ThisError)]
+pub enum Error {
+    /// There is no such object or repository.
+    #[error("there is no such object")]
+    NotFound,
+    /// The object exists with other bytes; it stays as it is.
+    #[error("the object exists with other bytes")]
+    Conflict,
+    /// The uploaded bytes hash to the name, the stored ones do not. They stay as they are.
+    #[error("the stored object is damaged: its bytes do not hash to its name, those uploaded do")]
+    Damaged,
+    /// The uploaded bytes do not hash to the name.
+    #[error("the SHA-256 of the body is not the name of the object")]
+    Mismatch,
+    /// No bytes, no inodes or no disk quota left.
+    #[error("the disk is full")]
+    NoSpace,
+    /// Less than `--min-free` would be left.
+    #[error("the disk is full but for the reserve that --min-free keeps for locks and deletes")]
+    Reserved,
+    /// The file system is mounted read-only.
+    #[error("the file system is read-only")]
+    ReadOnly,
+    /// A flush failed: nothing is written until the operator has looked at the disk.
+    #[error("a flush to disk has failed, the store takes no writes: check the disk, then `packhouse repo resume` or restart")]
+    Suspended,
+    /// A symbolic link stands in the path.
+    #[error("a symbolic link stands in the path: packhouse follows none, use a bind mount")]
+    Symlink,
+    /// Out of descriptors, or the queue of file work is full.
+    #[error("too much at once")]
+    Busy,
+    /// A name is longer than the file system takes.
+    #[error("a name is too long for the file system")]
+    NameTooLong,
+    /// Anything else that the operating system said.
+    #[error("{step}: {cause}")]
+    Io {
+        /// What was tried.
+        step: &'static str,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+impl Error {
+    /// The one translation of an operating-system error, met while doing `step`.
+    pub fn from_io(step: &'static str, cause: io::Error) -> Self {
+        match Fault::of(&cause) {
+            Fault::Missing => Self::NotFound,
+            Fault::Exists => Self::Conflict,
+            Fault::Symlink => Self::Symlink,
+            Fault::NoSpace => Self::NoSpace,
+            Fault::ReadOnly => Self::ReadOnly,
+            Fault::NoDescriptors | Fault::Busy => Self::Busy,
+            Fault::NameTooLong => Self::NameTooLong,
+            Fault::Device | Fault::Denied | Fault::Other => Self::Io { step, cause },
+        }
+    }
+}
+
+/// Names the step that an I/O error interrupted.
+pub(super) trait Step<T> {
+    /// Turns the error into a store's.
+    fn step(self, step: &'static str) -> Result<T, Error>;
+}
+
+impl<T> Step<T> for io::Result<T> {
+    fn step(self, step: &'static str) -> Result<T, Error> {
+        self.map_err(|cause| Error::from_io(step, cause))
+    }
+}

@@ -1,0 +1,188 @@
+//! A disk that fails when it is told to, for tests.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+
+use crate::io::dir::{DirId, Entry, Meta, Space};
+use crate::io::{Buffer, Fault};
+use crate::store::disk::Disk;
+
+/// The operations that can be made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Opening a directory or a file, or asking for its size.
+    Open,
+    /// Making a directory.
+    MakeDir,
+    /// Making a file.
+    Create,
+    /// Reading a directory.
+    ReadDir,
+    /// Reading a file.
+    Read,
+    /// Writing.
+    Write,
+    /// Reserving room.
+    Preallocate,
+    /// Flushing a file.
+    SyncData,
+    /// Flushing a directory.
+    SyncDir,
+    /// Linking or renaming.
+    Publish,
+    /// Removing.
+    Unlink,
+}
+
+/// `D` with injected faults. Clones share the plan.
+#[derive(Clone)]
+pub struct FaultyDisk<D> {
+    disk: D,
+    plan: Rc<RefCell<Plan>>,
+}
+
+#[derive(Default)]
+struct Plan {
+    fault: Option<(Op, Fault)>,
+    calls: Vec<Op>,
+}
+
+impl<D> FaultyDisk<D> {
+    /// `disk`, without faults so far.
+    pub fn new(disk: D) -> Self {
+        Self { disk, plan: Rc::default() }
+    }
+
+    /// From now on every `op` fails in this way; none lets all pass.
+    pub fn fail(&self, fault: Option<(Op, Fault)>) {
+        self.plan.borrow_mut().fault = fault;
+    }
+
+    /// The operations since the last call, in order.
+    pub fn take_calls(&self) -> Vec<Op> {
+        std::mem::take(&mut self.plan.borrow_mut().calls)
+    }
+
+    fn check(&self, op: Op) -> io::Result<()> {
+        let mut plan = self.plan.borrow_mut();
+        plan.calls.push(op);
+        match plan.fault {
+            Some((at, fault)) if at == op => Err(fault.to_error()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<D: Disk> Disk for FaultyDisk<D> {
+    type Dir = D::Dir;
+    type File = D::File;
+    type Reader = D::Reader;
+
+    fn root(&self) -> D::Dir {
+        self.disk.root()
+    }
+
+    fn dir_id(&self, dir: &D::Dir) -> io::Result<DirId> {
+        self.disk.dir_id(dir)
+    }
+
+    async fn open_dir(&self, path: &Path) -> io::Result<D::Dir> {
+        self.check(Op::Open)?;
+        self.disk.open_dir(path).await
+    }
+
+    async fn make_dir(&self, dir: &D::Dir, name: &OsStr) -> io::Result<bool> {
+        self.check(Op::MakeDir)?;
+        self.disk.make_dir(dir, name).await
+    }
+
+    async fn sync_dir(&self, dir: &D::Dir) -> io::Result<()> {
+        self.check(Op::SyncDir)?;
+        self.disk.sync_dir(dir).await
+    }
+
+    async fn space(&self, dir: &D::Dir) -> io::Result<Space> {
+        self.disk.space(dir).await
+    }
+
+    async fn read_dir(&self, dir: &D::Dir) -> io::Result<D::Reader> {
+        self.check(Op::ReadDir)?;
+        self.disk.read_dir(dir).await
+    }
+
+    async fn next_page(&self, reader: &mut D::Reader, limit: usize, sizes: bool, wanted: fn(&[u8]) -> bool) -> io::Result<Vec<Entry>> {
+        self.check(Op::ReadDir)?;
+        self.disk.next_page(reader, limit, sizes, wanted).await
+    }
+
+    async fn stat(&self, dir: &D::Dir, name: &OsStr) -> io::Result<Meta> {
+        self.check(Op::Open)?;
+        self.disk.stat(dir, name).await
+    }
+
+    async fn open_file(&self, dir: &D::Dir, name: &OsStr) -> io::Result<(D::File, Meta)> {
+        self.check(Op::Open)?;
+        self.disk.open_file(dir, name).await
+    }
+
+    async fn create_unnamed(&self, dir: &D::Dir) -> io::Result<D::File> {
+        self.check(Op::Create)?;
+        self.disk.create_unnamed(dir).await
+    }
+
+    async fn create_locked(&self, dir: &D::Dir, name: &OsStr) -> io::Result<D::File> {
+        self.check(Op::Create)?;
+        self.disk.create_locked(dir, name).await
+    }
+
+    async fn link(&self, file: &D::File, dir: &D::Dir, name: &OsStr) -> io::Result<()> {
+        self.check(Op::Publish)?;
+        self.disk.link(file, dir, name).await
+    }
+
+    async fn rename(&self, dir: &D::Dir, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        self.check(Op::Publish)?;
+        self.disk.rename(dir, from, to).await
+    }
+
+    async fn unlink(&self, dir: &D::Dir, name: &OsStr) -> io::Result<()> {
+        self.check(Op::Unlink)?;
+        self.disk.unlink(dir, name).await
+    }
+
+    async fn unlink_if_unlocked(&self, dir: &D::Dir, name: &OsStr) -> io::Result<bool> {
+        self.check(Op::Unlink)?;
+        self.disk.unlink_if_unlocked(dir, name).await
+    }
+
+    async fn read_at(&self, file: &D::File, buffer: Buffer, offset: u64) -> (io::Result<usize>, Buffer) {
+        match self.check(Op::Read) {
+            Ok(()) => self.disk.read_at(file, buffer, offset).await,
+            Err(e) => (Err(e), buffer),
+        }
+    }
+
+    async fn write_all_at(&self, file: &D::File, buffer: Buffer, offset: u64) -> (io::Result<()>, Buffer) {
+        match self.check(Op::Write) {
+            Ok(()) => self.disk.write_all_at(file, buffer, offset).await,
+            Err(e) => (Err(e), buffer),
+        }
+    }
+
+    async fn preallocate(&self, file: &D::File, offset: u64, len: u64) -> io::Result<bool> {
+        self.check(Op::Preallocate)?;
+        self.disk.preallocate(file, offset, len).await
+    }
+
+    async fn set_len(&self, file: &D::File, len: u64) -> io::Result<()> {
+        self.disk.set_len(file, len).await
+    }
+
+    async fn sync_data(&self, file: &D::File) -> io::Result<()> {
+        self.check(Op::SyncData)?;
+        self.disk.sync_data(file).await
+    }
+}

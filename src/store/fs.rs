@@ -1,0 +1,253 @@
+//! The store on a file system: one folder a repository, one file an object.
+
+use std::cell::Cell;
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::hash::{self, Sha256};
+use crate::io::dir::{Kind, Meta, Space};
+use crate::io::runtime::now;
+use crate::io::{Buffer, BufferPool, Fault};
+use crate::store::disk::Disk;
+use crate::store::error::Step;
+use crate::store::health::Health;
+use crate::store::list::FsListing;
+use crate::store::sync::DirSyncs;
+use crate::store::upload::{Fresh, FsUpload, Repeat};
+use crate::store::{Download, Error, Store, layout};
+use crate::types::{BlobType, Handle, Object, RepoPath};
+
+/// Buffers a worker has for reading stored objects back while an upload is compared with them.
+const COMPARE_BUFFERS: usize = 8;
+/// How long an answer about free space is good for.
+const SPACE_IS_FRESH: Duration = Duration::from_millis(50);
+
+/// How a store on a file system behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Whether an upload's bytes must hash to its name.
+    pub verify: bool,
+    /// Whether files without a name can be made and linked here; else uploads have a temporary name.
+    pub unnamed_temps: bool,
+}
+
+/// A store on a file system, one a worker.
+#[derive(Clone)]
+pub struct FsStore<D: Disk>(pub(super) Rc<Shared<D>>);
+
+pub(super) struct Shared<D: Disk> {
+    pub disk: D,
+    pub options: Options,
+    pub health: Arc<Health>,
+    pub syncs: DirSyncs<D>,
+    pub compare: BufferPool,
+    /// When the free space of which device was asked for, and what is left of it.
+    space: Cell<Option<(Instant, u64, Space)>>,
+}
+
+impl<D: Disk> FsStore<D> {
+    /// A store on `disk`.
+    pub fn new(disk: D, options: Options, health: Arc<Health>) -> Self {
+        let syncs = DirSyncs::new(disk.clone());
+        Self(Rc::new(Shared { disk, options, health, syncs, compare: BufferPool::new(COMPARE_BUFFERS), space: Cell::new(None) }))
+    }
+
+    /// Opens the folder at `path`, making what is missing; the folder itself is durable when this returns.
+    async fn require_dir(&self, path: &Path) -> Result<D::Dir, Error> {
+        let shared = &*self.0;
+        let dir = match shared.disk.open_dir(path).await {
+            Err(e) if Fault::of(&e) == Fault::Missing => self.make_dirs(path).await?,
+            other => other.step("open a folder")?,
+        };
+        shared.flushed(shared.syncs.ensure_durable(path, &dir).await).step("sync the parents of a folder")?;
+        Ok(dir)
+    }
+
+    async fn make_dirs(&self, path: &Path) -> Result<D::Dir, Error> {
+        let shared = &*self.0;
+        let mut dir = shared.disk.root();
+        let mut reached = std::path::PathBuf::new();
+        for name in path {
+            shared.wrote(shared.disk.make_dir(&dir, name).await).step("make a folder")?;
+            reached.push(name);
+            dir = shared.disk.open_dir(&reached).await.step("open a folder")?;
+        }
+        Ok(dir)
+    }
+
+    async fn exists(&self, repo: &RepoPath) -> Result<bool, Error> {
+        let dir = match self.0.disk.open_dir(&layout::repo_dir(repo)).await.step("open a repository") {
+            Err(Error::NotFound) => return Ok(false),
+            other => other?,
+        };
+        for mark in layout::repo_marks() {
+            match self.0.disk.stat(&dir, OsStr::new(mark)).await.step("look into a repository") {
+                Err(Error::NotFound) => {}
+                other => return other.map(|_| true),
+            }
+        }
+        Ok(false)
+    }
+
+    async fn check_space(&self, dir: &D::Dir, object: Object, length: Option<u64>) -> Result<(), Error> {
+        // The reserve is there so that these still fit: a prune needs a lock before it can free anything.
+        let needed = matches!(object, Object::Config | Object::Blob(BlobType::Locks | BlobType::Keys, _));
+        if needed {
+            return Ok(());
+        }
+        let shared = &*self.0;
+        let device = shared.disk.dir_id(dir).step("look at a folder")?.0;
+        let (asked, space) = match shared.space.get() {
+            Some((asked, on, space)) if on == device && now().duration_since(asked) < SPACE_IS_FRESH => (asked, space),
+            _ => (now(), shared.disk.space(dir).await.step("ask for free space")?),
+        };
+        let length = length.unwrap_or(0);
+        shared.health.check_space(&space, length)?;
+        // Until the next question, what was let in counts as used.
+        let left = Space { free_bytes: space.free_bytes - length, free_inodes: space.free_inodes.saturating_sub(1), ..space };
+        shared.space.set(Some((asked, device, left)));
+        Ok(())
+    }
+
+    /// Removes one file and makes that durable; none there is fine.
+    async fn remove(&self, dir: &D::Dir, name: &OsStr) -> Result<(), Error> {
+        let shared = &*self.0;
+        match shared.wrote(shared.disk.unlink(dir, name).await) {
+            Err(e) if Fault::of(&e) == Fault::Missing => {}
+            other => other.step("delete an object")?,
+        }
+        shared.flushed(shared.syncs.sync(dir).await).step("sync a folder")
+    }
+}
+
+impl<D: Disk> Shared<D> {
+    /// Lets the health see an error of a step that writes.
+    pub fn wrote<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.inspect_err(|e| self.health.note_write(e))
+    }
+
+    /// Lets the health see an error of a flush.
+    pub fn flushed<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.inspect_err(|e| self.health.note_flush(e))
+    }
+
+    /// The SHA-256 of a file's content.
+    pub async fn digest_of(&self, file: &D::File) -> Result<hash::Digest, Error> {
+        let mut hasher = Sha256::new();
+        let mut buffer = self.compare.take().await;
+        let mut offset = 0;
+        loop {
+            let (read, back) = self.disk.read_at(file, buffer, offset).await;
+            buffer = back;
+            match read.step("read an object back")? {
+                0 => return Ok(hasher.finish()),
+                count => offset += count as u64,
+            }
+            hasher.update(&buffer);
+        }
+    }
+}
+
+impl<D: Disk> Store for FsStore<D> {
+    type Upload = FsUpload<D>;
+    type Download = FsDownload<D>;
+    type Listing = FsListing<D>;
+
+    async fn create_repo(&self, repo: &RepoPath) -> Result<(), Error> {
+        let shared = &*self.0;
+        shared.health.check_writable()?;
+        let path = layout::repo_dir(repo);
+        let dir = self.require_dir(&path).await?;
+        for kind in BlobType::ALL {
+            shared.wrote(shared.disk.make_dir(&dir, kind.as_str().as_ref()).await).step("make a folder")?;
+        }
+        let data = shared.disk.open_dir(&layout::type_dir(repo, BlobType::Data)).await.step("open a folder")?;
+        for shard in layout::shards() {
+            shared.wrote(shared.disk.make_dir(&data, shard.as_ref()).await).step("make a folder")?;
+        }
+        for dir in [&data, &dir] {
+            shared.flushed(shared.syncs.sync(dir).await).step("sync a folder")?;
+        }
+        Ok(())
+    }
+
+    async fn upload(&self, handle: &Handle, length: Option<u64>) -> Result<FsUpload<D>, Error> {
+        let shared = &self.0;
+        shared.health.check_writable()?;
+        let dir = self.require_dir(&layout::object_dir(handle)).await?;
+        let name = layout::object_name(handle.object);
+        match shared.disk.stat(&dir, &name).await.step("look for an object") {
+            Ok(meta) => Ok(FsUpload::Repeat(Repeat::begin(shared, dir, handle, existing(meta, length)?).await?)),
+            Err(Error::NotFound) => {
+                self.check_space(&dir, handle.object, length).await?;
+                Ok(FsUpload::Fresh(Fresh::begin(shared, dir, handle, length).await?))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn download(&self, handle: &Handle) -> Result<FsDownload<D>, Error> {
+        let disk = &self.0.disk;
+        let dir = disk.open_dir(&layout::object_dir(handle)).await.step("open a folder")?;
+        let (file, meta) = disk.open_file(&dir, &layout::object_name(handle.object)).await.step("open an object")?;
+        Ok(FsDownload { disk: disk.clone(), file, size: size_of_file(meta)? })
+    }
+
+    async fn size(&self, handle: &Handle) -> Result<u64, Error> {
+        let disk = &self.0.disk;
+        let dir = disk.open_dir(&layout::object_dir(handle)).await.step("open a folder")?;
+        size_of_file(disk.stat(&dir, &layout::object_name(handle.object)).await.step("look for an object")?)
+    }
+
+    async fn delete(&self, handle: &Handle) -> Result<(), Error> {
+        self.0.health.check_writable()?;
+        match self.0.disk.open_dir(&layout::object_dir(handle)).await.step("open a folder") {
+            Ok(dir) => self.remove(&dir, &layout::object_name(handle.object)).await,
+            Err(Error::NotFound) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn list(&self, repo: &RepoPath, kind: BlobType, sizes: bool) -> Result<FsListing<D>, Error> {
+        let disk = &self.0.disk;
+        let path = layout::type_dir(repo, kind);
+        match disk.open_dir(&path).await.step("open a folder") {
+            Ok(_) if kind == BlobType::Data => Ok(FsListing::sharded(disk.clone(), path, sizes)),
+            Ok(_) => Ok(FsListing::flat(disk.clone(), path, sizes)),
+            Err(Error::NotFound) if self.exists(repo).await? => Ok(FsListing::empty(disk.clone())),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Checks that what stands under an upload's name can be the same object.
+fn existing(meta: Meta, length: Option<u64>) -> Result<u64, Error> {
+    let same = meta.kind == Kind::File && length.is_none_or(|length| length == meta.size);
+    if same { Ok(meta.size) } else { Err(Error::Conflict) }
+}
+
+fn size_of_file(meta: Meta) -> Result<u64, Error> {
+    if meta.kind == Kind::File { Ok(meta.size) } else { Err(Error::NotFound) }
+}
+
+/// An open file.
+pub struct FsDownload<D: Disk> {
+    disk: D,
+    file: D::File,
+    size: u64,
+}
+
+impl<D: Disk> Download for FsDownload<D> {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    async fn read(&self, offset: u64, buffer: Buffer) -> Result<Buffer, Error> {
+        let (read, buffer) = self.disk.read_at(&self.file, buffer, offset).await;
+        read.step("read an object").map(|_| buffer)
+    }
+}

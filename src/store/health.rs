@@ -1,0 +1,123 @@
+//! Whether the store takes writes, and how much room it keeps free. Shared by all workers.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::io::Fault;
+use crate::io::dir::Space;
+use crate::io::runtime::now;
+use crate::store::Error;
+
+/// How long writes are refused after the file system was found read-only, before the next one may try.
+const READ_ONLY_PAUSE: Duration = Duration::from_secs(10);
+/// Default reserve: at most this much, at most one hundredth of the file system.
+const RESERVE_BYTES: u64 = 64 << 20;
+/// Inodes kept for locks and new folders.
+const RESERVE_INODES: u64 = 1024;
+
+/// The store's state, and counters of what went wrong.
+#[derive(Debug)]
+pub struct Health {
+    started: Instant,
+    suspended: AtomicBool,
+    /// Milliseconds after `started` until which the file system counts as read-only.
+    read_only_until: AtomicU64,
+    /// Bytes that `--min-free` asks for; none means the default.
+    min_free: Option<u64>,
+    damaged: AtomicU64,
+}
+
+impl Health {
+    /// A store that takes writes while `min_free` bytes (default: the smaller of 64 MiB and 1 %) stay free.
+    pub fn new(min_free: Option<u64>) -> Self {
+        let started = now();
+        Self { started, suspended: AtomicBool::new(false), read_only_until: AtomicU64::new(0), min_free, damaged: AtomicU64::new(0) }
+    }
+
+    /// Fails if no write can succeed now.
+    pub fn check_writable(&self) -> Result<(), Error> {
+        if self.suspended.load(Ordering::SeqCst) {
+            return Err(Error::Suspended);
+        }
+        let elapsed = self.elapsed();
+        if elapsed < self.read_only_until.load(Ordering::Relaxed) { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
+    /// Fails if `length` more bytes would eat into the reserve.
+    pub fn check_space(&self, space: &Space, length: u64) -> Result<(), Error> {
+        let reserve = self.min_free.unwrap_or_else(|| RESERVE_BYTES.min(space.bytes / 100));
+        let bytes = space.free_bytes >= length.saturating_add(reserve);
+        let inodes = space.inodes == 0 || space.free_inodes >= RESERVE_INODES;
+        if bytes && inodes { Ok(()) } else { Err(Error::Reserved) }
+    }
+
+    /// Looks at an error of any step that writes.
+    pub fn note_write(&self, error: &std::io::Error) {
+        if Fault::of(error) == Fault::ReadOnly {
+            log::error!("the file system is read-only: writes are refused, the next try is in {} s", READ_ONLY_PAUSE.as_secs());
+            let until = self.elapsed() + READ_ONLY_PAUSE.as_millis() as u64;
+            self.read_only_until.store(until, Ordering::Relaxed);
+        }
+    }
+
+    /// Looks at an error of a flush. After a device error the kernel has thrown the dirty pages away and the next flush
+    /// would report success: nothing may be acknowledged any more.
+    pub fn note_flush(&self, error: &std::io::Error) {
+        self.note_write(error);
+        if Fault::of(error) == Fault::Device && !self.suspended.swap(true, Ordering::SeqCst) {
+            log::error!("a flush to disk failed ({error}): the store takes no writes until `packhouse repo resume` or a restart");
+        }
+    }
+
+    /// Takes writes again. True if it did not before.
+    pub fn resume(&self) -> bool {
+        self.read_only_until.store(0, Ordering::Relaxed);
+        self.suspended.swap(false, Ordering::SeqCst)
+    }
+
+    /// Counts an object found damaged.
+    pub fn note_damaged(&self) {
+        self.damaged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Objects found damaged since the start.
+    pub fn damaged(&self) -> u64 {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    fn elapsed(&self) -> u64 {
+        now().duration_since(self.started).as_millis() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reserve_keeps_bytes_and_inodes() {
+        let health = Health::new(None);
+        let space = |free_bytes, free_inodes| Space { bytes: 1 << 30, free_bytes, inodes: 1 << 20, free_inodes };
+        let reserve = (1 << 30) / 100;
+        assert!(health.check_space(&space(reserve + 5, 5000), 5).is_ok());
+        assert!(health.check_space(&space(reserve + 5, 5000), 6).is_err());
+        assert!(health.check_space(&space(1 << 29, 1023), 6).is_err());
+        assert!(health.check_space(&space(u64::MAX - 1, 5000), u64::MAX).is_err());
+        let none = Health::new(Some(0));
+        assert!(none.check_space(&space(5, 5000), 6).is_err());
+        assert!(none.check_space(&Space { inodes: 0, free_inodes: 0, ..space(6, 0) }, 6).is_ok());
+    }
+
+    #[test]
+    fn a_failed_flush_suspends_until_resumed() {
+        let health = Health::new(None);
+        health.note_write(&Fault::Device.to_error());
+        assert!(health.check_writable().is_ok());
+        health.note_flush(&Fault::Device.to_error());
+        assert!(matches!(health.check_writable(), Err(Error::Suspended)));
+        assert!(health.resume());
+        assert!(!health.resume());
+        health.note_write(&Fault::ReadOnly.to_error());
+        assert!(matches!(health.check_writable(), Err(Error::ReadOnly)));
+    }
+}

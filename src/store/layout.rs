@@ -1,0 +1,110 @@
+//! Where objects lie below the data folder. Pure.
+//!
+//! Byte for byte restic's local backend and rest-server's layout: `REPO/config`, `REPO/TYPE/ID`, and for data
+//! `REPO/data/ID[0..2]/ID`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use crate::types::{BlobId, BlobType, Handle, Object, RepoPath};
+
+/// What marks the name of an upload in progress, where the file system knows no unnamed files.
+const TEMP_MARK: &str = ".packhouse-tmp-";
+/// The same of rest-server.
+const REST_SERVER_MARK: &[u8] = b".rest-server-temp";
+
+/// The folder of a repository.
+pub fn repo_dir(repo: &RepoPath) -> PathBuf {
+    repo.folders().iter().map(|folder| folder.as_os_str()).collect()
+}
+
+/// The folder of one type of blobs.
+pub fn type_dir(repo: &RepoPath, kind: BlobType) -> PathBuf {
+    repo_dir(repo).join(kind.as_str())
+}
+
+/// The folder that holds an object.
+pub fn object_dir(handle: &Handle) -> PathBuf {
+    match handle.object {
+        Object::Config => repo_dir(&handle.repo),
+        Object::Blob(BlobType::Data, id) => type_dir(&handle.repo, BlobType::Data).join(shard(id)),
+        Object::Blob(kind, _) => type_dir(&handle.repo, kind),
+    }
+}
+
+/// The object's file name in that folder.
+pub fn object_name(object: Object) -> OsString {
+    match object {
+        Object::Config => "config".into(),
+        Object::Blob(_, id) => id.hex().as_str().into(),
+    }
+}
+
+/// The shard folder of a data blob.
+pub fn shard(id: BlobId) -> String {
+    let [first, ..] = id.digest();
+    format!("{first:02x}")
+}
+
+/// All 256 shard folders of `data`.
+pub fn shards() -> impl Iterator<Item = String> {
+    (0..=u8::MAX).map(|first| format!("{first:02x}"))
+}
+
+/// What a repository consists of: there is a repository where one of these is.
+pub fn repo_marks() -> impl Iterator<Item = &'static str> {
+    BlobType::ALL.into_iter().map(BlobType::as_str).chain(["config"])
+}
+
+/// A name for an upload in progress.
+pub fn temp_name(object: Object, unique: u64) -> OsString {
+    let mut name = object_name(object);
+    name.push(format!("{TEMP_MARK}{unique:016x}"));
+    name
+}
+
+/// Whether a name is one of [`temp_name`]'s.
+pub fn is_temp(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    let Some((base, unique)) = name.len().checked_sub(16).and_then(|cut| name.split_at_checked(cut)) else { return false };
+    let Some(base) = base.strip_suffix(TEMP_MARK.as_bytes()) else { return false };
+    (base == b"config" || BlobId::parse(base).is_some()) && unique.iter().all(u8::is_ascii_hexdigit)
+}
+
+/// Whether a name is a leftover of rest-server.
+pub fn is_rest_server_temp(name: &OsStr) -> bool {
+    name.as_bytes().windows(REST_SERVER_MARK.len()).any(|part| part == REST_SERVER_MARK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::FolderName;
+
+    fn handle(object: Object) -> Handle {
+        Handle { repo: RepoPath::new(vec![FolderName::parse(b"a").expect("valid"), FolderName::parse(b"b").expect("valid")]), object }
+    }
+
+    #[test]
+    fn objects_lie_where_restic_looks_for_them() {
+        let id = BlobId::from_digest([0xab; 32]);
+        let place = |object| object_dir(&handle(object)).join(object_name(object)).to_string_lossy().into_owned();
+        assert_eq!(place(Object::Config), "a/b/config");
+        assert_eq!(place(Object::Blob(BlobType::Data, id)), format!("a/b/data/ab/{}", "ab".repeat(32)));
+        assert_eq!(place(Object::Blob(BlobType::Locks, id)), format!("a/b/locks/{}", "ab".repeat(32)));
+        assert_eq!(repo_dir(&RepoPath::default()), PathBuf::new());
+        assert_eq!((shards().count(), shards().last()), (256, Some("ff".into())));
+    }
+
+    #[test]
+    fn only_our_own_temps_are_taken_for_ours() {
+        let id = BlobId::from_digest([7; 32]);
+        assert!(is_temp(&temp_name(Object::Blob(BlobType::Keys, id), 1)));
+        assert!(is_temp(&temp_name(Object::Config, u64::MAX)));
+        for other in ["", "config", "x.packhouse-tmp-0000000000000000", "config.packhouse-tmp-1", &format!("{id}.rest-server-temp5577006791947779410")] {
+            assert!(!is_temp(OsStr::new(other)), "{other}");
+        }
+        assert!(is_rest_server_temp(OsStr::new(&format!("{id}.rest-server-temp5577006791947779410"))));
+    }
+}

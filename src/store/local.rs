@@ -1,0 +1,130 @@
+//! The [`Disk`] of this machine. Files go through the worker's ring or to the blocking pool: `io::file` decides.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+
+use crate::io::Buffer;
+use crate::io::dir::{Dir, DirId, DirReader, Entry, Meta, Space};
+use crate::io::file::File;
+use crate::store::disk::Disk;
+
+/// The modes of what is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Modes {
+    /// Of directories.
+    pub dir: u32,
+    /// Of files.
+    pub file: u32,
+}
+
+impl Modes {
+    /// For the server's user alone.
+    pub const PRIVATE: Self = Self { dir: 0o700, file: 0o600 };
+    /// For its group too (`--group-accessible-repos`).
+    pub const GROUP: Self = Self { dir: 0o770, file: 0o660 };
+}
+
+/// A folder of this machine.
+#[derive(Clone)]
+pub struct LocalDisk {
+    root: Dir,
+    modes: Modes,
+}
+
+impl LocalDisk {
+    /// Everything below `root`.
+    pub const fn new(root: Dir, modes: Modes) -> Self {
+        Self { root, modes }
+    }
+}
+
+impl Disk for LocalDisk {
+    type Dir = Dir;
+    type File = File;
+    type Reader = DirReader;
+
+    fn root(&self) -> Dir {
+        self.root.clone()
+    }
+
+    fn dir_id(&self, dir: &Dir) -> io::Result<DirId> {
+        dir.id()
+    }
+
+    async fn open_dir(&self, path: &Path) -> io::Result<Dir> {
+        self.root.open_dir(path).await
+    }
+
+    async fn make_dir(&self, dir: &Dir, name: &OsStr) -> io::Result<bool> {
+        dir.make_dir(name, self.modes.dir).await
+    }
+
+    async fn sync_dir(&self, dir: &Dir) -> io::Result<()> {
+        dir.sync().await
+    }
+
+    async fn space(&self, dir: &Dir) -> io::Result<Space> {
+        dir.space().await
+    }
+
+    async fn read_dir(&self, dir: &Dir) -> io::Result<DirReader> {
+        dir.read().await
+    }
+
+    async fn next_page(&self, reader: &mut DirReader, limit: usize, sizes: bool, wanted: fn(&[u8]) -> bool) -> io::Result<Vec<Entry>> {
+        reader.page(limit, sizes, wanted).await
+    }
+
+    async fn stat(&self, dir: &Dir, name: &OsStr) -> io::Result<Meta> {
+        dir.stat(name).await
+    }
+
+    async fn open_file(&self, dir: &Dir, name: &OsStr) -> io::Result<(File, Meta)> {
+        dir.open_file(name).await
+    }
+
+    async fn create_unnamed(&self, dir: &Dir) -> io::Result<File> {
+        dir.create_unnamed(self.modes.file).await
+    }
+
+    async fn create_locked(&self, dir: &Dir, name: &OsStr) -> io::Result<File> {
+        dir.create_locked(name, self.modes.file).await
+    }
+
+    async fn link(&self, file: &File, dir: &Dir, name: &OsStr) -> io::Result<()> {
+        dir.link(file, name).await
+    }
+
+    async fn rename(&self, dir: &Dir, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        dir.rename(from, to).await
+    }
+
+    async fn unlink(&self, dir: &Dir, name: &OsStr) -> io::Result<()> {
+        dir.unlink(name).await
+    }
+
+    async fn unlink_if_unlocked(&self, dir: &Dir, name: &OsStr) -> io::Result<bool> {
+        dir.unlink_if_unlocked(name).await
+    }
+
+    async fn read_at(&self, file: &File, buffer: Buffer, offset: u64) -> (io::Result<usize>, Buffer) {
+        file.read_at(buffer, offset).await
+    }
+
+    async fn write_all_at(&self, file: &File, buffer: Buffer, offset: u64) -> (io::Result<()>, Buffer) {
+        file.write_all_at(buffer, offset).await
+    }
+
+    async fn preallocate(&self, file: &File, offset: u64, len: u64) -> io::Result<bool> {
+        file.preallocate(offset, len).await
+    }
+
+    async fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
+        file.set_len(len).await
+    }
+
+    async fn sync_data(&self, file: &File) -> io::Result<()> {
+        file.sync_data().await
+    }
+}

@@ -1,0 +1,108 @@
+//! Bytes at rest, behind two seams.
+//!
+//! Above, [`Store`]: announce name and length, stream, commit; download from an offset; list in pages. Nothing above it
+//! knows a path on disk, so that an object store or a sealing layer can stand in its place. Below, [`disk::Disk`]: the few
+//! file-system operations that [`fs::FsStore`] is made of, so that its logic runs on a model disk too.
+//!
+//! Invariants: what a call acknowledged is durable, idempotent repeats included; what has no commit is never visible; a
+//! name that exists is never replaced.
+
+use crate::io::Buffer;
+use crate::types::{BlobId, BlobType, Handle, RepoPath};
+
+pub mod disk;
+pub mod error;
+#[cfg(any(test, feature = "testing"))]
+pub mod faulty;
+pub mod fs;
+pub mod health;
+pub mod layout;
+pub mod list;
+pub mod local;
+#[cfg(any(test, feature = "testing"))]
+pub mod model;
+pub mod sweep;
+pub mod sync;
+mod temp;
+pub mod upload;
+
+pub use error::Error;
+
+/// Objects of many repositories.
+#[expect(async_fn_in_trait, reason = "one thread a core: futures are not Send on purpose")]
+pub trait Store: Clone + 'static {
+    /// An object on its way in.
+    type Upload: Upload;
+    /// An open object.
+    type Download: Download;
+    /// A listing in progress.
+    type Listing: Listing;
+
+    /// Makes a repository's folders, those that are missing. Durable when it returns, also if all were there.
+    async fn create_repo(&self, repo: &RepoPath) -> Result<(), Error>;
+
+    /// Begins an upload of `length` bytes, if that is known. Makes the repository's folders where they are missing.
+    ///
+    /// # Errors
+    /// Everything that can be known before the first byte: [`Error::Conflict`] if the object exists with another length,
+    /// no space, a store that takes no writes.
+    async fn upload(&self, handle: &Handle, length: Option<u64>) -> Result<Self::Upload, Error>;
+
+    /// Opens an object.
+    async fn download(&self, handle: &Handle) -> Result<Self::Download, Error>;
+
+    /// Bytes of an object.
+    async fn size(&self, handle: &Handle) -> Result<u64, Error>;
+
+    /// Removes an object. Durable when it returns; no error if there was none.
+    async fn delete(&self, handle: &Handle) -> Result<(), Error>;
+
+    /// Begins a list of all blobs of one type, with their sizes if `sizes`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such repository; a missing type folder is an empty list.
+    async fn list(&self, repo: &RepoPath, kind: BlobType, sizes: bool) -> Result<Self::Listing, Error>;
+}
+
+/// An object on its way in. Dropped before it is committed, it leaves nothing behind.
+#[expect(async_fn_in_trait, reason = "one thread a core: futures are not Send on purpose")]
+pub trait Upload {
+    /// Takes the next bytes.
+    async fn write(&mut self, piece: Buffer) -> Result<(), Error>;
+
+    /// Verifies, makes durable and visible. If the object exists with the same bytes, that is success.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the bytes don't hash to the name, [`Error::Conflict`] if the object exists with other bytes,
+    /// [`Error::Damaged`] if these bytes are right and the stored ones are not.
+    async fn commit(self) -> Result<(), Error>;
+}
+
+/// An open object. It stays readable if the object is deleted meanwhile.
+#[expect(async_fn_in_trait, reason = "one thread a core: futures are not Send on purpose")]
+pub trait Download {
+    /// Bytes of the whole object.
+    fn size(&self) -> u64;
+
+    /// Fills `buffer` from `offset` on, to its capacity or the object's end.
+    async fn read(&self, offset: u64, buffer: Buffer) -> Result<Buffer, Error>;
+}
+
+/// A listing in progress.
+#[expect(async_fn_in_trait, reason = "one thread a core: futures are not Send on purpose")]
+pub trait Listing {
+    /// The next entries in no order; none at the end.
+    ///
+    /// # Errors
+    /// The list is not whole: what came before must not be taken for it.
+    async fn page(&mut self) -> Result<Vec<Listed>, Error>;
+}
+
+/// An entry of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The blob's name.
+    pub id: BlobId,
+    /// Its size in bytes; 0 if sizes were not asked for.
+    pub size: u64,
+}

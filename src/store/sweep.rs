@@ -1,0 +1,103 @@
+//! One walk through the store after the start, in the background: removes what interrupted uploads left, and names what
+//! an operator should know about.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::io::Fault;
+use crate::io::dir::{Entry, Kind};
+use crate::store::disk::Disk;
+use crate::store::layout;
+
+/// Entries read at a time.
+const PAGE_ENTRIES: usize = 1000;
+/// Symbolic links named in the log; the rest is counted.
+const NAMED_LINKS: u64 = 20;
+/// Levels below the deepest repository's folder: a type and a shard.
+const LEVELS_IN_REPO: usize = 2;
+
+/// What a walk found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Temporary files removed.
+    pub removed: u64,
+    /// Temporary files of rest-server, which stay.
+    pub foreign: u64,
+    /// Symbolic links, which answer 403.
+    pub links: u64,
+}
+
+/// Walks through all folders, repositories being at most `depth` deep.
+pub async fn sweep<D: Disk>(disk: &D, depth: usize) -> Report {
+    let mut report = Report::default();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(path) = folders.pop() {
+        let deeper = path.components().count() < depth + LEVELS_IN_REPO;
+        match walk(disk, &path, &mut report).await {
+            Ok(found) if deeper => folders.extend(found),
+            Ok(_) => {}
+            // Gone meanwhile.
+            Err(e) if Fault::of(&e) == Fault::Missing => {}
+            Err(e) => log::warn!("{}: this folder can't be read: {e}", shown(&path)),
+        }
+    }
+    summary(&report);
+    report
+}
+
+/// Looks at one folder; returns those in it.
+async fn walk<D: Disk>(disk: &D, path: &Path, report: &mut Report) -> std::io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    let dir = disk.open_dir(path).await?;
+    let mut reader = disk.read_dir(&dir).await?;
+    loop {
+        let page = disk.next_page(&mut reader, PAGE_ENTRIES, false, |name| !name.starts_with(b".")).await?;
+        if page.is_empty() {
+            return Ok(folders);
+        }
+        for Entry { name, meta } in page {
+            let full = path.join(&name);
+            match meta.kind {
+                Kind::Dir => folders.push(full),
+                Kind::Symlink => note_link(&full, report),
+                Kind::File if layout::is_temp(&name) => report.removed += u64::from(remove(disk, &dir, &name, &full).await),
+                Kind::File if layout::is_rest_server_temp(&name) => report.foreign += 1,
+                Kind::File | Kind::Other => {}
+            }
+        }
+    }
+}
+
+async fn remove<D: Disk>(disk: &D, dir: &D::Dir, name: &OsStr, full: &Path) -> bool {
+    match disk.unlink_if_unlocked(dir, name).await {
+        Ok(gone) => gone,
+        Err(e) => {
+            log::warn!("{}: this leftover of an upload can't be removed: {e}", shown(full));
+            false
+        }
+    }
+}
+
+fn note_link(path: &Path, report: &mut Report) {
+    report.links += 1;
+    if report.links <= NAMED_LINKS {
+        log::warn!("{}: a symbolic link: packhouse follows none and answers 403 there; use a bind mount", shown(path));
+    }
+}
+
+fn summary(report: &Report) {
+    if report.removed > 0 {
+        log::info!("removed {} leftovers of interrupted uploads", report.removed);
+    }
+    if report.foreign > 0 {
+        log::warn!("{} leftovers of rest-server (*.rest-server-temp*) stay: they are never listed, and may be deleted by hand", report.foreign);
+    }
+    if report.links > NAMED_LINKS {
+        log::warn!("{} symbolic links in all below the data folder", report.links);
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.as_os_str().as_bytes().escape_ascii().to_string()
+}

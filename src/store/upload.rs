@@ -1,0 +1,226 @@
+//! Uploads: a fresh one is written to a file that gets its name when all of it is right and durable; one whose name
+//! exists is compared with what is stored.
+
+use std::rc::Rc;
+
+use crate::hash::{Digest, Sha256};
+use crate::io::{Buffer, Fault};
+use crate::store::disk::Disk;
+use crate::store::error::Step;
+use crate::store::fs::Shared;
+use crate::store::temp::Temp;
+use crate::store::{Error, Upload, layout};
+use crate::types::Handle;
+
+/// Room reserved ahead of what has arrived: enough that a full disk is known before the body, not so much that idle
+/// clients could reserve a disk.
+const PREALLOCATE_BYTES: u64 = 128 << 20;
+/// Shorter objects are not worth a reservation.
+const PREALLOCATE_FROM: u64 = 1 << 20;
+
+/// An object on its way into a file system.
+pub enum FsUpload<D: Disk> {
+    /// The name is free.
+    Fresh(Fresh<D>),
+    /// The name is taken.
+    Repeat(Repeat<D>),
+}
+
+impl<D: Disk> Upload for FsUpload<D> {
+    async fn write(&mut self, piece: Buffer) -> Result<(), Error> {
+        match self {
+            Self::Fresh(upload) => upload.write(piece).await,
+            Self::Repeat(upload) => upload.write(&piece).await,
+        }
+    }
+
+    async fn commit(self) -> Result<(), Error> {
+        match self {
+            Self::Fresh(upload) => upload.commit().await,
+            Self::Repeat(upload) => upload.commit().await,
+        }
+    }
+}
+
+/// What both kinds of upload know.
+struct Common<D: Disk> {
+    shared: Rc<Shared<D>>,
+    dir: D::Dir,
+    handle: Handle,
+    /// Runs only if the bytes must hash to the name.
+    hasher: Option<Sha256>,
+    /// Bytes that have come.
+    offset: u64,
+}
+
+impl<D: Disk> Common<D> {
+    fn new(shared: &Rc<Shared<D>>, dir: D::Dir, handle: &Handle) -> Self {
+        let verify = shared.options.verify && handle.object.digest().is_some();
+        Self { shared: Rc::clone(shared), dir, handle: handle.clone(), hasher: verify.then(Sha256::new), offset: 0 }
+    }
+
+    /// The digest of what came, if it runs, and whether it is the right one.
+    fn verify(&mut self) -> Verdict {
+        match self.hasher.take().map(Sha256::finish) {
+            None => Verdict::Unknown,
+            Some(digest) if Some(&digest) == self.handle.object.digest() => Verdict::Right(digest),
+            Some(_) => Verdict::Wrong,
+        }
+    }
+
+    /// The stored bytes are not those that came: whose fault that is depends on which of them hash to the name.
+    fn differs(&self, came: Verdict) -> Error {
+        if let Verdict::Right(_) = came {
+            self.shared.health.note_damaged();
+            log::error!("{}: the stored object is damaged: verified bytes of this name came and differ from it", self.handle);
+            return Error::Damaged;
+        }
+        Error::Conflict
+    }
+
+    /// Makes the stored object and its name durable, whoever stored it: a repeat is acknowledged as firmly as the first
+    /// upload.
+    async fn acknowledge(&self, stored: &D::File) -> Result<(), Error> {
+        self.shared.flushed(self.shared.disk.sync_data(stored).await).step("flush an object")?;
+        self.shared.flushed(self.shared.syncs.sync(&self.dir).await).step("sync a folder")
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Verdict {
+    Right(Digest),
+    Wrong,
+    Unknown,
+}
+
+/// A new object.
+pub struct Fresh<D: Disk> {
+    common: Common<D>,
+    temp: Temp<D>,
+    /// Bytes of room reserved, and announced bytes for which none is yet.
+    reserved: u64,
+    unreserved: u64,
+}
+
+impl<D: Disk> Fresh<D> {
+    /// Of `length` bytes, if that is known.
+    pub(super) async fn begin(shared: &Rc<Shared<D>>, dir: D::Dir, handle: &Handle, length: Option<u64>) -> Result<Self, Error> {
+        let temp = shared.wrote(Temp::create(shared, &dir, handle.object).await).step("make a file")?;
+        let unreserved = length.filter(|length| *length >= PREALLOCATE_FROM).unwrap_or(0);
+        let mut upload = Self { common: Common::new(shared, dir, handle), temp, reserved: 0, unreserved };
+        upload.reserve(1).await?;
+        Ok(upload)
+    }
+
+    /// Sees to it that room is reserved up to the byte `upto`, as far as the length was announced.
+    async fn reserve(&mut self, upto: u64) -> Result<(), Error> {
+        if upto <= self.reserved || self.unreserved == 0 {
+            return Ok(());
+        }
+        let shared = &self.common.shared;
+        let next = PREALLOCATE_BYTES.min(self.unreserved);
+        let can = shared.wrote(shared.disk.preallocate(&self.temp.file, self.reserved, next).await).step("reserve room for an object")?;
+        self.reserved += next;
+        // A file system that can't is not asked again.
+        self.unreserved = if can { self.unreserved - next } else { 0 };
+        Ok(())
+    }
+
+    async fn write(&mut self, piece: Buffer) -> Result<(), Error> {
+        let length = piece.len() as u64;
+        self.reserve(self.common.offset + length).await?;
+        if let Some(hasher) = &mut self.common.hasher {
+            hasher.update(&piece);
+        }
+        let shared = &self.common.shared;
+        let (written, _) = shared.disk.write_all_at(&self.temp.file, piece, self.common.offset).await;
+        shared.wrote(written).step("write an object")?;
+        self.common.offset += length;
+        Ok(())
+    }
+
+    async fn commit(mut self) -> Result<(), Error> {
+        let came = self.common.verify();
+        if let Verdict::Wrong = came {
+            return Err(Error::Mismatch);
+        }
+        let shared = &self.common.shared;
+        shared.flushed(shared.disk.sync_data(&self.temp.file).await).step("flush an object")?;
+        let name = layout::object_name(self.common.handle.object);
+        match shared.wrote(self.temp.publish(&name).await) {
+            Err(e) if Fault::of(&e) == Fault::Exists => self.compare_with_winner(came).await,
+            Err(e) => Err(Error::from_io("name an object", e)),
+            Ok(()) => shared.flushed(shared.syncs.sync(&self.common.dir).await).step("sync a folder"),
+        }
+    }
+
+    /// Another upload of the same name was first.
+    async fn compare_with_winner(&self, came: Verdict) -> Result<(), Error> {
+        let shared = &self.common.shared;
+        let name = layout::object_name(self.common.handle.object);
+        let (stored, meta) = shared.disk.open_file(&self.common.dir, &name).await.step("open an object")?;
+        let ours = match came {
+            Verdict::Right(digest) => digest,
+            Verdict::Wrong | Verdict::Unknown => shared.digest_of(&self.temp.file).await?,
+        };
+        let same = meta.size == self.common.offset && shared.digest_of(&stored).await? == ours;
+        if same { self.common.acknowledge(&stored).await } else { Err(self.common.differs(came)) }
+    }
+}
+
+/// An upload whose name exists.
+pub struct Repeat<D: Disk> {
+    common: Common<D>,
+    stored: D::File,
+    size: u64,
+    /// All that came was equal so far.
+    same: bool,
+}
+
+impl<D: Disk> Repeat<D> {
+    /// Of an object that is stored with `size` bytes.
+    pub(super) async fn begin(shared: &Rc<Shared<D>>, dir: D::Dir, handle: &Handle, size: u64) -> Result<Self, Error> {
+        let (stored, _) = shared.disk.open_file(&dir, &layout::object_name(handle.object)).await.step("open an object")?;
+        Ok(Self { common: Common::new(shared, dir, handle), stored, size, same: true })
+    }
+
+    async fn write(&mut self, piece: &[u8]) -> Result<(), Error> {
+        if let Some(hasher) = &mut self.common.hasher {
+            hasher.update(piece);
+        }
+        let end = self.common.offset + piece.len() as u64;
+        self.same = self.same && end <= self.size && self.is_stored(piece).await?;
+        self.common.offset = end;
+        // What else comes can change nothing, unless it is the stored bytes that are wrong.
+        if self.same || self.common.hasher.is_some() { Ok(()) } else { Err(Error::Conflict) }
+    }
+
+    /// Whether the stored bytes at the current offset are these.
+    async fn is_stored(&self, piece: &[u8]) -> Result<bool, Error> {
+        let shared = &self.common.shared;
+        let mut buffer = shared.compare.take().await;
+        let mut compared = 0;
+        while let Some(rest @ [_, ..]) = piece.get(compared..) {
+            let (read, back) = shared.disk.read_at(&self.stored, buffer, self.common.offset + compared as u64).await;
+            buffer = back;
+            let count = read.step("read an object back")?.min(rest.len());
+            if count == 0 || rest.get(..count) != buffer.get(..count) {
+                return Ok(false);
+            }
+            compared += count;
+        }
+        Ok(true)
+    }
+
+    async fn commit(mut self) -> Result<(), Error> {
+        let came = self.common.verify();
+        if !self.same || self.common.offset != self.size {
+            return Err(self.common.differs(came));
+        }
+        // Equal, but not what the name says: stored without verification, or damaged. Not to be acknowledged again.
+        if let Verdict::Wrong = came {
+            return Err(Error::Mismatch);
+        }
+        self.common.acknowledge(&self.stored).await
+    }
+}

@@ -1,0 +1,14 @@
+//! The vocabulary: what restic and this server talk about. No I/O, no async, no runtime.
+//!
+//! Any layer may use it. Invariant: a value of one of these types is already valid, so nothing below
+//! `api::route` ever sees a raw path or an unparsed name.
+
+pub mod blob;
+pub mod range;
+pub mod repo;
+pub mod user;
+
+pub use blob::{BlobId, BlobType, Handle, Object};
+pub use range::ByteRange;
+pub use repo::{FolderName, RepoPath};
+pub use user::{Principal, UserName};

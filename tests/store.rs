@@ -1,0 +1,337 @@
+//! The store's logic on the model disk: what is acknowledged survives a power cut, what fails leaves nothing behind.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::sync::Arc;
+
+use packhouse::hash::Sha256;
+use packhouse::io::runtime::{Driver, block_on};
+use packhouse::io::{BufferPool, Fault};
+use packhouse::store::faulty::{FaultyDisk, Op};
+use packhouse::store::fs::{FsStore, Options};
+use packhouse::store::health::Health;
+use packhouse::store::model::ModelDisk;
+use packhouse::store::{Download, Error, Listing, Store, Upload, sweep};
+use packhouse::types::{BlobId, BlobType, FolderName, Handle, Object, RepoPath};
+
+type TestStore = FsStore<FaultyDisk<ModelDisk>>;
+
+struct Bench {
+    model: ModelDisk,
+    faults: FaultyDisk<ModelDisk>,
+    health: Arc<Health>,
+    store: TestStore,
+    buffers: BufferPool,
+}
+
+impl Bench {
+    fn new(options: Options) -> Self {
+        let model = ModelDisk::default();
+        let faults = FaultyDisk::new(model.clone());
+        let health = Arc::new(Health::new(None));
+        let store = FsStore::new(faults.clone(), options, Arc::clone(&health));
+        Self { model, faults, health, store, buffers: BufferPool::new(4) }
+    }
+
+    async fn put(&self, handle: &Handle, announced: Option<u64>, pieces: &[&[u8]]) -> Result<(), Error> {
+        let mut upload = self.store.upload(handle, announced).await?;
+        for piece in pieces {
+            let mut buffer = self.buffers.take().await;
+            buffer.extend_from_slice(piece);
+            upload.write(buffer).await?;
+        }
+        upload.commit().await
+    }
+
+    async fn get(&self, handle: &Handle) -> Result<Vec<u8>, Error> {
+        let download = self.store.download(handle).await?;
+        Ok(download.read(0, self.buffers.take().await).await?.to_vec())
+    }
+}
+
+const VERIFY: Options = Options { verify: true, unnamed_temps: true };
+const NAMED: Options = Options { verify: true, unnamed_temps: false };
+const TRUST: Options = Options { verify: false, unnamed_temps: true };
+
+fn repo() -> RepoPath {
+    RepoPath::new(vec![FolderName::parse(b"r1").unwrap()])
+}
+
+fn blob(kind: BlobType, body: &[u8]) -> Handle {
+    Handle { repo: repo(), object: Object::Blob(kind, BlobId::from_digest(Sha256::of(body))) }
+}
+
+fn config() -> Handle {
+    Handle { repo: repo(), object: Object::Config }
+}
+
+fn run(test: impl AsyncFn(Options)) {
+    for options in [VERIFY, NAMED, TRUST] {
+        block_on(Driver::Epoll, test(options)).unwrap();
+    }
+}
+
+#[test]
+fn every_acknowledged_object_survives_a_power_cut() {
+    run(async |options| {
+        let bench = Bench::new(options);
+        for (n, kind) in BlobType::ALL.into_iter().enumerate() {
+            let body = format!("body {n}");
+            let handle = blob(kind, body.as_bytes());
+            bench.put(&handle, None, &[b"body ", n.to_string().as_bytes()]).await.unwrap();
+            bench.model.crash();
+            assert_eq!(bench.get(&handle).await.unwrap(), body.as_bytes(), "{kind}");
+        }
+        bench.put(&config(), Some(6), &[b"config"]).await.unwrap();
+        bench.model.crash();
+        assert_eq!(bench.get(&config()).await.unwrap(), b"config");
+        bench.store.delete(&config()).await.unwrap();
+        bench.model.crash();
+        assert!(matches!(bench.get(&config()).await, Err(Error::NotFound)));
+        assert_eq!(bench.model.files().len(), 5);
+    });
+}
+
+#[test]
+fn a_created_repository_survives_a_power_cut() {
+    run(async |options| {
+        let bench = Bench::new(options);
+        bench.store.create_repo(&repo()).await.unwrap();
+        bench.model.crash();
+        for kind in BlobType::ALL {
+            assert!(bench.store.list(&repo(), kind, true).await.unwrap().page().await.unwrap().is_empty());
+        }
+        bench.store.create_repo(&repo()).await.unwrap();
+    });
+}
+
+#[test]
+fn a_repeat_is_flushed_before_it_is_acknowledged() {
+    run(async |options| {
+        let bench = Bench::new(options);
+        let handle = blob(BlobType::Keys, b"key");
+        bench.put(&handle, Some(3), &[b"key"]).await.unwrap();
+        bench.faults.take_calls();
+        bench.put(&handle, Some(3), &[b"key"]).await.unwrap();
+        let calls = bench.faults.take_calls();
+        let at = |op| calls.iter().position(|call| *call == op).unwrap();
+        assert!(at(Op::SyncData) < at(Op::SyncDir), "{calls:?}");
+        assert!(!calls.contains(&Op::Write) && !calls.contains(&Op::Publish), "{calls:?}");
+        bench.store.delete(&handle).await.unwrap();
+        bench.faults.take_calls();
+        bench.store.delete(&handle).await.unwrap();
+        assert!(bench.faults.take_calls().contains(&Op::SyncDir), "the second delete too");
+    });
+}
+
+#[test]
+fn data_is_flushed_before_it_gets_its_name_and_the_name_after() {
+    run(async |options| {
+        let bench = Bench::new(options);
+        bench.put(&blob(BlobType::Data, b"x"), Some(1), &[b"x"]).await.unwrap();
+        let calls = bench.faults.take_calls();
+        let last = |op| calls.iter().rposition(|call| *call == op).unwrap();
+        assert!(last(Op::Write) < last(Op::SyncData) && last(Op::SyncData) < last(Op::Publish) && last(Op::Publish) < last(Op::SyncDir), "{calls:?}");
+    });
+}
+
+#[test]
+fn what_exists_is_compared_and_never_replaced() {
+    run(async |options| {
+        let bench = Bench::new(options);
+        for handle in [config(), blob(BlobType::Index, b"right")] {
+            bench.put(&handle, Some(5), &[b"right"]).await.unwrap();
+            assert!(matches!(bench.put(&handle, Some(6), &[]).await, Err(Error::Conflict)));
+            assert!(matches!(bench.put(&handle, Some(5), &[b"wr", b"ong"]).await, Err(Error::Conflict)));
+            assert!(matches!(bench.put(&handle, None, &[b"rig"]).await, Err(Error::Conflict)));
+            assert!(matches!(bench.put(&handle, None, &[b"right", b"!"]).await, Err(Error::Conflict)));
+            bench.put(&handle, None, &[b"r", b"ight"]).await.unwrap();
+            assert_eq!(bench.get(&handle).await.unwrap(), b"right");
+        }
+        assert_eq!(bench.health.damaged(), 0);
+    });
+}
+
+#[test]
+fn a_damaged_object_is_noticed_by_a_verified_repeat_and_kept() {
+    run(async |options| {
+        let bench = Bench::new(options);
+        let handle = blob(BlobType::Locks, b"right");
+        bench.put(&handle, Some(5), &[b"right"]).await.unwrap();
+        bench.model.damage(&bench.model.files()[0], b"rXght");
+        let repeated = bench.put(&handle, Some(5), &[b"right"]).await;
+        if options.verify {
+            assert!(matches!(repeated, Err(Error::Damaged)));
+            assert!(matches!(bench.put(&handle, Some(5), &[b"rXght"]).await, Err(Error::Mismatch)));
+        } else {
+            assert!(matches!(repeated, Err(Error::Conflict)));
+            bench.put(&handle, Some(5), &[b"rXght"]).await.unwrap();
+        }
+        assert_eq!(bench.health.damaged(), u64::from(options.verify));
+        assert_eq!(bench.get(&handle).await.unwrap(), b"rXght");
+    });
+}
+
+#[test]
+fn of_two_uploads_at_once_both_succeed_if_they_are_equal() {
+    run(async |options| {
+        let bench = Bench::new(options);
+        for handle in [config(), blob(BlobType::Data, b"same")] {
+            let mut first = bench.store.upload(&handle, Some(4)).await.unwrap();
+            let mut second = bench.store.upload(&handle, Some(4)).await.unwrap();
+            for upload in [&mut first, &mut second] {
+                let mut buffer = bench.buffers.take().await;
+                buffer.extend_from_slice(b"same");
+                upload.write(buffer).await.unwrap();
+            }
+            second.commit().await.unwrap();
+            first.commit().await.unwrap();
+            assert_eq!(bench.get(&handle).await.unwrap(), b"same");
+        }
+        // The second of two configs with other bytes loses.
+        bench.store.delete(&config()).await.unwrap();
+        let mut late = bench.store.upload(&config(), None).await.unwrap();
+        bench.put(&config(), None, &[b"same"]).await.unwrap();
+        let mut buffer = bench.buffers.take().await;
+        buffer.extend_from_slice(b"else");
+        late.write(buffer).await.unwrap();
+        assert!(matches!(late.commit().await, Err(Error::Conflict)));
+        assert_eq!(bench.get(&config()).await.unwrap(), b"same");
+    });
+}
+
+#[test]
+fn wrong_bytes_are_refused_and_leave_nothing() {
+    run(async |options| {
+        let bench = Bench::new(options);
+        let stored = bench.put(&blob(BlobType::Snapshots, b"right"), None, &[b"wrong"]).await;
+        assert_eq!(matches!(stored, Err(Error::Mismatch)), options.verify);
+        packhouse::io::runtime::sleep(std::time::Duration::from_millis(1)).await;
+        assert_eq!(bench.model.files().len(), usize::from(!options.verify));
+    });
+}
+
+#[test]
+fn a_failure_at_any_step_is_reported_and_leaves_nothing() {
+    run(async |options| {
+        for op in [Op::MakeDir, Op::Create, Op::Preallocate, Op::Write, Op::SyncData, Op::Publish, Op::SyncDir] {
+            let bench = Bench::new(options);
+            let body = vec![7; 1 << 20];
+            let handle = blob(BlobType::Data, &body);
+            let pieces: Vec<_> = body.chunks(100_000).collect();
+            bench.faults.fail(Some((op, Fault::NoSpace)));
+            let failed = bench.put(&handle, Some(body.len() as u64), &pieces).await;
+            assert!(matches!(failed, Err(Error::NoSpace)), "{op:?}: {failed:?}");
+            packhouse::io::runtime::sleep(std::time::Duration::from_millis(1)).await;
+            bench.model.crash();
+            assert_eq!(bench.model.files(), Vec::<String>::new(), "{op:?}");
+            bench.faults.fail(None);
+            bench.put(&handle, Some(body.len() as u64), &pieces).await.unwrap();
+            assert!(bench.health.check_writable().is_ok());
+        }
+    });
+}
+
+#[test]
+fn a_failed_flush_stops_writes_until_the_operator_resumes() {
+    run(async |options| {
+        for op in [Op::SyncData, Op::SyncDir] {
+            let bench = Bench::new(options);
+            let handle = blob(BlobType::Data, b"x");
+            bench.put(&config(), None, &[b"c"]).await.unwrap();
+            bench.faults.fail(Some((op, Fault::Device)));
+            assert!(matches!(bench.put(&handle, None, &[b"x"]).await, Err(Error::Io { .. })));
+            bench.faults.fail(None);
+            assert!(matches!(bench.put(&handle, None, &[b"x"]).await, Err(Error::Suspended)));
+            assert!(matches!(bench.store.delete(&config()).await, Err(Error::Suspended)));
+            assert!(matches!(bench.store.create_repo(&repo()).await, Err(Error::Suspended)));
+            assert_eq!(bench.get(&config()).await.unwrap(), b"c");
+            assert!(bench.health.resume());
+            bench.put(&handle, None, &[b"x"]).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_read_only_file_system_refuses_writes_and_serves_reads() {
+    run(async |options| {
+        let bench = Bench::new(options);
+        bench.put(&config(), None, &[b"c"]).await.unwrap();
+        bench.faults.fail(Some((Op::Create, Fault::ReadOnly)));
+        assert!(matches!(bench.put(&blob(BlobType::Data, b"x"), None, &[b"x"]).await, Err(Error::ReadOnly)));
+        bench.faults.take_calls();
+        assert!(matches!(bench.put(&blob(BlobType::Data, b"x"), None, &[b"x"]).await, Err(Error::ReadOnly)));
+        assert!(bench.faults.take_calls().is_empty(), "not tried again so soon");
+        assert_eq!(bench.get(&config()).await.unwrap(), b"c");
+    });
+}
+
+#[test]
+fn the_reserve_lets_locks_in_when_data_no_longer_fits() {
+    run(async |options| {
+        let bench = Bench::new(options);
+        bench.model.set_free(1 << 20);
+        assert!(matches!(bench.put(&blob(BlobType::Data, b"x"), Some(1), &[b"x"]).await, Err(Error::Reserved)));
+        bench.put(&blob(BlobType::Locks, b"x"), Some(1), &[b"x"]).await.unwrap();
+        bench.store.delete(&blob(BlobType::Locks, b"x")).await.unwrap();
+        bench.model.set_free(1 << 30);
+        bench.put(&blob(BlobType::Data, b"x"), Some(1), &[b"x"]).await.unwrap();
+    });
+}
+
+#[test]
+fn a_list_that_fails_is_no_short_list() {
+    run(async |options| {
+        let bench = Bench::new(options);
+        assert!(matches!(bench.store.list(&repo(), BlobType::Data, true).await, Err(Error::NotFound)));
+        for n in 0..50_u8 {
+            bench.put(&blob(BlobType::Data, &[n]), Some(1), &[&[n]]).await.unwrap();
+        }
+        let mut listing = bench.store.list(&repo(), BlobType::Data, true).await.unwrap();
+        let mut count = 0;
+        loop {
+            let page = listing.page().await.unwrap();
+            assert!(page.iter().all(|listed| listed.size == 1));
+            count += page.len();
+            if page.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(count, 50);
+        assert!(bench.store.list(&repo(), BlobType::Keys, true).await.unwrap().page().await.unwrap().is_empty());
+        for op in [Op::Open, Op::ReadDir] {
+            let mut listing = bench.store.list(&repo(), BlobType::Data, true).await.unwrap();
+            assert!(!listing.page().await.unwrap().is_empty());
+            bench.faults.fail(Some((op, Fault::Device)));
+            let failed = loop {
+                match listing.page().await {
+                    Ok(page) => assert!(!page.is_empty(), "the list ended as if it were whole"),
+                    Err(e) => break e,
+                }
+            };
+            assert!(matches!(failed, Error::Io { .. }));
+            bench.faults.fail(None);
+        }
+    });
+}
+
+#[test]
+fn a_dropped_upload_leaves_nothing_and_a_crashed_one_is_swept() {
+    run(async |options| {
+        let bench = Bench::new(options);
+        bench.store.create_repo(&repo()).await.unwrap();
+        let mut upload = bench.store.upload(&blob(BlobType::Data, b"x"), Some(1)).await.unwrap();
+        let mut buffer = bench.buffers.take().await;
+        buffer.extend_from_slice(b"x");
+        upload.write(buffer).await.unwrap();
+        assert_eq!(bench.model.files().len(), usize::from(!options.unnamed_temps));
+        if options.unnamed_temps {
+            drop(upload);
+        } else {
+            let report = sweep::sweep(&bench.model, 2).await;
+            assert_eq!(report.removed, 1);
+            drop(upload);
+        }
+        packhouse::io::runtime::sleep(std::time::Duration::from_millis(1)).await;
+        assert_eq!(bench.model.files(), Vec::<String>::new());
+    });
+}
