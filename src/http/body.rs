@@ -112,6 +112,11 @@ impl<'c> Body<'c> {
         if read == 0 { Err(BodyError::Truncated) } else { Ok(buffer) }
     }
 
+    /// The connection, to send the response on.
+    pub const fn conn(&mut self) -> &mut Conn {
+        self.conn
+    }
+
     /// Whether the connection can carry another request once [`Self::settle`] has run: to be told in the response.
     pub const fn may_keep_alive(&self) -> bool {
         let short = match &self.rest {

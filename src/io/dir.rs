@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags, flock, fstat, fstatvfs, fsync, linkat,
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags, flock, fstat, fstatfs, fstatvfs, fsync, linkat,
     mkdirat, openat, openat2, renameat_with, statx, unlinkat,
 };
 use rustix::io::Errno;
@@ -96,6 +96,14 @@ impl Dir {
         let fd = openat(CWD, path, OPEN_DIR, Mode::empty())?;
         drop(openat2(&fd, ".", OPEN_DIR, Mode::empty(), BENEATH)?);
         Ok(Self { fd: Arc::new(fd), pool })
+    }
+
+    /// Whether what is stored here is lost when the machine goes down: tmpfs or ramfs. Blocks: for the start of the
+    /// process.
+    pub fn is_volatile(&self) -> bool {
+        const RAMFS_MAGIC: u32 = 0x8584_58f6;
+        const TMPFS_MAGIC: u32 = 0x0102_1994;
+        fstatfs(&self.fd).is_ok_and(|fs| matches!(fs.f_type as u32, RAMFS_MAGIC | TMPFS_MAGIC))
     }
 
     /// Opens a directory beneath this one; `path` has plain components only, and none opens this one again.

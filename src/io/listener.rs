@@ -4,7 +4,7 @@
 //! would let it steal connections.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -14,20 +14,10 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_w
 
 use crate::io::runtime::{Driver, current};
 use crate::io::socket::{Peer, Socket};
+use crate::types::ListenAddress;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
-
-/// Where to listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// A port on all addresses, IPv6 and IPv4.
-    AnyHost(u16),
-    /// One address.
-    Tcp(SocketAddr),
-    /// A unix socket.
-    Unix(PathBuf),
-}
 
 /// A bound socket, before it is handed to the workers. A unix socket's file is removed when this is dropped.
 pub struct Listener {
@@ -44,11 +34,11 @@ impl Listener {
     ///
     /// # Errors
     /// `AddrInUse` if another process listens there. A unix socket's file that nobody listens on is replaced.
-    pub fn bind(address: &Address) -> io::Result<Self> {
+    pub fn bind(address: &ListenAddress) -> io::Result<Self> {
         let socket = match address {
-            Address::Tcp(address) => Bound::Tcp(bind_tcp(*address, true)?),
-            Address::AnyHost(port) => Bound::Tcp(bind_any(*port)?),
-            Address::Unix(path) => bind_unix(path)?,
+            ListenAddress::Host(host, port) => Bound::Tcp(bind_host(host, *port)?),
+            ListenAddress::AnyHost(port) => Bound::Tcp(bind_any(*port)?),
+            ListenAddress::Unix(path) => bind_unix(path)?,
         };
         Ok(Self { socket })
     }
@@ -90,21 +80,27 @@ impl Drop for Listener {
 }
 
 fn bind_any(port: u16) -> io::Result<TcpListener> {
-    match bind_tcp(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), false) {
+    match bind_tcp(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))) {
         // A machine without IPv6.
         Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)) => {
-            bind_tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), true)
+            bind_tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
         }
         other => other,
     }
 }
 
-fn bind_tcp(address: SocketAddr, only_this_family: bool) -> io::Result<TcpListener> {
+fn bind_host(host: &str, port: u16) -> io::Result<TcpListener> {
+    let address = (host, port).to_socket_addrs()?.next();
+    bind_tcp(address.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host name has no address"))?)
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, only_this_family)?;
+        // All IPv6 addresses means all IPv4 addresses too, as in Go and nginx.
+        sockopt::set_ipv6_v6only(&socket, !address.ip().is_unspecified())?;
     }
     bind(&socket, &address)?;
     listen(&socket, BACKLOG)?;

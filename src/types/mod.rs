@@ -4,11 +4,13 @@
 //! `api::route` ever sees a raw path or an unparsed name.
 
 pub mod blob;
+pub mod listen;
 pub mod range;
 pub mod repo;
 pub mod user;
 
 pub use blob::{BlobId, BlobType, Handle, Object};
+pub use listen::ListenAddress;
 pub use range::ByteRange;
 pub use repo::{FolderName, RepoPath};
 pub use user::{Principal, UserName};

@@ -1,0 +1,164 @@
+//! Apache's password file: bcrypt (`$2a$ $2b$ $2y$`) and `{SHA}`.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::digest;
+use subtle::ConstantTimeEq;
+use thiserror::Error;
+
+/// Largest password file read, in bytes: half a million users.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+/// The cost of the stand-in hash when the file has no bcrypt entry.
+const DEFAULT_COST: u32 = 5;
+
+/// The password file can't be used.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// It can't be read.
+    #[error("{}: {cause}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Something else is missing on this machine.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+enum Hash {
+    Bcrypt(String),
+    Sha1([u8; 20]),
+}
+
+/// The users of a password file.
+pub struct Htpasswd {
+    users: HashMap<String, Hash>,
+    /// What the password of an unknown user is compared with, so that the answer takes as long.
+    stand_in: Hash,
+}
+
+impl Htpasswd {
+    /// Reads the file. Lines that can't be used are named in the log; their users can't log in.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let read = || {
+            if std::fs::metadata(path)?.len() > MAX_FILE_BYTES {
+                return Err(io::Error::other("the password file is larger than 64 MiB"));
+            }
+            std::fs::read_to_string(path)
+        };
+        let text = read().map_err(|cause| LoadError::Read { path: path.into(), cause })?;
+        let (htpasswd, problems) = Self::parse(&text);
+        for problem in problems {
+            log::warn!("{}: {problem}", path.display());
+        }
+        Ok(htpasswd)
+    }
+
+    /// The users, and what is wrong with which lines. Of two entries for one user the last counts, as in rest-server.
+    fn parse(text: &str) -> (Self, Vec<String>) {
+        let (mut users, mut problems, mut highest) = (HashMap::new(), Vec::new(), DEFAULT_COST);
+        for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line.trim())) {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let entry = line.split_once(':').map(|(user, hash)| (user, Hash::parse(hash)));
+            match entry {
+                None | Some(("", _)) => problems.push(format!("line {number}: not of the form user:hash")),
+                Some((user, Err(problem))) => problems.push(format!("line {number}, user {}: {problem}", user.escape_debug())),
+                Some((user, Ok(hash))) => {
+                    highest = highest.max(hash.cost());
+                    users.insert(user.to_owned(), hash);
+                }
+            }
+        }
+        let stand_in = Hash::Bcrypt(format!("$2b${highest:02}${}", "abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01232"));
+        (Self { users, stand_in }, problems)
+    }
+
+    /// Number of users that can log in.
+    pub fn len(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Whether nobody can.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    /// Whether this is the user's password. Slow on purpose: not for a worker.
+    pub fn verify(&self, user: &str, password: &[u8]) -> bool {
+        match self.users.get(user) {
+            Some(hash) => hash.matches(password),
+            None => {
+                self.stand_in.matches(password);
+                false
+            }
+        }
+    }
+}
+
+impl Hash {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        if let Some(encoded) = text.strip_prefix("{SHA}") {
+            let digest = STANDARD.decode(encoded).ok().and_then(|bytes| bytes.try_into().ok());
+            return digest.map(Self::Sha1).ok_or("the {SHA} hash is malformed");
+        }
+        if ["$2a$", "$2b$", "$2y$"].iter().any(|scheme| text.starts_with(scheme)) {
+            let parts: Result<bcrypt::HashParts, _> = text.parse();
+            return parts.map(|_| Self::Bcrypt(text.to_owned())).map_err(|_| "the bcrypt hash is malformed");
+        }
+        Err("the hash is neither bcrypt nor {SHA}: `htpasswd -B` makes one that is")
+    }
+
+    fn cost(&self) -> u32 {
+        match self {
+            Self::Bcrypt(text) => text.parse().map_or(0, |parts: bcrypt::HashParts| parts.get_cost()),
+            Self::Sha1(_) => 0,
+        }
+    }
+
+    fn matches(&self, password: &[u8]) -> bool {
+        match self {
+            Self::Bcrypt(hash) => bcrypt::verify(password, hash).unwrap_or(false),
+            Self::Sha1(wanted) => digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, password).as_ref().ct_eq(wanted).into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schemes_and_problems() {
+        let hash = bcrypt::hash_with_result("pw", 4).expect("a hash");
+        let text = format!(
+            "# staff\n\na:{}\nb:{}\nc:{}\nsha:{{SHA}}5en6G6MezRroT3XKqkdPOmY/BfQ=\nmd5:$apr1$x$y\nnothing\nold:{{SHA}}x\nbad:$2y$99$x\n",
+            hash.format_for_version(bcrypt::Version::TwoA),
+            hash.format_for_version(bcrypt::Version::TwoB),
+            hash.format_for_version(bcrypt::Version::TwoY),
+        );
+        let (users, problems) = Htpasswd::parse(&text);
+        assert_eq!(users.len(), 4);
+        for user in ["a", "b", "c"] {
+            assert!(users.verify(user, b"pw") && !users.verify(user, b"pW"), "{user}");
+        }
+        assert!(users.verify("sha", b"secret") && !users.verify("sha", b"Secret"));
+        assert!(!users.verify("md5", b"x") && !users.verify("", b""));
+        let lines: Vec<_> = problems.iter().map(|problem| problem.split([':', ',']).next().unwrap_or_default()).collect();
+        assert_eq!(lines, ["line 7", "line 8", "line 9", "line 10"]);
+    }
+
+    #[test]
+    fn the_stand_in_costs_as_much_as_the_dearest_entry() {
+        let (users, _) = Htpasswd::parse(&format!("a:{}\n", bcrypt::hash("pw", 6).expect("a hash")));
+        assert_eq!(users.stand_in.cost(), 6);
+        assert!(matches!(&users.stand_in, Hash::Bcrypt(hash) if bcrypt::verify("pw", hash).is_ok()));
+    }
+}

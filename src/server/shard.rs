@@ -1,0 +1,141 @@
+//! One worker: its runtime, its accept loops, its connections, and its end.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_listener::Event;
+
+use crate::api::Live;
+use crate::http::Limits;
+use crate::io::listener::{Acceptor, Shared as SharedListener};
+use crate::io::runtime::{Either, race, sleep, spawn, supervise, timeout};
+use crate::io::signal::Flag;
+use crate::io::socket::Socket;
+use crate::io::{BufferPool, Fault};
+use crate::metrics::Counters;
+use crate::server::connection;
+use crate::server::gate::{Gate, Permit};
+use crate::store::Store;
+
+/// How long an accept loop rests after it found no descriptor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What all shards share.
+pub struct Shared {
+    /// Raised when the server is to end: no new connections, no new requests.
+    pub stopping: Flag,
+    /// How many connections there may be.
+    pub gate: Arc<Gate>,
+    /// What is counted.
+    pub counters: Counters,
+}
+
+/// What one worker's connections share.
+pub struct Shard<S> {
+    /// What requests are answered with.
+    pub live: Live<S>,
+    /// The time limits of connections.
+    pub limits: Limits,
+    /// For request bodies.
+    pub receive_buffers: BufferPool,
+    /// For objects on their way out. Apart from the others: clients that do not read must not stop uploads.
+    pub send_buffers: BufferPool,
+    /// What it shares with other workers.
+    pub shared: Arc<Shared>,
+    requests: Cell<u64>,
+    /// Tells this process's request ids from those of another.
+    id_prefix: u64,
+    connections: Cell<usize>,
+    connection_ended: Event,
+}
+
+impl<S: Store> Shard<S> {
+    /// A worker with `buffers` transfer buffers in each direction; the ids of its requests start with `id_prefix`.
+    pub fn new(live: Live<S>, limits: Limits, buffers: usize, shared: Arc<Shared>, id_prefix: u64) -> Self {
+        Self {
+            live,
+            limits,
+            receive_buffers: BufferPool::new(buffers),
+            send_buffers: BufferPool::new(buffers),
+            shared,
+            requests: Cell::new(0),
+            id_prefix,
+            connections: Cell::new(0),
+            connection_ended: Event::new(),
+        }
+    }
+
+    /// Serves until the server is to end, then lets requests in flight finish for at most `drain`. Returns how many
+    /// connections were left.
+    pub async fn run(self: Rc<Self>, listeners: Vec<SharedListener>, drain: Duration) -> std::io::Result<usize> {
+        for listener in listeners {
+            spawn(accept(Rc::clone(&self), listener.register()?));
+        }
+        self.shared.stopping.wait().await;
+        let drained = async {
+            while self.connections.get() > 0 {
+                let ended = self.connection_ended.listen();
+                if self.connections.get() > 0 {
+                    ended.await;
+                }
+            }
+        };
+        timeout(drain, drained).await.ok();
+        Ok(self.connections.get())
+    }
+}
+
+impl<S> Shard<S> {
+    /// An id for the log, unique in this process's life and hardly ever repeated by another.
+    pub fn next_request_id(&self) -> String {
+        let number = self.requests.get();
+        self.requests.set(number + 1);
+        format!("{:08x}-{number:x}", self.id_prefix & 0xffff_ffff)
+    }
+}
+
+async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor) {
+    let stopping = &shard.shared.stopping;
+    loop {
+        let next = async {
+            let permit = shard.shared.gate.enter().await;
+            (acceptor.accept().await, permit)
+        };
+        match race(stopping.wait(), next).await {
+            Either::Left(()) => return,
+            Either::Right((Ok(socket), permit)) => {
+                shard.shared.counters.connections.increment();
+                spawn(connect(Rc::clone(&shard), socket, permit));
+            }
+            Either::Right((Err(e), _)) => {
+                // A connection that was reset while it waited is nobody's loss.
+                if Fault::of(&e) == Fault::NoDescriptors {
+                    shard.shared.counters.accept_failures.increment();
+                    log::warn!("cannot accept a connection: {e}: trying again in {} ms", ACCEPT_PAUSE.as_millis());
+                    race(stopping.wait(), sleep(ACCEPT_PAUSE)).await;
+                } else {
+                    log::debug!("a connection was lost before it was accepted: {e}");
+                }
+            }
+        }
+    }
+}
+
+async fn connect<S: Store>(shard: Rc<Shard<S>>, socket: Socket, permit: Permit) {
+    shard.connections.set(shard.connections.get() + 1);
+    let peer = socket.peer();
+    let counters = &shard.shared.counters;
+    let ended = supervise(connection::serve(Rc::clone(&shard), socket), |took| {
+        counters.stalls.increment();
+        log::debug!("a worker stalled for {} ms", took.as_millis());
+    });
+    if let Err(panic) = ended.await {
+        counters.panics.increment();
+        log::error!("{peer}: the connection ended in a panic: {panic}");
+    }
+    drop(permit);
+    shard.connections.set(shard.connections.get() - 1);
+    shard.connection_ended.notify(usize::MAX);
+}
