@@ -130,7 +130,12 @@ fn data_is_flushed_before_it_gets_its_name_and_the_name_after() {
         bench.put(&blob(BlobType::Data, b"x"), Some(1), &[b"x"]).await.unwrap();
         let calls = bench.faults.take_calls();
         let last = |op| calls.iter().rposition(|call| *call == op).unwrap();
-        assert!(last(Op::Write) < last(Op::SyncData) && last(Op::SyncData) < last(Op::Publish) && last(Op::Publish) < last(Op::SyncDir), "{calls:?}");
+        assert!(
+            last(Op::Write) < last(Op::SyncData)
+                && last(Op::SyncData) < last(Op::Publish)
+                && last(Op::Publish) < last(Op::SyncDir),
+            "{calls:?}"
+        );
     });
 }
 
@@ -213,7 +218,9 @@ fn wrong_bytes_are_refused_and_leave_nothing() {
 #[test]
 fn a_failure_at_any_step_is_reported_and_leaves_nothing() {
     run(async |options| {
-        for op in [Op::MakeDir, Op::Create, Op::Preallocate, Op::Write, Op::SyncData, Op::Publish, Op::SyncDir] {
+        for op in
+            [Op::MakeDir, Op::Create, Op::Preallocate, Op::Write, Op::SyncData, Op::Publish, Op::SyncDir]
+        {
             let bench = Bench::new(options);
             let body = vec![7; 1 << 20];
             let handle = blob(BlobType::Data, &body);
@@ -270,7 +277,10 @@ fn the_reserve_lets_locks_in_when_data_no_longer_fits() {
     run(async |options| {
         let bench = Bench::new(options);
         bench.model.set_free(1 << 20);
-        assert!(matches!(bench.put(&blob(BlobType::Data, b"x"), Some(1), &[b"x"]).await, Err(Error::Reserved)));
+        assert!(matches!(
+            bench.put(&blob(BlobType::Data, b"x"), Some(1), &[b"x"]).await,
+            Err(Error::Reserved)
+        ));
         bench.put(&blob(BlobType::Locks, b"x"), Some(1), &[b"x"]).await.unwrap();
         bench.store.delete(&blob(BlobType::Locks, b"x")).await.unwrap();
         bench.model.set_free(1 << 30);
@@ -297,7 +307,9 @@ fn a_list_that_fails_is_no_short_list() {
             }
         }
         assert_eq!(count, 50);
-        assert!(bench.store.list(&repo(), BlobType::Keys, true).await.unwrap().page().await.unwrap().is_empty());
+        assert!(
+            bench.store.list(&repo(), BlobType::Keys, true).await.unwrap().page().await.unwrap().is_empty()
+        );
         for op in [Op::Open, Op::ReadDir] {
             let mut listing = bench.store.list(&repo(), BlobType::Data, true).await.unwrap();
             assert!(!listing.page().await.unwrap().is_empty());

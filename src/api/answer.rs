@@ -52,6 +52,10 @@ impl<S: Store> Answer<S> {
         let mut head = ResponseHead::new(error.status()).with("Content-Type", "text/plain; charset=utf-8");
         head.headers.extend(error.headers());
         let text = Content::Text(format!("{}\n", error.public_text()).into());
-        Self { reason: Some(error.to_string().into()), hang_up: error.breaks_connection(), ..Self::new(head, text) }
+        Self {
+            reason: Some(error.to_string().into()),
+            hang_up: error.breaks_connection(),
+            ..Self::new(head, text)
+        }
     }
 }

@@ -56,7 +56,9 @@ impl Error {
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::Auth(AuthError::Missing | AuthError::Malformed | AuthError::Wrong) => StatusCode::UNAUTHORIZED,
+            Self::Auth(AuthError::Missing | AuthError::Malformed | AuthError::Wrong) => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::Auth(AuthError::Overloaded) => StatusCode::TOO_MANY_REQUESTS,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
@@ -65,7 +67,9 @@ impl Error {
             Self::Range(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Body(BodyError::Transfer(TransferError::TooSlow)) => StatusCode::REQUEST_TIMEOUT,
-            Self::Body(BodyError::Truncated | BodyError::Malformed(_) | BodyError::Transfer(TransferError::Io(_))) => StatusCode::BAD_REQUEST,
+            Self::Body(
+                BodyError::Truncated | BodyError::Malformed(_) | BodyError::Transfer(TransferError::Io(_)),
+            ) => StatusCode::BAD_REQUEST,
             // What a client may try again later without a new upload is 503; for an upload restic knows 507.
             Self::Delete(store::Error::Suspended) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(error) | Self::Delete(error) => of_store(error),
@@ -75,8 +79,12 @@ impl Error {
     /// Headers that belong to the status.
     pub fn headers(&self) -> Vec<(&'static str, Cow<'static, str>)> {
         match self.status() {
-            StatusCode::UNAUTHORIZED => vec![("WWW-Authenticate", r#"Basic realm="packhouse", charset="UTF-8""#.into())],
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => vec![("Retry-After", RETRY_AFTER.into())],
+            StatusCode::UNAUTHORIZED => {
+                vec![("WWW-Authenticate", r#"Basic realm="packhouse", charset="UTF-8""#.into())]
+            }
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                vec![("Retry-After", RETRY_AFTER.into())]
+            }
             _ => match self {
                 Self::Method(allowed) => vec![("Allow", (*allowed).into())],
                 Self::Range(size) => vec![("Content-Range", format!("bytes */{size}").into())],
@@ -105,7 +113,9 @@ const fn of_store(error: &store::Error) -> StatusCode {
         store::Error::NotFound => StatusCode::NOT_FOUND,
         store::Error::Conflict | store::Error::Damaged | store::Error::Symlink => StatusCode::FORBIDDEN,
         store::Error::Mismatch => StatusCode::BAD_REQUEST,
-        store::Error::NoSpace | store::Error::Reserved | store::Error::ReadOnly | store::Error::Suspended => StatusCode::INSUFFICIENT_STORAGE,
+        store::Error::NoSpace | store::Error::Reserved | store::Error::ReadOnly | store::Error::Suspended => {
+            StatusCode::INSUFFICIENT_STORAGE
+        }
         store::Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
         store::Error::NameTooLong => StatusCode::URI_TOO_LONG,
         store::Error::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,

@@ -28,7 +28,13 @@ pub enum Form {
 }
 
 /// GET of a type's folder.
-pub(super) async fn respond<S: Store>(live: &Live<S>, head: &Head, who: &Principal, repo: &RepoPath, kind: BlobType) -> Result<Answer<S>, Error> {
+pub(super) async fn respond<S: Store>(
+    live: &Live<S>,
+    head: &Head,
+    who: &Principal,
+    repo: &RepoPath,
+    kind: BlobType,
+) -> Result<Answer<S>, Error> {
     if head.method != Method::GET {
         return Err(Error::Method("GET"));
     }
@@ -121,7 +127,8 @@ mod tests {
 
     #[test]
     fn both_forms() {
-        let entries = [1, 2, 3].map(|n| Listed { id: BlobId::from_digest([n; 32]), size: u64::from(n) << 32 });
+        let entries =
+            [1, 2, 3].map(|n| Listed { id: BlobId::from_digest([n; 32]), size: u64::from(n) << 32 });
         let text = |form, pages: &[&[Listed]]| {
             let mut encoder = Encoder::new(form);
             let mut out: Vec<u8> = pages.iter().flat_map(|page| encoder.page(page)).collect();
@@ -131,7 +138,13 @@ mod tests {
         let hex = |n: u8| format!("{n:02x}").repeat(32);
         assert_eq!(text(Form::Names, &[]), "[]");
         assert_eq!(text(Form::Sizes, &[]), "[]");
-        assert_eq!(text(Form::Names, &[&entries[..2], &entries[2..]]), format!(r#"["{}","{}","{}"]"#, hex(1), hex(2), hex(3)));
-        assert_eq!(text(Form::Sizes, &[&entries[..1]]), format!(r#"[{{"name":"{}","size":4294967296}}]"#, hex(1)));
+        assert_eq!(
+            text(Form::Names, &[&entries[..2], &entries[2..]]),
+            format!(r#"["{}","{}","{}"]"#, hex(1), hex(2), hex(3))
+        );
+        assert_eq!(
+            text(Form::Sizes, &[&entries[..1]]),
+            format!(r#"[{{"name":"{}","size":4294967296}}]"#, hex(1))
+        );
     }
 }

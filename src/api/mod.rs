@@ -32,13 +32,22 @@ pub async fn handle<S: Store>(live: &Live<S>, head: &Head, body: &mut Body<'_>) 
     }
 }
 
-async fn respond<S: Store>(live: &Live<S>, head: &Head, body: &mut Body<'_>, who: &mut Option<Principal>) -> Result<Answer<S>, Error> {
+async fn respond<S: Store>(
+    live: &Live<S>,
+    head: &Head,
+    body: &mut Body<'_>,
+    who: &mut Option<Principal>,
+) -> Result<Answer<S>, Error> {
     if head.expect == Expect::Unknown {
         return Err(Error::Expectation);
     }
     let route = route::route(&head.target, live.max_folder_depth);
     if route == Ok(Route::Server) {
-        return if head.method == Method::OPTIONS { Ok(Answer::done()) } else { Err(Error::Method("OPTIONS")) };
+        return if head.method == Method::OPTIONS {
+            Ok(Answer::done())
+        } else {
+            Err(Error::Method("OPTIONS"))
+        };
     }
     // Who is not let in does not learn which paths there are.
     let principal = live.authenticate(&head.headers).await?;
@@ -51,7 +60,12 @@ async fn respond<S: Store>(live: &Live<S>, head: &Head, body: &mut Body<'_>, who
     }
 }
 
-async fn create<S: Store>(live: &Live<S>, head: &Head, who: &Principal, repo: &RepoPath) -> Result<Answer<S>, Error> {
+async fn create<S: Store>(
+    live: &Live<S>,
+    head: &Head,
+    who: &Principal,
+    repo: &RepoPath,
+) -> Result<Answer<S>, Error> {
     if head.method != Method::POST {
         return Err(Error::Method("POST"));
     }
@@ -63,7 +77,13 @@ async fn create<S: Store>(live: &Live<S>, head: &Head, who: &Principal, repo: &R
     Ok(Answer::done())
 }
 
-async fn object<S: Store>(live: &Live<S>, head: &Head, body: &mut Body<'_>, who: &Principal, handle: &Handle) -> Result<Answer<S>, Error> {
+async fn object<S: Store>(
+    live: &Live<S>,
+    head: &Head,
+    body: &mut Body<'_>,
+    who: &Principal,
+    handle: &Handle,
+) -> Result<Answer<S>, Error> {
     match head.method {
         Method::HEAD => {
             live.decide(who, Action::List)?;

@@ -25,7 +25,9 @@ pub(super) async fn get<S: Store>(live: &Live<S>, head: &Head, handle: &Handle) 
         _ => Selection::Full,
     };
     match selection {
-        Selection::Full => Ok(Answer::new(describe(StatusCode::OK), Content::Object(download, ByteRange::full(size)))),
+        Selection::Full => {
+            Ok(Answer::new(describe(StatusCode::OK), Content::Object(download, ByteRange::full(size))))
+        }
         Selection::Part(range) => {
             let content_range = format!("bytes {}-{}/{size}", range.start, range.end - 1);
             let head = describe(StatusCode::PARTIAL_CONTENT).with("Content-Range", content_range);

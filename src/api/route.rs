@@ -50,12 +50,15 @@ pub fn route(target: &Target, max_depth: usize) -> Result<Route, BadRoute> {
     let path = decode(path)?;
     let segments: Vec<&[u8]> = path.split(|byte| *byte == b'/').skip(1).collect();
     let (last, inner) = segments.split_last().ok_or(BadRoute::Unclean("the path is empty"))?;
-    if inner.iter().any(|segment| segment.is_empty()) || segments.iter().any(|segment| matches!(*segment, b"." | b"..")) {
+    if inner.iter().any(|segment| segment.is_empty())
+        || segments.iter().any(|segment| matches!(*segment, b"." | b".."))
+    {
         return Err(BadRoute::Unclean("the path has an empty, `.` or `..` segment"));
     }
     let depth = inner.iter().take(max_depth).take_while(|segment| !FolderName::is_reserved(segment)).count();
     let (folders, rest) = inner.split_at_checked(depth).unwrap_or((inner, &[]));
-    let repo = RepoPath::new(folders.iter().map(|folder| FolderName::parse(folder)).collect::<Result<_, _>>()?);
+    let repo =
+        RepoPath::new(folders.iter().map(|folder| FolderName::parse(folder)).collect::<Result<_, _>>()?);
     match (rest, *last) {
         ([], b"") => Ok(Route::Repo(repo)),
         ([], b"config") => Ok(Route::Object(Handle { repo, object: Object::Config })),
@@ -65,7 +68,8 @@ pub fn route(target: &Target, max_depth: usize) -> Result<Route, BadRoute> {
 }
 
 fn in_type(repo: RepoPath, kind: &[u8], name: &[u8]) -> Result<Route, BadRoute> {
-    let kind = BlobType::parse(kind).ok_or(BadRoute::Unknown("the path has too many folders or an unknown type"))?;
+    let kind =
+        BlobType::parse(kind).ok_or(BadRoute::Unknown("the path has too many folders or an unknown type"))?;
     if name.is_empty() {
         return Ok(Route::List(repo, kind));
     }
@@ -77,7 +81,9 @@ impl From<BadFolder> for BadRoute {
     fn from(bad: BadFolder) -> Self {
         match bad {
             BadFolder::TooLong => Self::TooLong,
-            BadFolder::Forbidden => Self::Unknown("a folder name starts with a dot or has a control character"),
+            BadFolder::Forbidden => {
+                Self::Unknown("a folder name starts with a dot or has a control character")
+            }
         }
     }
 }

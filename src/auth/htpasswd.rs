@@ -70,14 +70,19 @@ impl Htpasswd {
             let entry = line.split_once(':').map(|(user, hash)| (user, Hash::parse(hash)));
             match entry {
                 None | Some(("", _)) => problems.push(format!("line {number}: not of the form user:hash")),
-                Some((user, Err(problem))) => problems.push(format!("line {number}, user {}: {problem}", user.escape_debug())),
+                Some((user, Err(problem))) => {
+                    problems.push(format!("line {number}, user {}: {problem}", user.escape_debug()))
+                }
                 Some((user, Ok(hash))) => {
                     highest = highest.max(hash.cost());
                     users.insert(user.to_owned(), hash);
                 }
             }
         }
-        let stand_in = Hash::Bcrypt(format!("$2b${highest:02}${}", "abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01232"));
+        let stand_in = Hash::Bcrypt(format!(
+            "$2b${highest:02}${}",
+            "abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01232"
+        ));
         (Self { users, stand_in }, problems)
     }
 
@@ -126,7 +131,9 @@ impl Hash {
     fn matches(&self, password: &[u8]) -> bool {
         match self {
             Self::Bcrypt(hash) => bcrypt::verify(password, hash).unwrap_or(false),
-            Self::Sha1(wanted) => digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, password).as_ref().ct_eq(wanted).into(),
+            Self::Sha1(wanted) => {
+                digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, password).as_ref().ct_eq(wanted).into()
+            }
         }
     }
 }
@@ -151,7 +158,8 @@ mod tests {
         }
         assert!(users.verify("sha", b"secret") && !users.verify("sha", b"Secret"));
         assert!(!users.verify("md5", b"x") && !users.verify("", b""));
-        let lines: Vec<_> = problems.iter().map(|problem| problem.split([':', ',']).next().unwrap_or_default()).collect();
+        let lines: Vec<_> =
+            problems.iter().map(|problem| problem.split([':', ',']).next().unwrap_or_default()).collect();
         assert_eq!(lines, ["line 7", "line 8", "line 9", "line 10"]);
     }
 

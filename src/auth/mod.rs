@@ -74,7 +74,8 @@ impl Authenticator {
     pub fn open(path: &Path) -> Result<Self, LoadError> {
         let users = Htpasswd::load(path)?;
         let random = ring::rand::SystemRandom::new();
-        let secret = hmac::Key::generate(hmac::HMAC_SHA256, &random).map_err(|_| io::Error::other("the system has no randomness"))?;
+        let secret = hmac::Key::generate(hmac::HMAC_SHA256, &random)
+            .map_err(|_| io::Error::other("the system has no randomness"))?;
         let hashing = Pool::new("password", 1, HASH_QUEUE)?;
         Ok(Self { path: path.into(), table: ArcSwap::from_pointee(Table::new(users)), secret, hashing })
     }
@@ -106,7 +107,11 @@ impl Authenticator {
         }
         let users = Arc::clone(&table.users);
         let name = UserName::new(&user);
-        let right = self.hashing.run(move || users.verify(&user, &password)).await.map_err(|_| AuthError::Overloaded)?;
+        let right = self
+            .hashing
+            .run(move || users.verify(&user, &password))
+            .await
+            .map_err(|_| AuthError::Overloaded)?;
         if !right {
             return Err(AuthError::Wrong);
         }
@@ -160,7 +165,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("a file");
         // The password of both is "secret".
         let hash = bcrypt::hash("secret", 4).expect("a hash");
-        std::fs::write(file.path(), format!("bob:{hash}\nsha:{{SHA}}5en6G6MezRroT3XKqkdPOmY/BfQ=\n")).expect("written");
+        std::fs::write(file.path(), format!("bob:{hash}\nsha:{{SHA}}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"))
+            .expect("written");
         let auth = Authenticator::open(file.path()).expect("loads");
         assert_eq!(auth.users(), 2);
         let login = |who: &str| {

@@ -63,7 +63,10 @@ fn resume(state: &StateArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(e) => {
-            eprintln!("no packhouse answers in {}: {e}. Is it running, and was it started with this --path or --state-dir?", folder.display());
+            eprintln!(
+                "no packhouse answers in {}: {e}. Is it running, and was it started with this --path or --state-dir?",
+                folder.display()
+            );
             ExitCode::from(FAILED)
         }
     }

@@ -131,7 +131,11 @@ impl Decoder {
         if self.line > MAX_LINE_BYTES || self.overhead > MAX_OVERHEAD_BYTES {
             return Err(Malformed("its extensions or trailers have no end"));
         }
-        if byte.is_ascii_control() && byte != b'\t' { Err(Malformed("a control character stands in a line")) } else { Ok(next) }
+        if byte.is_ascii_control() && byte != b'\t' {
+            Err(Malformed("a control character stands in a line"))
+        } else {
+            Ok(next)
+        }
     }
 }
 
@@ -158,11 +162,30 @@ mod tests {
         for step in [1, 2, 3, 7, 1000] {
             let whole = |coded: &str| decode(coded.as_bytes(), step);
             assert_eq!(whole("0\r\n\r\n"), Ok((vec![], vec![], true)));
-            assert_eq!(whole("3\r\nabc\r\n00A;x=\"y\"\r\n0123456789\r\n0\r\nT: v\r\n\r\nGET"), Ok((b"abc0123456789".to_vec(), b"GET".to_vec(), true)));
+            assert_eq!(
+                whole("3\r\nabc\r\n00A;x=\"y\"\r\n0123456789\r\n0\r\nT: v\r\n\r\nGET"),
+                Ok((b"abc0123456789".to_vec(), b"GET".to_vec(), true))
+            );
             assert_eq!(whole("3\r\nab"), Ok((b"ab".to_vec(), vec![], false)));
             for bad in [
-                "x\r\n", "\r\n", ";a\r\n", "-1\r\n", "+1\r\n", "0x1\r\n", " 1\r\n", "1\na", "1\r\nab", "1\r\na\n", "1\r\na\rb", "0\r\n\n", "0\r\nT: v\n",
-                "1;a\0\r\n", "1;a\nb\r\n", "1;\rx", "1000000000000000\r\n", "1 x\0",
+                "x\r\n",
+                "\r\n",
+                ";a\r\n",
+                "-1\r\n",
+                "+1\r\n",
+                "0x1\r\n",
+                " 1\r\n",
+                "1\na",
+                "1\r\nab",
+                "1\r\na\n",
+                "1\r\na\rb",
+                "0\r\n\n",
+                "0\r\nT: v\n",
+                "1;a\0\r\n",
+                "1;a\nb\r\n",
+                "1;\rx",
+                "1000000000000000\r\n",
+                "1 x\0",
             ] {
                 assert!(whole(bad).is_err(), "{bad:?} in pieces of {step}");
             }

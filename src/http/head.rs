@@ -115,7 +115,11 @@ impl Scanner {
                 return Err(HeadError::Bad("a line ends in LF without CR"));
             }
             if upto.ends_with(b"\r\n\r\n") {
-                return if upto.len() > MAX_HEAD_BYTES { Err(over_limit(upto)) } else { Ok(Some(upto.len())) };
+                return if upto.len() > MAX_HEAD_BYTES {
+                    Err(over_limit(upto))
+                } else {
+                    Ok(Some(upto.len()))
+                };
             }
         }
         self.seen = received.len();
@@ -140,14 +144,15 @@ pub fn skip_empty_lines(received: &[u8]) -> usize {
 pub fn parse(head: &[u8]) -> Result<Head, HeadError> {
     let mut lines = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut lines);
-    let whole = request.parse(head).map_err(syntax_error)?;
+    let whole = request.parse(head).map_err(|error| syntax_error(error, head))?;
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Err(HeadError::Bad("the request head is cut short"));
     };
     if whole != httparse::Status::Complete(head.len()) {
         return Err(HeadError::Bad("the request head is cut short"));
     }
-    let method = Method::from_bytes(method.as_bytes()).map_err(|_| HeadError::Bad("the method is malformed"))?;
+    let method =
+        Method::from_bytes(method.as_bytes()).map_err(|_| HeadError::Bad("the method is malformed"))?;
     let target = parse_target(target.as_bytes())?;
     let headers = collect(request.headers)?;
     let is_1_1 = version == 1;
@@ -158,14 +163,21 @@ pub fn parse(head: &[u8]) -> Result<Head, HeadError> {
     Ok(Head { method, target, is_1_1, headers, framing, keep_alive, expect })
 }
 
-fn syntax_error(error: httparse::Error) -> HeadError {
+fn syntax_error(error: httparse::Error, head: &[u8]) -> HeadError {
     match error {
         httparse::Error::TooManyHeaders => HeadError::TooLarge,
-        httparse::Error::Version => HeadError::Version,
+        httparse::Error::Version if names_a_version(head) => HeadError::Version,
         httparse::Error::HeaderName => HeadError::Bad("a header name is malformed"),
         httparse::Error::HeaderValue => HeadError::Bad("a header value is malformed"),
         _ => HeadError::Bad("the request line or a header is malformed"),
     }
+}
+
+/// Whether the request line is well formed, so that it is really its version that is not known.
+fn names_a_version(head: &[u8]) -> bool {
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ').skip(2);
+    matches!((words.next(), words.next()), (Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None) if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
 fn parse_target(target: &[u8]) -> Result<Target, HeadError> {
@@ -185,7 +197,11 @@ fn parse_target(target: &[u8]) -> Result<Target, HeadError> {
 /// What follows `http://host` in the absolute form.
 fn after_authority(target: &[u8]) -> Result<&[u8], HeadError> {
     let bad = HeadError::Bad("the request target is neither a path nor an http URL");
-    let (scheme, rest) = target.iter().position(|byte| *byte == b':').and_then(|colon| target.split_at_checked(colon)).ok_or(bad)?;
+    let (scheme, rest) = target
+        .iter()
+        .position(|byte| *byte == b':')
+        .and_then(|colon| target.split_at_checked(colon))
+        .ok_or(bad)?;
     if !scheme.eq_ignore_ascii_case(b"http") && !scheme.eq_ignore_ascii_case(b"https") {
         return Err(bad);
     }
@@ -198,8 +214,10 @@ fn after_authority(target: &[u8]) -> Result<&[u8], HeadError> {
 fn collect(lines: &[httparse::Header<'_>]) -> Result<HeaderMap, HeadError> {
     let mut headers = HeaderMap::with_capacity(lines.len());
     for line in lines {
-        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| HeadError::Bad("a header name is malformed"))?;
-        let value = HeaderValue::from_bytes(line.value).map_err(|_| HeadError::Bad("a header value is malformed"))?;
+        let name = HeaderName::from_bytes(line.name.as_bytes())
+            .map_err(|_| HeadError::Bad("a header name is malformed"))?;
+        let value =
+            HeaderValue::from_bytes(line.value).map_err(|_| HeadError::Bad("a header value is malformed"))?;
         headers.append(name, value);
     }
     Ok(headers)
@@ -232,7 +250,9 @@ fn framing(headers: &HeaderMap, is_1_1: bool) -> Result<Framing, HeadError> {
     if lengths.any(|other| other != first) {
         return Err(HeadError::Bad("two Content-Length headers differ"));
     }
-    digits(first.as_bytes()).map(Framing::Length).ok_or(HeadError::Bad("Content-Length is no number of bytes"))
+    digits(first.as_bytes())
+        .map(Framing::Length)
+        .ok_or(HeadError::Bad("Content-Length is no number of bytes"))
 }
 
 /// A decimal number of digits only (`str::parse` would take a sign), unless it overflows.
@@ -245,7 +265,8 @@ pub(super) fn digits(text: &[u8]) -> Option<u64> {
 
 fn keep_alive(headers: &HeaderMap, is_1_1: bool) -> bool {
     let has = |word: &[u8]| {
-        let mut tokens = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        let mut tokens =
+            headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
         tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(word))
     };
     if is_1_1 { !has(b"close") } else { has(b"keep-alive") && !has(b"close") }
@@ -275,7 +296,9 @@ mod tests {
 
     #[test]
     fn framings() {
-        let with = |lines: &str| parsed(&format!("POST / HTTP/1.1\r\nHost: h\r\n{lines}\r\n")).map(|head| head.framing);
+        let with = |lines: &str| {
+            parsed(&format!("POST / HTTP/1.1\r\nHost: h\r\n{lines}\r\n")).map(|head| head.framing)
+        };
         assert_eq!(with(""), Ok(Framing::Empty));
         assert_eq!(with("Content-Length: 5\r\n"), Ok(Framing::Length(5)));
         assert_eq!(with("Content-Length: 5\r\nContent-Length: 5\r\n"), Ok(Framing::Length(5)));
@@ -316,8 +339,12 @@ mod tests {
         assert_eq!(ok("POST / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n").expect, Expect::Nothing);
         assert_eq!(ok("POST / HTTP/1.1\r\nHost:\r\nExpect: 100-Continue\r\n\r\n").expect, Expect::Continue);
         assert_eq!(ok("POST / HTTP/1.1\r\nHost: h\r\nExpect: foo\r\n\r\n").expect, Expect::Unknown);
-        assert_eq!(parsed("GET / HTTP/1.1\r\n\r\n").err(), Some(HeadError::Bad("the Host header is missing")));
+        assert_eq!(
+            parsed("GET / HTTP/1.1\r\n\r\n").err(),
+            Some(HeadError::Bad("the Host header is missing"))
+        );
         assert_eq!(parsed("PRI * HTTP/2.0\r\n\r\n").err(), Some(HeadError::Version));
+        assert!(matches!(parsed("GET / x HTTP/1.1\r\n\r\n").err(), Some(HeadError::Bad(_))));
         assert!(parsed("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
         assert!(parsed("GET / HTTP/1.1\r\nHost: a b\r\n\r\n").is_err());
         assert!(parsed("GET / HTTP/1.1\r\nHost: h@evil\0\r\n\r\n").is_err());
@@ -345,7 +372,10 @@ mod tests {
         assert!(end("GET / HTTP/1.1\nHost: h\r\n").is_err());
         assert!(end("\n").is_err());
         assert_eq!(end(&format!("GET /{}", "a".repeat(MAX_HEAD_BYTES))), Err(HeadError::TargetTooLong));
-        assert_eq!(end(&format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(MAX_HEAD_BYTES))), Err(HeadError::TooLarge));
+        assert_eq!(
+            end(&format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(MAX_HEAD_BYTES))),
+            Err(HeadError::TooLarge)
+        );
         let many = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(MAX_HEADERS));
         assert_eq!(parsed(&many).err(), Some(HeadError::TooLarge));
         assert_eq!(skip_empty_lines(b"\r\n\r\nGET"), 4);

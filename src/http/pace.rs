@@ -48,7 +48,9 @@ mod tests {
     fn given_up(bytes: usize, every: u64) -> Option<u64> {
         let mut pace = Pace::default();
         let limits = Limits::default();
-        (1..=1000 / every).find(|_| pace.note(&limits, Duration::from_secs(every), bytes).is_err()).map(|n| n * every)
+        (1..=1000 / every)
+            .find(|_| pace.note(&limits, Duration::from_secs(every), bytes).is_err())
+            .map(|n| n * every)
     }
 
     #[test]

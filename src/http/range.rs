@@ -23,7 +23,9 @@ pub fn select(header: &[u8], size: u64) -> Selection {
     let range = match (first, last) {
         (Some(first), _) if first >= size => return Selection::Unsatisfiable,
         (Some(first), Some(last)) if last < first => return Selection::Full,
-        (Some(first), last) => ByteRange { start: first, end: last.map_or(size, |last| last.min(size - 1) + 1) },
+        (Some(first), last) => {
+            ByteRange { start: first, end: last.map_or(size, |last| last.min(size - 1) + 1) }
+        }
         (None, Some(0)) => return Selection::Unsatisfiable,
         (None, Some(count)) => ByteRange { start: size.saturating_sub(count), end: size },
         (None, None) => return Selection::Full,

@@ -28,7 +28,11 @@ struct Shared {
 impl BufferPool {
     /// A pool of at most `count` buffers. Memory is allocated when a buffer is first needed.
     pub fn new(count: usize) -> Self {
-        Self(Rc::new(Shared { free: RefCell::default(), available: Cell::new(count), returned: Event::new() }))
+        Self(Rc::new(Shared {
+            free: RefCell::default(),
+            available: Cell::new(count),
+            returned: Event::new(),
+        }))
     }
 
     /// Takes an empty buffer; waits while all are in use.

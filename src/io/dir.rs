@@ -11,15 +11,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags, flock, fstat, fstatfs, fstatvfs, fsync, linkat,
-    mkdirat, openat, openat2, renameat_with, statx, unlinkat,
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags, flock,
+    fstat, fstatfs, fstatvfs, fsync, linkat, mkdirat, openat, openat2, renameat_with, statx, unlinkat,
 };
 use rustix::io::Errno;
 
 use crate::io::blocking::Pool;
 use crate::io::file::File;
 
-const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+const BENEATH: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// What stands under a name.
@@ -241,7 +242,10 @@ impl Dir {
         Ok(DirReader { dir: self.clone(), entries: Some(entries) })
     }
 
-    async fn blocking<T: Send + 'static>(&self, job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    async fn blocking<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
         let fd = Arc::clone(&self.fd);
         self.pool.run(move || job(&fd)).await?
     }
@@ -251,7 +255,11 @@ fn meta_of(fd: &OwnedFd) -> io::Result<Meta> {
     let stat = fstat(fd)?;
     let kind = Kind::from(FileType::from_raw_mode(stat.st_mode));
     // An O_PATH descriptor can be had of a symbolic link itself.
-    if kind == Kind::Symlink { Err(Errno::LOOP.into()) } else { Ok(Meta { kind, size: stat.st_size.unsigned_abs() }) }
+    if kind == Kind::Symlink {
+        Err(Errno::LOOP.into())
+    } else {
+        Ok(Meta { kind, size: stat.st_size.unsigned_abs() })
+    }
 }
 
 /// Reads a directory page by page.
@@ -266,7 +274,12 @@ impl DirReader {
     ///
     /// # Errors
     /// The directory could not be read to its end: what came before is then not the whole list.
-    pub async fn page(&mut self, limit: usize, sizes: bool, wanted: fn(&[u8]) -> bool) -> io::Result<Vec<Entry>> {
+    pub async fn page(
+        &mut self,
+        limit: usize,
+        sizes: bool,
+        wanted: fn(&[u8]) -> bool,
+    ) -> io::Result<Vec<Entry>> {
         let Some(mut entries) = self.entries.take() else { return Ok(Vec::new()) };
         let job = move |fd: &OwnedFd| {
             let mut page = Vec::new();
@@ -284,7 +297,12 @@ impl DirReader {
     }
 }
 
-fn examine(dir: &OwnedFd, entry: &rustix::fs::DirEntry, sizes: bool, wanted: fn(&[u8]) -> bool) -> io::Result<Option<Entry>> {
+fn examine(
+    dir: &OwnedFd,
+    entry: &rustix::fs::DirEntry,
+    sizes: bool,
+    wanted: fn(&[u8]) -> bool,
+) -> io::Result<Option<Entry>> {
     let name = entry.file_name();
     if matches!(name.to_bytes(), b"." | b"..") || !wanted(name.to_bytes()) {
         return Ok(None);

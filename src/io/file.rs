@@ -126,7 +126,10 @@ impl File {
         }
     }
 
-    async fn blocking<T: Send + 'static>(&self, job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    async fn blocking<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
         let fd = self.share();
         self.pool.run(move || job(&fd)).await?
     }

@@ -47,7 +47,9 @@ pub struct NoUring {
 /// With the reason and what the operator can do about it.
 pub fn probe_uring() -> Result<(), NoUring> {
     let mut probe = Probe::new();
-    IoUring::new(8).and_then(|ring| ring.submitter().register_probe(&mut probe)).map_err(|cause| NoUring { remedy: remedy(&cause), cause })?;
+    IoUring::new(8)
+        .and_then(|ring| ring.submitter().register_probe(&mut probe))
+        .map_err(|cause| NoUring { remedy: remedy(&cause), cause })?;
     let needed = [
         opcode::Read::CODE,
         opcode::Write::CODE,
@@ -63,18 +65,27 @@ pub fn probe_uring() -> Result<(), NoUring> {
         return Ok(());
     }
     let cause = io::Error::from(io::ErrorKind::Unsupported);
-    Err(NoUring { cause, remedy: "This kernel's io_uring lacks operations that packhouse needs: Linux 5.6 or newer has them." })
+    Err(NoUring {
+        cause,
+        remedy: "This kernel's io_uring lacks operations that packhouse needs: Linux 5.6 or newer has them.",
+    })
 }
 
 fn remedy(cause: &io::Error) -> &'static str {
     let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     match (Errno::from_io_error(cause), disabled.trim()) {
-        (_, "1" | "2") => "It is switched off on this machine: `sysctl kernel.io_uring_disabled=0` allows it.",
+        (_, "1" | "2") => {
+            "It is switched off on this machine: `sysctl kernel.io_uring_disabled=0` allows it."
+        }
         (Some(Errno::PERM | Errno::ACCESS), _) => {
             "A seccomp profile forbids it (the default one of Docker and containerd does): allow io_uring_setup, io_uring_enter and io_uring_register in the profile."
         }
-        (Some(Errno::NOSYS), _) => "The kernel has none, or a seccomp profile hides it: Linux 5.6 or newer is needed.",
-        (Some(Errno::NOMEM), _) => "The limit on locked memory is too low: raise it (`ulimit -l`, LimitMEMLOCK=).",
+        (Some(Errno::NOSYS), _) => {
+            "The kernel has none, or a seccomp profile hides it: Linux 5.6 or newer is needed."
+        }
+        (Some(Errno::NOMEM), _) => {
+            "The limit on locked memory is too low: raise it (`ulimit -l`, LimitMEMLOCK=)."
+        }
         _ => "The epoll driver (`--io-driver epoll`) works without it.",
     }
 }
@@ -124,8 +135,9 @@ fn uring_runtime() -> io::Result<monoio::Runtime<TimeDriver<IoUringDriver>>> {
 
 /// Starts a task on this worker and lets it go. Should it panic, the worker goes on.
 pub fn spawn(task: impl Future<Output = ()> + 'static) {
+    let task = supervise(task, |_| ());
     drop(monoio::spawn(async {
-        if let Err(panic) = supervise(task, |_| ()).await {
+        if let Err(panic) = task.await {
             log::error!("a background task panicked: {panic}");
         }
     }));
@@ -186,9 +198,13 @@ pub const STALL: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// The message of the panic.
-pub async fn supervise<F: Future>(task: F, on_stall: impl Fn(Duration)) -> Result<F::Output, String> {
+pub fn supervise<F: Future>(
+    task: F,
+    on_stall: impl Fn(Duration),
+) -> impl Future<Output = Result<F::Output, String>> {
+    // No async fn: its future would keep room for the task beside the box.
     let mut task = Box::pin(task);
-    poll_fn(|cx| {
+    poll_fn(move |cx| {
         let start = Instant::now();
         let polled = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx)));
         let took = start.elapsed();
@@ -201,7 +217,6 @@ pub async fn supervise<F: Future>(task: F, on_stall: impl Fn(Duration)) -> Resul
             Err(panic) => Poll::Ready(Err(message(&*panic))),
         }
     })
-    .await
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {
@@ -215,7 +230,9 @@ mod tests {
 
     fn on_both(test: impl AsyncFn()) {
         for driver in [Driver::Epoll, Driver::Uring] {
-            if driver == Driver::Uring && let Err(e) = probe_uring() {
+            if driver == Driver::Uring
+                && let Err(e) = probe_uring()
+            {
                 eprintln!("SKIPPED on io_uring: {e}");
                 continue;
             }

@@ -46,7 +46,9 @@ pub fn init(debug: bool) -> io::Result<Guard> {
     let (lines, queued) = bounded(QUEUE_LINES);
     let dropped = Arc::new(AtomicU64::new(0));
     let queue = Queue { lines: lines.clone(), dropped: Arc::clone(&dropped) };
-    thread::Builder::new().name("log".into()).spawn(move || write_out(&queued, &dropped, &mut io::stderr()))?;
+    thread::Builder::new()
+        .name("log".into())
+        .spawn(move || write_out(&queued, &dropped, &mut io::stderr()))?;
     let timed = std::env::var_os("JOURNAL_STREAM").is_none();
     let level = if debug { LevelFilter::Debug } else { LevelFilter::Info };
     Builder::new()

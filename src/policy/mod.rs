@@ -33,7 +33,9 @@ impl Policy {
     pub const fn decide(&self, _who: &Principal, action: Action) -> Result<(), Denied> {
         match action {
             Action::Delete(Object::Blob(BlobType::Locks, _)) => Ok(()),
-            Action::Delete(_) if self.append_only => Err(Denied("the server is append-only: nothing but locks can be deleted")),
+            Action::Delete(_) if self.append_only => {
+                Err(Denied("the server is append-only: nothing but locks can be deleted"))
+            }
             Action::Create | Action::List | Action::Read | Action::Store(_) | Action::Delete(_) => Ok(()),
         }
     }
@@ -53,7 +55,12 @@ mod tests {
             for append_only in [false, true] {
                 let decide = |action| Policy { append_only }.decide(&Principal::Anonymous, action).is_ok();
                 assert_eq!(decide(Action::Delete(object)), is_lock || !append_only, "{object:?}");
-                assert!(decide(Action::Store(object)) && decide(Action::Create) && decide(Action::Read) && decide(Action::List));
+                assert!(
+                    decide(Action::Store(object))
+                        && decide(Action::Create)
+                        && decide(Action::Read)
+                        && decide(Action::List)
+                );
             }
         }
     }

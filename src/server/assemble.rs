@@ -24,11 +24,11 @@ use crate::io::{affinity, limits};
 use crate::logging::PLAIN;
 use crate::metrics::Counters;
 use crate::policy::Policy;
+use crate::server::StartError;
 use crate::server::banner::{self, Facts};
 use crate::server::control::{self, Event};
 use crate::server::gate::Gate;
 use crate::server::shard::{Shard, Shared};
-use crate::server::StartError;
 use crate::settings::{IoDriver, Settings, Timeouts, Workers};
 use crate::store::fs::{FsStore, Options};
 use crate::store::health::Health;
@@ -63,7 +63,8 @@ pub enum Outcome {
 pub fn run(settings: &Settings) -> Result<Outcome, StartError> {
     limits::set_umask(settings.group_accessible);
     let (events, happened) = unbounded();
-    control::listen_for_signals(events.clone()).map_err(|cause| StartError::System { step: "listen for signals", cause })?;
+    control::listen_for_signals(events.clone())
+        .map_err(|cause| StartError::System { step: "listen for signals", cause })?;
     let driver = choose_driver(settings.io_driver)?;
     let workers = workers(&settings.workers)?;
     let auth = authenticator(settings)?;
@@ -120,8 +121,10 @@ fn workers(wanted: &Workers) -> Result<Vec<Option<usize>>, StartError> {
         Workers::Auto => Ok(vec![None; affinity::available()]),
         Workers::Count(count) => Ok(vec![None; *count]),
         Workers::Pinned(cpus) => {
-            let forbidden = affinity::first_forbidden(cpus).map_err(|cause| StartError::System { step: "ask for the processors", cause })?;
-            forbidden.map_or_else(|| Ok(cpus.iter().copied().map(Some).collect()), |cpu| Err(StartError::Cpu(cpu)))
+            let forbidden = affinity::first_forbidden(cpus)
+                .map_err(|cause| StartError::System { step: "ask for the processors", cause })?;
+            forbidden
+                .map_or_else(|| Ok(cpus.iter().copied().map(Some).collect()), |cpu| Err(StartError::Cpu(cpu)))
         }
     }
 }
@@ -147,7 +150,8 @@ fn open_disk(settings: &Settings, workers: usize) -> Result<SharedDisk, StartErr
         log::info!("made the data folder {}", settings.path.display());
     }
     let threads = (POOL_THREADS_PER_WORKER * workers).min(MAX_POOL_THREADS);
-    let pool = Pool::new("blocking", threads, POOL_QUEUE).map_err(|cause| StartError::System { step: "start threads", cause })?;
+    let pool = Pool::new("blocking", threads, POOL_QUEUE)
+        .map_err(|cause| StartError::System { step: "start threads", cause })?;
     let root = Dir::open_root(&settings.path, Arc::new(pool)).map_err(failed)?;
     Ok(SharedDisk { root, modes })
 }
@@ -163,7 +167,9 @@ fn probe(root: &Dir) -> bool {
     match block_on(Driver::Epoll, attempt) {
         Ok(Ok(())) => true,
         // A disk that is full or read-only now says nothing about what the file system can.
-        Ok(Err(e)) => matches!(crate::io::Fault::of(&e), crate::io::Fault::ReadOnly | crate::io::Fault::NoSpace),
+        Ok(Err(e)) => {
+            matches!(crate::io::Fault::of(&e), crate::io::Fault::ReadOnly | crate::io::Fault::NoSpace)
+        }
         Err(_) => false,
     }
 }
@@ -179,13 +185,18 @@ fn hold_state(settings: &Settings, health: &Arc<Health>) -> Result<Option<StateD
     };
     match &state {
         Some(state) => control::listen_for_commands(state.path(), Arc::clone(health)).map_err(failed)?,
-        None => log::warn!("{}: another packhouse holds this folder: running without one", settings.state_dir.display()),
+        None => log::warn!(
+            "{}: another packhouse holds this folder: running without one",
+            settings.state_dir.display()
+        ),
     }
     Ok(state)
 }
 
 fn bind(settings: &Settings) -> Result<Vec<Listener>, StartError> {
-    let one = |address| Listener::bind(address).map_err(|cause| StartError::Listen { address: Clone::clone(address), cause });
+    let one = |address| {
+        Listener::bind(address).map_err(|cause| StartError::Listen { address: Clone::clone(address), cause })
+    };
     settings.listen.iter().map(one).collect()
 }
 
@@ -219,7 +230,9 @@ fn start(parts: &Parts, workers: &[Option<usize>], listeners: &[Listener]) -> Re
         let body = move || {
             // Should the worker panic, the process must hear of it.
             let _alarm = Alarm(parts.events.clone());
-            let ran = cpu.map_or(Ok(()), affinity::pin).and_then(|()| block_on(parts.driver, work(parts.clone(), sockets, number)));
+            let ran = cpu
+                .map_or(Ok(()), affinity::pin)
+                .and_then(|()| block_on(parts.driver, work(parts.clone(), sockets, number)));
             let why = ran.map_or_else(|e| e.to_string(), |e: io::Error| e.to_string());
             parts.events.send(Event::Failed(why)).ok();
         };
@@ -250,7 +263,8 @@ async fn work(parts: Parts, sockets: Vec<crate::io::listener::Shared>, number: u
         });
     }
     let store = FsStore::new(disk, parts.options, parts.health);
-    let live = Live { store, auth: parts.auth, policy: parts.policy, max_folder_depth: parts.max_folder_depth };
+    let live =
+        Live { store, auth: parts.auth, policy: parts.policy, max_folder_depth: parts.max_folder_depth };
     let shard = Rc::new(Shard::new(live, parts.limits, parts.buffers, parts.shared, runtime::random()));
     parts.events.send(Event::Ready).ok();
     match shard.run(sockets, parts.drain).await {
@@ -263,7 +277,14 @@ async fn work(parts: Parts, sockets: Vec<crate::io::listener::Shared>, number: u
 }
 
 /// Waits for the end.
-fn supervise(happened: &Receiver<Event>, workers: usize, listeners: &[Listener], shared: &Shared, auth: Option<&Authenticator>, drain: Duration) -> Outcome {
+fn supervise(
+    happened: &Receiver<Event>,
+    workers: usize,
+    listeners: &[Listener],
+    shared: &Shared,
+    auth: Option<&Authenticator>,
+    drain: Duration,
+) -> Outcome {
     let (mut ready, mut drained, mut cut) = (0, 0, 0);
     while drained < workers {
         // A worker that does not answer must not keep the process alive.
@@ -275,7 +296,9 @@ fn supervise(happened: &Receiver<Event>, workers: usize, listeners: &[Listener],
             Ok(Event::Ready) => {
                 ready += 1;
                 if ready == workers {
-                    listeners.iter().for_each(|listener| log::info!(target: PLAIN, "start server on {}", listener.address()));
+                    listeners.iter().for_each(
+                        |listener| log::info!(target: PLAIN, "start server on {}", listener.address()),
+                    );
                 }
             }
             Ok(Event::Signal(Signal::Reload)) => reload(auth),

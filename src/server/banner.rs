@@ -28,9 +28,14 @@ pub fn print(settings: &Settings, facts: &Facts<'_>) {
     let say = |line: String| log::info!(target: PLAIN, "{line}");
     say(format!("packhouse {}", env!("CARGO_PKG_VERSION")));
     say(format!("Data directory: {}", settings.path.display()));
-    say(format!("I/O driver: {}, {} workers, at most {} connections", facts.driver, facts.workers, facts.max_connections));
+    say(format!(
+        "I/O driver: {}, {} workers, at most {} connections",
+        facts.driver, facts.workers, facts.max_connections
+    ));
     match (facts.users, &settings.htpasswd) {
-        (Some(users), Some(file)) => say(format!("Authentication enabled: {users} users of {}", file.display())),
+        (Some(users), Some(file)) => {
+            say(format!("Authentication enabled: {users} users of {}", file.display()))
+        }
         _ => say("Authentication disabled".into()),
     }
     say(format!("Append only mode {}", if settings.append_only { "enabled" } else { "disabled" }));
@@ -48,11 +53,26 @@ pub fn print(settings: &Settings, facts: &Facts<'_>) {
 fn warnings(settings: &Settings, facts: &Facts<'_>) -> Vec<&'static str> {
     let public = facts.listeners.iter().any(Listener::is_public);
     let all = [
-        (!settings.verify, "UPLOADS ARE NOT VERIFIED (--no-verify-upload): bytes damaged on the way are stored and acknowledged"),
-        (public && facts.users.is_none(), "everybody who reaches this port can read and write all repositories: --no-auth on a public address"),
-        (public && facts.users.is_some(), "passwords cross the network in the clear: this port has no TLS. Put a TLS proxy in front or listen on 127.0.0.1"),
-        (facts.users.is_none() && !settings.append_only && public, "and delete them: neither a login nor --append-only protects them"),
-        (facts.volatile, "the data folder is in memory (tmpfs): backups are gone when this machine goes down"),
+        (
+            !settings.verify,
+            "UPLOADS ARE NOT VERIFIED (--no-verify-upload): bytes damaged on the way are stored and acknowledged",
+        ),
+        (
+            public && facts.users.is_none(),
+            "everybody who reaches this port can read and write all repositories: --no-auth on a public address",
+        ),
+        (
+            public && facts.users.is_some(),
+            "passwords cross the network in the clear: this port has no TLS. Put a TLS proxy in front or listen on 127.0.0.1",
+        ),
+        (
+            facts.users.is_none() && !settings.append_only && public,
+            "and delete them: neither a login nor --append-only protects them",
+        ),
+        (
+            facts.volatile,
+            "the data folder is in memory (tmpfs): backups are gone when this machine goes down",
+        ),
     ];
     all.into_iter().filter_map(|(holds, warning)| holds.then_some(warning)).collect()
 }

@@ -46,7 +46,8 @@ pub async fn serve<S: Store>(shard: Rc<Shard<S>>, socket: Socket) {
                 return conn.linger().await;
             }
         };
-        match exchange(&shard, &mut conn, &head, start).await {
+        // Boxed, so that an idle connection does not keep the room that a request needs.
+        match Box::pin(exchange(&shard, &mut conn, &head, start)).await {
             Next::Request => {}
             Next::Linger => return conn.linger().await,
             Next::Abort => return conn.abort(),
@@ -66,15 +67,25 @@ async fn exchange<S: Store>(shard: &Shard<S>, conn: &mut Conn, head: &Head, star
     let peer = conn.peer();
     let mut body = conn.body(head);
     let answer = api::handle(&shard.live, head, &mut body).await;
-    let keep = head.keep_alive && !answer.hang_up && body.may_keep_alive() && !shard.shared.stopping.is_raised();
+    let keep =
+        head.keep_alive && !answer.hang_up && body.may_keep_alive() && !shard.shared.stopping.is_raised();
     let entry = Entry { peer: peer.to_string(), request: Some(head), id, start };
-    let (who, status, reason) = (answer.who.as_ref().map_or_else(|| "-".into(), ToString::to_string), answer.head.status, answer.reason.clone());
-    let sent = write(shard, body.conn(), head, answer, keep).await;
+    let (who, status, reason) = (
+        answer.who.as_ref().map_or_else(|| "-".into(), ToString::to_string),
+        answer.head.status,
+        answer.reason.clone(),
+    );
+    let ending = ending(&answer, head);
+    let keep = keep && ending != Ending::Close;
+    let sent = write(shard, body.conn(), head, answer, ending, keep).await;
     let reason = reason.as_deref();
     match sent {
         Ok(bytes) => entry.log(shard, &who, status, bytes, reason),
         Err(broken) => {
-            let reason = reason.map_or_else(|| format!("aborted: {broken}"), |reason| format!("{reason}; aborted: {broken}"));
+            let reason = reason.map_or_else(
+                || format!("aborted: {broken}"),
+                |reason| format!("{reason}; aborted: {broken}"),
+            );
             entry.log(shard, &who, status, 0, Some(&reason));
             return Next::Abort;
         }
@@ -82,17 +93,27 @@ async fn exchange<S: Store>(shard: &Shard<S>, conn: &mut Conn, head: &Head, star
     if keep && body.settle().await { Next::Request } else { Next::Linger }
 }
 
-/// Writes one response; returns the bytes of its body.
-async fn write<S: Store>(shard: &Shard<S>, conn: &mut Conn, request: &Head, answer: Answer<S>, mut keep: bool) -> Result<u64, Broken> {
-    let mut pace = Pace::default();
-    let ending = match &answer.content {
+/// How the end of an answer's body is told.
+fn ending<S: Store>(answer: &Answer<S>, request: &Head) -> Ending {
+    match &answer.content {
         Content::Text(text) => Ending::Length(text.len() as u64),
         Content::Length(length) => Ending::Length(*length),
         Content::Object(_, range) => Ending::Length(range.len()),
         Content::List(_) if request.is_1_1 => Ending::Chunked,
         Content::List(_) => Ending::Close,
-    };
-    keep &= ending != Ending::Close;
+    }
+}
+
+/// Writes one response; returns the bytes of its body.
+async fn write<S: Store>(
+    shard: &Shard<S>,
+    conn: &mut Conn,
+    request: &Head,
+    answer: Answer<S>,
+    ending: Ending,
+    keep: bool,
+) -> Result<u64, Broken> {
+    let mut pace = Pace::default();
     let mut bytes = answer.head.encode(ending, keep, request.is_1_1);
     let bodiless = request.method == Method::HEAD;
     match answer.content {
@@ -117,7 +138,13 @@ async fn write<S: Store>(shard: &Shard<S>, conn: &mut Conn, request: &Head, answ
     }
 }
 
-async fn write_object<S: Store>(shard: &Shard<S>, conn: &mut Conn, object: &S::Download, range: ByteRange, pace: &mut Pace) -> Result<(), Broken> {
+async fn write_object<S: Store>(
+    shard: &Shard<S>,
+    conn: &mut Conn,
+    object: &S::Download,
+    range: ByteRange,
+    pace: &mut Pace,
+) -> Result<(), Broken> {
     let mut at = range.start;
     while at < range.end {
         conn.writable().await?;
@@ -132,7 +159,12 @@ async fn write_object<S: Store>(shard: &Shard<S>, conn: &mut Conn, object: &S::D
     Ok(())
 }
 
-async fn write_list<L: Listing>(conn: &mut Conn, mut list: ListBody<L>, ending: Ending, pace: &mut Pace) -> Result<u64, Broken> {
+async fn write_list<L: Listing>(
+    conn: &mut Conn,
+    mut list: ListBody<L>,
+    ending: Ending,
+    pace: &mut Pace,
+) -> Result<u64, Broken> {
     let mut count = 0;
     while let Some(piece) = list.next().await? {
         count += piece.len() as u64;
@@ -188,9 +220,14 @@ impl Entry<'_> {
         let method = self.request.map_or("-", |request| request.method.as_str());
         let target = self.request.map_or_else(|| "-".into(), |request| shown(&request.target));
         let took = self.start.elapsed().as_secs_f64() * 1000.0;
-        let reason = reason.map(|reason| format!(" reason=\"{}\"", reason.escape_default())).unwrap_or_default();
+        let reason =
+            reason.map(|reason| format!(" reason=\"{}\"", reason.escape_default())).unwrap_or_default();
         let Self { peer, id, .. } = self;
-        log::log!(level, "{peer} user={who} \"{method} {target}\" status={} bytes={bytes} ms={took:.1} id={id}{reason}", status.as_u16());
+        log::log!(
+            level,
+            "{peer} user={who} \"{method} {target}\" status={} bytes={bytes} ms={took:.1} id={id}{reason}",
+            status.as_u16()
+        );
     }
 }
 

@@ -95,7 +95,9 @@ pub fn resume(state_dir: &Path) -> io::Result<String> {
 /// The same path, short enough for a socket address: through a descriptor of its folder, which must stay open meanwhile.
 fn short(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
     const MAX_SOCKET_PATH: usize = 107;
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok((path.into(), None)) };
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok((path.into(), None));
+    };
     if path.as_os_str().len() <= MAX_SOCKET_PATH {
         return Ok((path.into(), None));
     }

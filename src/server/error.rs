@@ -29,13 +29,17 @@ pub enum StartError {
         cause: io::Error,
     },
     /// The password file.
-    #[error("cannot load the password file: {0}. Make one with `htpasswd -B -c FILE USER`, name another with --htpasswd-file, or let everybody in with --no-auth.")]
+    #[error(
+        "cannot load the password file: {0}. Make one with `htpasswd -B -c FILE USER`, name another with --htpasswd-file, or let everybody in with --no-auth."
+    )]
     Passwords(#[from] LoadError),
     /// Nobody could log in.
     #[error("the password file {} has no user that can log in. Add one with `htpasswd -B FILE USER`, or let everybody in with --no-auth.", .0.display())]
     NoUsers(PathBuf),
     /// An address is taken or not ours.
-    #[error("cannot listen on {address}: {cause}. Stop what listens there, or choose another address with --listen.")]
+    #[error(
+        "cannot listen on {address}: {cause}. Stop what listens there, or choose another address with --listen."
+    )]
     Listen {
         /// Which.
         address: ListenAddress,

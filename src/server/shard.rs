@@ -69,7 +69,11 @@ impl<S: Store> Shard<S> {
 
     /// Serves until the server is to end, then lets requests in flight finish for at most `drain`. Returns how many
     /// connections were left.
-    pub async fn run(self: Rc<Self>, listeners: Vec<SharedListener>, drain: Duration) -> std::io::Result<usize> {
+    pub async fn run(
+        self: Rc<Self>,
+        listeners: Vec<SharedListener>,
+        drain: Duration,
+    ) -> std::io::Result<usize> {
         for listener in listeners {
             spawn(accept(Rc::clone(&self), listener.register()?));
         }
@@ -113,7 +117,10 @@ async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor) {
                 // A connection that was reset while it waited is nobody's loss.
                 if Fault::of(&e) == Fault::NoDescriptors {
                     shard.shared.counters.accept_failures.increment();
-                    log::warn!("cannot accept a connection: {e}: trying again in {} ms", ACCEPT_PAUSE.as_millis());
+                    log::warn!(
+                        "cannot accept a connection: {e}: trying again in {} ms",
+                        ACCEPT_PAUSE.as_millis()
+                    );
                     race(stopping.wait(), sleep(ACCEPT_PAUSE)).await;
                 } else {
                     log::debug!("a connection was lost before it was accepted: {e}");

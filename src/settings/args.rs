@@ -223,11 +223,27 @@ mod tests {
 
     #[test]
     fn go_forms_and_repeats() {
-        let settings = serve(&["--no-auth", "--append-only=true", "--no-verify-upload=T", "--append-only=0", "--listen", ":1", "--listen=:2"]).expect("valid");
+        let settings = serve(&[
+            "--no-auth",
+            "--append-only=true",
+            "--no-verify-upload=T",
+            "--append-only=0",
+            "--listen",
+            ":1",
+            "--listen=:2",
+        ])
+        .expect("valid");
         assert_eq!((settings.htpasswd, settings.append_only, settings.verify), (None, false, false));
         assert_eq!(settings.listen, [ListenAddress::AnyHost(1), ListenAddress::AnyHost(2)]);
         assert_eq!(serve(&["--no-auth=false"]).expect("valid").htpasswd, Some("/d/.htpasswd".into()));
-        for bad in [&["--append-only=yes"][..], &["--listen", "x"], &["--workers", "0"], &["--workers", "1", "--cpus", "0"], &["extra"], &["--unknown"]] {
+        for bad in [
+            &["--append-only=yes"][..],
+            &["--listen", "x"],
+            &["--workers", "0"],
+            &["--workers", "1", "--cpus", "0"],
+            &["extra"],
+            &["--unknown"],
+        ] {
             assert!(serve(bad).is_err(), "{bad:?}");
         }
         assert_eq!(serve(&["--cpus", "0-1", "--min-free", "1KiB"]).expect("valid").min_free, Some(1024));

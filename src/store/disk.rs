@@ -33,7 +33,13 @@ pub trait Disk: Clone + 'static {
     /// Starts reading a directory.
     async fn read_dir(&self, dir: &Self::Dir) -> io::Result<Self::Reader>;
     /// The next entries whose names `wanted` accepts, about `limit`; none at the end.
-    async fn next_page(&self, reader: &mut Self::Reader, limit: usize, sizes: bool, wanted: fn(&[u8]) -> bool) -> io::Result<Vec<Entry>>;
+    async fn next_page(
+        &self,
+        reader: &mut Self::Reader,
+        limit: usize,
+        sizes: bool,
+        wanted: fn(&[u8]) -> bool,
+    ) -> io::Result<Vec<Entry>>;
 
     /// Size and kind of an entry; a symbolic link is an error.
     async fn stat(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<Meta>;

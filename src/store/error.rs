@@ -31,7 +31,9 @@ pub enum Error {
     #[error("the file system is read-only")]
     ReadOnly,
     /// A flush failed: nothing is written until the operator has looked at the disk.
-    #[error("a flush to disk has failed, the store takes no writes: check the disk, then `packhouse repo resume` or restart")]
+    #[error(
+        "a flush to disk has failed, the store takes no writes: check the disk, then `packhouse repo resume` or restart"
+    )]
     Suspended,
     /// A symbolic link stands in the path.
     #[error("a symbolic link stands in the path: packhouse follows none, use a bind mount")]

@@ -113,7 +113,13 @@ impl<D: Disk> Disk for FaultyDisk<D> {
         self.disk.read_dir(dir).await
     }
 
-    async fn next_page(&self, reader: &mut D::Reader, limit: usize, sizes: bool, wanted: fn(&[u8]) -> bool) -> io::Result<Vec<Entry>> {
+    async fn next_page(
+        &self,
+        reader: &mut D::Reader,
+        limit: usize,
+        sizes: bool,
+        wanted: fn(&[u8]) -> bool,
+    ) -> io::Result<Vec<Entry>> {
         self.check(Op::ReadDir)?;
         self.disk.next_page(reader, limit, sizes, wanted).await
     }

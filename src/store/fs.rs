@@ -53,7 +53,14 @@ impl<D: Disk> FsStore<D> {
     /// A store on `disk`.
     pub fn new(disk: D, options: Options, health: Arc<Health>) -> Self {
         let syncs = DirSyncs::new(disk.clone());
-        Self(Rc::new(Shared { disk, options, health, syncs, compare: BufferPool::new(COMPARE_BUFFERS), space: Cell::new(None) }))
+        Self(Rc::new(Shared {
+            disk,
+            options,
+            health,
+            syncs,
+            compare: BufferPool::new(COMPARE_BUFFERS),
+            space: Cell::new(None),
+        }))
     }
 
     /// Opens the folder at `path`, making what is missing; the folder itself is durable when this returns.
@@ -102,13 +109,19 @@ impl<D: Disk> FsStore<D> {
         let shared = &*self.0;
         let device = shared.disk.dir_id(dir).step("look at a folder")?.0;
         let (asked, space) = match shared.space.get() {
-            Some((asked, on, space)) if on == device && now().duration_since(asked) < SPACE_IS_FRESH => (asked, space),
+            Some((asked, on, space)) if on == device && now().duration_since(asked) < SPACE_IS_FRESH => {
+                (asked, space)
+            }
             _ => (now(), shared.disk.space(dir).await.step("ask for free space")?),
         };
         let length = length.unwrap_or(0);
         shared.health.check_space(&space, length)?;
         // Until the next question, what was let in counts as used.
-        let left = Space { free_bytes: space.free_bytes - length, free_inodes: space.free_inodes.saturating_sub(1), ..space };
+        let left = Space {
+            free_bytes: space.free_bytes - length,
+            free_inodes: space.free_inodes.saturating_sub(1),
+            ..space
+        };
         shared.space.set(Some((asked, device, left)));
         Ok(())
     }
@@ -165,7 +178,8 @@ impl<D: Disk> Store for FsStore<D> {
         for kind in BlobType::ALL {
             shared.wrote(shared.disk.make_dir(&dir, kind.as_str().as_ref()).await).step("make a folder")?;
         }
-        let data = shared.disk.open_dir(&layout::type_dir(repo, BlobType::Data)).await.step("open a folder")?;
+        let data =
+            shared.disk.open_dir(&layout::type_dir(repo, BlobType::Data)).await.step("open a folder")?;
         for shard in layout::shards() {
             shared.wrote(shared.disk.make_dir(&data, shard.as_ref()).await).step("make a folder")?;
         }
@@ -181,7 +195,9 @@ impl<D: Disk> Store for FsStore<D> {
         let dir = self.require_dir(&layout::object_dir(handle)).await?;
         let name = layout::object_name(handle.object);
         match shared.disk.stat(&dir, &name).await.step("look for an object") {
-            Ok(meta) => Ok(FsUpload::Repeat(Repeat::begin(shared, dir, handle, existing(meta, length)?).await?)),
+            Ok(meta) => {
+                Ok(FsUpload::Repeat(Repeat::begin(shared, dir, handle, existing(meta, length)?).await?))
+            }
             Err(Error::NotFound) => {
                 self.check_space(&dir, handle.object, length).await?;
                 Ok(FsUpload::Fresh(Fresh::begin(shared, dir, handle, length).await?))
@@ -193,7 +209,8 @@ impl<D: Disk> Store for FsStore<D> {
     async fn download(&self, handle: &Handle) -> Result<FsDownload<D>, Error> {
         let disk = &self.0.disk;
         let dir = disk.open_dir(&layout::object_dir(handle)).await.step("open a folder")?;
-        let (file, meta) = disk.open_file(&dir, &layout::object_name(handle.object)).await.step("open an object")?;
+        let (file, meta) =
+            disk.open_file(&dir, &layout::object_name(handle.object)).await.step("open an object")?;
         Ok(FsDownload { disk: disk.clone(), file, size: size_of_file(meta)? })
     }
 

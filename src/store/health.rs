@@ -31,7 +31,13 @@ impl Health {
     /// A store that takes writes while `min_free` bytes (default: the smaller of 64 MiB and 1 %) stay free.
     pub fn new(min_free: Option<u64>) -> Self {
         let started = now();
-        Self { started, suspended: AtomicBool::new(false), read_only_until: AtomicU64::new(0), min_free, damaged: AtomicU64::new(0) }
+        Self {
+            started,
+            suspended: AtomicBool::new(false),
+            read_only_until: AtomicU64::new(0),
+            min_free,
+            damaged: AtomicU64::new(0),
+        }
     }
 
     /// Fails if no write can succeed now.
@@ -54,7 +60,10 @@ impl Health {
     /// Looks at an error of any step that writes.
     pub fn note_write(&self, error: &std::io::Error) {
         if Fault::of(error) == Fault::ReadOnly {
-            log::error!("the file system is read-only: writes are refused, the next try is in {} s", READ_ONLY_PAUSE.as_secs());
+            log::error!(
+                "the file system is read-only: writes are refused, the next try is in {} s",
+                READ_ONLY_PAUSE.as_secs()
+            );
             let until = self.elapsed() + READ_ONLY_PAUSE.as_millis() as u64;
             self.read_only_until.store(until, Ordering::Relaxed);
         }
@@ -65,7 +74,9 @@ impl Health {
     pub fn note_flush(&self, error: &std::io::Error) {
         self.note_write(error);
         if Fault::of(error) == Fault::Device && !self.suspended.swap(true, Ordering::SeqCst) {
-            log::error!("a flush to disk failed ({error}): the store takes no writes until `packhouse repo resume` or a restart");
+            log::error!(
+                "a flush to disk failed ({error}): the store takes no writes until `packhouse repo resume` or a restart"
+            );
         }
     }
 
@@ -97,7 +108,8 @@ mod tests {
     #[test]
     fn the_reserve_keeps_bytes_and_inodes() {
         let health = Health::new(None);
-        let space = |free_bytes, free_inodes| Space { bytes: 1 << 30, free_bytes, inodes: 1 << 20, free_inodes };
+        let space =
+            |free_bytes, free_inodes| Space { bytes: 1 << 30, free_bytes, inodes: 1 << 20, free_inodes };
         let reserve = (1 << 30) / 100;
         assert!(health.check_space(&space(reserve + 5, 5000), 5).is_ok());
         assert!(health.check_space(&space(reserve + 5, 5000), 6).is_err());

@@ -67,7 +67,9 @@ pub fn temp_name(object: Object, unique: u64) -> OsString {
 /// Whether a name is one of [`temp_name`]'s.
 pub fn is_temp(name: &OsStr) -> bool {
     let name = name.as_bytes();
-    let Some((base, unique)) = name.len().checked_sub(16).and_then(|cut| name.split_at_checked(cut)) else { return false };
+    let Some((base, unique)) = name.len().checked_sub(16).and_then(|cut| name.split_at_checked(cut)) else {
+        return false;
+    };
     let Some(base) = base.strip_suffix(TEMP_MARK.as_bytes()) else { return false };
     (base == b"config" || BlobId::parse(base).is_some()) && unique.iter().all(u8::is_ascii_hexdigit)
 }
@@ -83,13 +85,20 @@ mod tests {
     use crate::types::FolderName;
 
     fn handle(object: Object) -> Handle {
-        Handle { repo: RepoPath::new(vec![FolderName::parse(b"a").expect("valid"), FolderName::parse(b"b").expect("valid")]), object }
+        Handle {
+            repo: RepoPath::new(vec![
+                FolderName::parse(b"a").expect("valid"),
+                FolderName::parse(b"b").expect("valid"),
+            ]),
+            object,
+        }
     }
 
     #[test]
     fn objects_lie_where_restic_looks_for_them() {
         let id = BlobId::from_digest([0xab; 32]);
-        let place = |object| object_dir(&handle(object)).join(object_name(object)).to_string_lossy().into_owned();
+        let place =
+            |object| object_dir(&handle(object)).join(object_name(object)).to_string_lossy().into_owned();
         assert_eq!(place(Object::Config), "a/b/config");
         assert_eq!(place(Object::Blob(BlobType::Data, id)), format!("a/b/data/ab/{}", "ab".repeat(32)));
         assert_eq!(place(Object::Blob(BlobType::Locks, id)), format!("a/b/locks/{}", "ab".repeat(32)));
@@ -102,7 +111,13 @@ mod tests {
         let id = BlobId::from_digest([7; 32]);
         assert!(is_temp(&temp_name(Object::Blob(BlobType::Keys, id), 1)));
         assert!(is_temp(&temp_name(Object::Config, u64::MAX)));
-        for other in ["", "config", "x.packhouse-tmp-0000000000000000", "config.packhouse-tmp-1", &format!("{id}.rest-server-temp5577006791947779410")] {
+        for other in [
+            "",
+            "config",
+            "x.packhouse-tmp-0000000000000000",
+            "config.packhouse-tmp-1",
+            &format!("{id}.rest-server-temp5577006791947779410"),
+        ] {
             assert!(!is_temp(OsStr::new(other)), "{other}");
         }
         assert!(is_rest_server_temp(OsStr::new(&format!("{id}.rest-server-temp5577006791947779410"))));

@@ -46,7 +46,8 @@ impl<D: Disk> FsListing<D> {
                 other => other?,
             };
             self.reader = Some(self.disk.read_dir(&dir).await.step("read a folder")?);
-            self.shard = self.sharded.then(|| path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+            self.shard =
+                self.sharded.then(|| path.file_name().unwrap_or_default().to_string_lossy().into_owned());
             return Ok(true);
         }
         Ok(false)
@@ -66,14 +67,19 @@ impl<D: Disk> Listing for FsListing<D> {
                 }
                 return Ok(Vec::new());
             };
-            let entries = self.disk.next_page(reader, PAGE_ENTRIES, self.sizes, |name| BlobId::parse(name).is_some()).await;
+            let entries = self
+                .disk
+                .next_page(reader, PAGE_ENTRIES, self.sizes, |name| BlobId::parse(name).is_some())
+                .await;
             let entries = entries.step("read a folder")?;
             if entries.is_empty() {
                 self.reader = None;
                 continue;
             }
             let files = entries.iter().filter(|entry| entry.meta.kind == Kind::File);
-            let ids = files.filter_map(|e| Some(Listed { id: BlobId::parse(e.name.as_encoded_bytes())?, size: e.meta.size }));
+            let ids = files.filter_map(|e| {
+                Some(Listed { id: BlobId::parse(e.name.as_encoded_bytes())?, size: e.meta.size })
+            });
             let page: Vec<_> = ids.filter(|listed| self.is_in_place(listed.id)).collect();
             if !page.is_empty() {
                 return Ok(page);

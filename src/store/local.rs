@@ -72,7 +72,13 @@ impl Disk for LocalDisk {
         dir.read().await
     }
 
-    async fn next_page(&self, reader: &mut DirReader, limit: usize, sizes: bool, wanted: fn(&[u8]) -> bool) -> io::Result<Vec<Entry>> {
+    async fn next_page(
+        &self,
+        reader: &mut DirReader,
+        limit: usize,
+        sizes: bool,
+        wanted: fn(&[u8]) -> bool,
+    ) -> io::Result<Vec<Entry>> {
         reader.page(limit, sizes, wanted).await
     }
 

@@ -38,7 +38,12 @@ pub struct ModelDisk(Rc<RefCell<State>>);
 impl Default for ModelDisk {
     fn default() -> Self {
         let root = Node { is_dir: true, ..Node::default() };
-        Self(Rc::new(RefCell::new(State { nodes: HashMap::from([(ROOT, root)]), next: ROOT + 1, free_bytes: 1 << 40, crashes: 0 })))
+        Self(Rc::new(RefCell::new(State {
+            nodes: HashMap::from([(ROOT, root)]),
+            next: ROOT + 1,
+            free_bytes: 1 << 40,
+            crashes: 0,
+        })))
     }
 }
 
@@ -82,7 +87,11 @@ impl ModelDisk {
         while let Some((path, inode)) = folders.pop() {
             for (name, child) in &state.nodes[&inode].entries {
                 let path = format!("{path}{}", name.to_string_lossy());
-                if state.nodes[child].is_dir { folders.push((format!("{path}/"), *child)) } else { found.push(path) }
+                if state.nodes[child].is_dir {
+                    folders.push((format!("{path}/"), *child))
+                } else {
+                    found.push(path)
+                }
             }
         }
         found.sort();
@@ -91,7 +100,11 @@ impl ModelDisk {
 
     fn lookup(&self, dir: Inode, name: &OsStr) -> io::Result<Inode> {
         let state = self.0.borrow();
-        state.nodes.get(&dir).and_then(|node| node.entries.get(name).copied()).ok_or_else(|| Fault::Missing.to_error())
+        state
+            .nodes
+            .get(&dir)
+            .and_then(|node| node.entries.get(name).copied())
+            .ok_or_else(|| Fault::Missing.to_error())
     }
 
     fn add(&self, dir: Inode, name: &OsStr, node: Node) -> io::Result<Inode> {
@@ -175,10 +188,20 @@ impl Disk for ModelDisk {
     async fn read_dir(&self, dir: &Inode) -> io::Result<Vec<Entry>> {
         let state = self.0.borrow();
         let node = state.nodes.get(dir).ok_or_else(|| Fault::Missing.to_error())?;
-        Ok(node.entries.iter().map(|(name, inode)| Entry { name: name.clone(), meta: state.meta(*inode) }).collect())
+        Ok(node
+            .entries
+            .iter()
+            .map(|(name, inode)| Entry { name: name.clone(), meta: state.meta(*inode) })
+            .collect())
     }
 
-    async fn next_page(&self, reader: &mut Vec<Entry>, limit: usize, _: bool, wanted: fn(&[u8]) -> bool) -> io::Result<Vec<Entry>> {
+    async fn next_page(
+        &self,
+        reader: &mut Vec<Entry>,
+        limit: usize,
+        _: bool,
+        wanted: fn(&[u8]) -> bool,
+    ) -> io::Result<Vec<Entry>> {
         reader.retain(|entry| wanted(entry.name.as_encoded_bytes()));
         Ok(reader.drain(..limit.min(reader.len())).collect())
     }

@@ -61,7 +61,9 @@ async fn walk<D: Disk>(disk: &D, path: &Path, report: &mut Report) -> std::io::R
             match meta.kind {
                 Kind::Dir => folders.push(full),
                 Kind::Symlink => note_link(&full, report),
-                Kind::File if layout::is_temp(&name) => report.removed += u64::from(remove(disk, &dir, &name, &full).await),
+                Kind::File if layout::is_temp(&name) => {
+                    report.removed += u64::from(remove(disk, &dir, &name, &full).await)
+                }
                 Kind::File if layout::is_rest_server_temp(&name) => report.foreign += 1,
                 Kind::File | Kind::Other => {}
             }
@@ -82,7 +84,10 @@ async fn remove<D: Disk>(disk: &D, dir: &D::Dir, name: &OsStr, full: &Path) -> b
 fn note_link(path: &Path, report: &mut Report) {
     report.links += 1;
     if report.links <= NAMED_LINKS {
-        log::warn!("{}: a symbolic link: packhouse follows none and answers 403 there; use a bind mount", shown(path));
+        log::warn!(
+            "{}: a symbolic link: packhouse follows none and answers 403 there; use a bind mount",
+            shown(path)
+        );
     }
 }
 
@@ -91,7 +96,10 @@ fn summary(report: &Report) {
         log::info!("removed {} leftovers of interrupted uploads", report.removed);
     }
     if report.foreign > 0 {
-        log::warn!("{} leftovers of rest-server (*.rest-server-temp*) stay: they are never listed, and may be deleted by hand", report.foreign);
+        log::warn!(
+            "{} leftovers of rest-server (*.rest-server-temp*) stay: they are never listed, and may be deleted by hand",
+            report.foreign
+        );
     }
     if report.links > NAMED_LINKS {
         log::warn!("{} symbolic links in all below the data folder", report.links);

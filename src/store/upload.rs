@@ -56,7 +56,13 @@ struct Common<D: Disk> {
 impl<D: Disk> Common<D> {
     fn new(shared: &Rc<Shared<D>>, dir: D::Dir, handle: &Handle) -> Self {
         let verify = shared.options.verify && handle.object.digest().is_some();
-        Self { shared: Rc::clone(shared), dir, handle: handle.clone(), hasher: verify.then(Sha256::new), offset: 0 }
+        Self {
+            shared: Rc::clone(shared),
+            dir,
+            handle: handle.clone(),
+            hasher: verify.then(Sha256::new),
+            offset: 0,
+        }
     }
 
     /// The digest of what came, if it runs, and whether it is the right one.
@@ -72,7 +78,10 @@ impl<D: Disk> Common<D> {
     fn differs(&self, came: Verdict) -> Error {
         if let Verdict::Right(_) = came {
             self.shared.health.note_damaged();
-            log::error!("{}: the stored object is damaged: verified bytes of this name came and differ from it", self.handle);
+            log::error!(
+                "{}: the stored object is damaged: verified bytes of this name came and differ from it",
+                self.handle
+            );
             return Error::Damaged;
         }
         Error::Conflict
@@ -104,7 +113,12 @@ pub struct Fresh<D: Disk> {
 
 impl<D: Disk> Fresh<D> {
     /// Of `length` bytes, if that is known.
-    pub(super) async fn begin(shared: &Rc<Shared<D>>, dir: D::Dir, handle: &Handle, length: Option<u64>) -> Result<Self, Error> {
+    pub(super) async fn begin(
+        shared: &Rc<Shared<D>>,
+        dir: D::Dir,
+        handle: &Handle,
+        length: Option<u64>,
+    ) -> Result<Self, Error> {
         let temp = shared.wrote(Temp::create(shared, &dir, handle.object).await).step("make a file")?;
         let unreserved = length.filter(|length| *length >= PREALLOCATE_FROM).unwrap_or(0);
         let mut upload = Self { common: Common::new(shared, dir, handle), temp, reserved: 0, unreserved };
@@ -119,7 +133,9 @@ impl<D: Disk> Fresh<D> {
         }
         let shared = &self.common.shared;
         let next = PREALLOCATE_BYTES.min(self.unreserved);
-        let can = shared.wrote(shared.disk.preallocate(&self.temp.file, self.reserved, next).await).step("reserve room for an object")?;
+        let can = shared
+            .wrote(shared.disk.preallocate(&self.temp.file, self.reserved, next).await)
+            .step("reserve room for an object")?;
         self.reserved += next;
         // A file system that can't is not asked again.
         self.unreserved = if can { self.unreserved - next } else { 0 };
@@ -179,8 +195,14 @@ pub struct Repeat<D: Disk> {
 
 impl<D: Disk> Repeat<D> {
     /// Of an object that is stored with `size` bytes.
-    pub(super) async fn begin(shared: &Rc<Shared<D>>, dir: D::Dir, handle: &Handle, size: u64) -> Result<Self, Error> {
-        let (stored, _) = shared.disk.open_file(&dir, &layout::object_name(handle.object)).await.step("open an object")?;
+    pub(super) async fn begin(
+        shared: &Rc<Shared<D>>,
+        dir: D::Dir,
+        handle: &Handle,
+        size: u64,
+    ) -> Result<Self, Error> {
+        let (stored, _) =
+            shared.disk.open_file(&dir, &layout::object_name(handle.object)).await.step("open an object")?;
         Ok(Self { common: Common::new(shared, dir, handle), stored, size, same: true })
     }
 
@@ -201,7 +223,8 @@ impl<D: Disk> Repeat<D> {
         let mut buffer = shared.compare.take().await;
         let mut compared = 0;
         while let Some(rest @ [_, ..]) = piece.get(compared..) {
-            let (read, back) = shared.disk.read_at(&self.stored, buffer, self.common.offset + compared as u64).await;
+            let (read, back) =
+                shared.disk.read_at(&self.stored, buffer, self.common.offset + compared as u64).await;
             buffer = back;
             let count = read.step("read an object back")?.min(rest.len());
             if count == 0 || rest.get(..count) != buffer.get(..count) {

@@ -147,7 +147,8 @@ mod tests {
         let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let id = BlobId::parse(hex.as_bytes()).expect("a valid id");
         assert_eq!(id.to_string(), hex);
-        for bad in [&hex[1..], &format!("{hex}0"), &hex.to_uppercase(), "foobar", "", &hex.replace('e', "g")] {
+        for bad in [&hex[1..], &format!("{hex}0"), &hex.to_uppercase(), "foobar", "", &hex.replace('e', "g")]
+        {
             assert_eq!(BlobId::parse(bad.as_bytes()), None, "{bad}");
         }
     }

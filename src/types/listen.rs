@@ -20,14 +20,20 @@ impl FromStr for ListenAddress {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return if path.is_empty() { Err("the path of the unix socket is missing") } else { Ok(Self::Unix(path.into())) };
+            return if path.is_empty() {
+                Err("the path of the unix socket is missing")
+            } else {
+                Ok(Self::Unix(path.into()))
+            };
         }
         let (host, port) = text.rsplit_once(':').ok_or("not of the form HOST:PORT, :PORT or unix:/PATH")?;
         let port = port.parse().map_err(|_| "the port is no number up to 65535")?;
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         match bracketed.unwrap_or(host) {
             "" => Ok(Self::AnyHost(port)),
-            host if host.contains(':') && bracketed.is_none() => Err("an IPv6 address needs brackets: [::1]:8000"),
+            host if host.contains(':') && bracketed.is_none() => {
+                Err("an IPv6 address needs brackets: [::1]:8000")
+            }
             host => Ok(Self::Host(host.into(), port)),
         }
     }

@@ -87,7 +87,10 @@ mod tests {
 
     #[test]
     fn a_path_prints_escaped() {
-        let path = RepoPath::new(vec![FolderName::parse(b"a\xff").expect("valid"), FolderName::parse(b"b").expect("valid")]);
+        let path = RepoPath::new(vec![
+            FolderName::parse(b"a\xff").expect("valid"),
+            FolderName::parse(b"b").expect("valid"),
+        ]);
         assert_eq!(path.to_string(), "/a\\xff/b/");
         assert_eq!(RepoPath::default().to_string(), "/");
     }

@@ -1,0 +1,17 @@
+//! restic's REST protocol over TCP, black box. The numbers are those of the conformance cases that the design lists; every
+//! test runs on both I/O drivers.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod blobs;
+mod create;
+mod framing;
+mod lifecycle;
+mod lists;
+mod logins;
+mod modes;
+mod paths;
+mod ranges;
+mod timing;

@@ -1,0 +1,87 @@
+//! Cases 50–53: ranges, of an object of 18 bytes.
+
+use std::io::Read;
+
+use crate::common::{Server, noise, on_both};
+
+const BODY: &[u8] = b"0123456789abcdefgh";
+
+#[test]
+fn case_50_to_52_ranges() {
+    on_both(|driver| {
+        let server = Server::start(driver, &[]);
+        let path = server.store("/r1/", "data", BODY);
+        let mut conn = server.connect();
+        for (range, first, last) in [
+            ("0-4", 0, 4),
+            ("6-", 6, 17),
+            ("0-", 0, 17),
+            ("-4", 14, 17),
+            ("-400", 0, 17),
+            ("10-9999", 10, 17),
+            ("17-17", 17, 17),
+        ] {
+            let part = conn.request("GET", &path, &format!("Range: bytes={range}\r\n"), b"");
+            assert_eq!(
+                (part.status, part.header("content-range")),
+                (206, format!("bytes {first}-{last}/18").as_str()),
+                "{range}"
+            );
+            assert_eq!(part.body, &BODY[first..=last], "{range}");
+        }
+        for range in ["18-", "1000-1010", "-0"] {
+            let none = conn.request("GET", &path, &format!("Range: bytes={range}\r\n"), b"");
+            assert_eq!((none.status, none.header("content-range")), (416, "bytes */18"), "{range}");
+        }
+        for range in [
+            "bytes=5-2",
+            "bytes=abc",
+            "abc",
+            "items=0-1",
+            "bytes=0-1,4-5",
+            "bytes=99999999999999999999-",
+            "bytes=0-99999999999999999999",
+            "bytes=",
+        ] {
+            let full = conn.request("GET", &path, &format!("Range: {range}\r\n"), b"");
+            assert_eq!((full.status, full.body.as_slice()), (200, BODY), "{range}");
+        }
+        let head = conn.request("HEAD", &path, "Range: bytes=0-4\r\n", b"");
+        assert_eq!((head.status, head.header("content-length")), (200, "18"));
+    });
+}
+
+#[test]
+fn case_50_ranges_of_a_large_object() {
+    on_both(|driver| {
+        let server = Server::start(driver, &[]);
+        let body = noise(2_000_003, 4);
+        let path = server.store("/r1/", "data", &body);
+        let mut conn = server.connect();
+        for (first, last) in
+            [(0, 2_000_002), (131_071, 131_072), (131_072, 262_143), (1_999_999, 2_000_002), (7, 1_500_000)]
+        {
+            let part = conn.request("GET", &path, &format!("Range: bytes={first}-{last}\r\n"), b"");
+            assert!(part.status == 206 && part.body == body[first..=last], "{first}-{last}");
+        }
+    });
+}
+
+#[test]
+fn case_53_an_object_deleted_while_it_is_sent() {
+    on_both(|driver| {
+        let server = Server::start(driver, &[]);
+        let body = noise(30 << 20, 4);
+        let path = server.store("/r1/", "data", &body);
+        let mut conn = server.connect();
+        conn.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"));
+        let mut start = [0; 1000];
+        conn.stream.read_exact(&mut start).unwrap();
+        assert_eq!(server.status("DELETE", &path, b""), 200);
+        let mut all = start.to_vec();
+        conn.stream.read_to_end(&mut all).unwrap();
+        let head = all.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+        assert!(all[head..] == body);
+        assert_eq!(server.status("GET", &path, b""), 404);
+    });
+}
