@@ -55,7 +55,11 @@ impl Error {
     /// The status.
     pub const fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_)
+            | Self::Body(
+                BodyError::Truncated | BodyError::Malformed(_) | BodyError::Transfer(TransferError::Io(_)),
+            ) => StatusCode::BAD_REQUEST,
+            Self::Body(BodyError::Transfer(TransferError::TooSlow)) => StatusCode::REQUEST_TIMEOUT,
             Self::Auth(AuthError::Missing | AuthError::Malformed | AuthError::Wrong) => {
                 StatusCode::UNAUTHORIZED
             }
@@ -66,10 +70,6 @@ impl Error {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Range(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
-            Self::Body(BodyError::Transfer(TransferError::TooSlow)) => StatusCode::REQUEST_TIMEOUT,
-            Self::Body(
-                BodyError::Truncated | BodyError::Malformed(_) | BodyError::Transfer(TransferError::Io(_)),
-            ) => StatusCode::BAD_REQUEST,
             // What a client may try again later without a new upload is 503; for an upload restic knows 507.
             Self::Delete(store::Error::Suspended) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(error) | Self::Delete(error) => of_store(error),

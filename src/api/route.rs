@@ -180,7 +180,7 @@ mod tests {
             assert_eq!(shown(path), wanted, "{path}");
         }
         assert_eq!(route(&Target::Asterisk, 2), Ok(Route::Server));
-        assert_eq!(route(&target("/a/b/c/config"), 3).is_ok(), true);
+        assert!(route(&target("/a/b/c/config"), 3).is_ok());
     }
 
     #[test]

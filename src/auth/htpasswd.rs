@@ -71,7 +71,7 @@ impl Htpasswd {
             match entry {
                 None | Some(("", _)) => problems.push(format!("line {number}: not of the form user:hash")),
                 Some((user, Err(problem))) => {
-                    problems.push(format!("line {number}, user {}: {problem}", user.escape_debug()))
+                    problems.push(format!("line {number}, user {}: {problem}", user.escape_debug()));
                 }
                 Some((user, Ok(hash))) => {
                     highest = highest.max(hash.cost());
@@ -98,13 +98,11 @@ impl Htpasswd {
 
     /// Whether this is the user's password. Slow on purpose: not for a worker.
     pub fn verify(&self, user: &str, password: &[u8]) -> bool {
-        match self.users.get(user) {
-            Some(hash) => hash.matches(password),
-            None => {
-                self.stand_in.matches(password);
-                false
-            }
+        if let Some(hash) = self.users.get(user) {
+            return hash.matches(password);
         }
+        self.stand_in.matches(password);
+        false
     }
 }
 
@@ -116,7 +114,9 @@ impl Hash {
         }
         if ["$2a$", "$2b$", "$2y$"].iter().any(|scheme| text.starts_with(scheme)) {
             let parts: Result<bcrypt::HashParts, _> = text.parse();
-            return parts.map(|_| Self::Bcrypt(text.to_owned())).map_err(|_| "the bcrypt hash is malformed");
+            return parts
+                .map(|_| Self::Bcrypt(text.to_owned()))
+                .map_err(|_bcrypt| "the bcrypt hash is malformed");
         }
         Err("the hash is neither bcrypt nor {SHA}: `htpasswd -B` makes one that is")
     }

@@ -75,7 +75,7 @@ impl Authenticator {
         let users = Htpasswd::load(path)?;
         let random = ring::rand::SystemRandom::new();
         let secret = hmac::Key::generate(hmac::HMAC_SHA256, &random)
-            .map_err(|_| io::Error::other("the system has no randomness"))?;
+            .map_err(|_unspecified| io::Error::other("the system has no randomness"))?;
         let hashing = Pool::new("password", 1, HASH_QUEUE)?;
         Ok(Self { path: path.into(), table: ArcSwap::from_pointee(Table::new(users)), secret, hashing })
     }
@@ -111,7 +111,7 @@ impl Authenticator {
             .hashing
             .run(move || users.verify(&user, &password))
             .await
-            .map_err(|_| AuthError::Overloaded)?;
+            .map_err(|_full| AuthError::Overloaded)?;
         if !right {
             return Err(AuthError::Wrong);
         }
@@ -189,6 +189,5 @@ mod tests {
         std::fs::remove_file(file.path()).expect("removed");
         assert!(auth.reload().is_err());
         assert!(login("eve:secret").is_ok(), "the old users stay");
-        std::mem::drop(file.close());
     }
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::logging;
-use crate::server::assemble::Outcome;
+use crate::server::drain::Outcome;
 use crate::server::{self, control};
 use crate::settings::Settings;
 use crate::settings::args::{Cli, Command, RepoCommand, StateArgs};

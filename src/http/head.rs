@@ -151,8 +151,8 @@ pub fn parse(head: &[u8]) -> Result<Head, HeadError> {
     if whole != httparse::Status::Complete(head.len()) {
         return Err(HeadError::Bad("the request head is cut short"));
     }
-    let method =
-        Method::from_bytes(method.as_bytes()).map_err(|_| HeadError::Bad("the method is malformed"))?;
+    let method = Method::from_bytes(method.as_bytes())
+        .map_err(|_invalid| HeadError::Bad("the method is malformed"))?;
     let target = parse_target(target.as_bytes())?;
     let headers = collect(request.headers)?;
     let is_1_1 = version == 1;
@@ -215,9 +215,9 @@ fn collect(lines: &[httparse::Header<'_>]) -> Result<HeaderMap, HeadError> {
     let mut headers = HeaderMap::with_capacity(lines.len());
     for line in lines {
         let name = HeaderName::from_bytes(line.name.as_bytes())
-            .map_err(|_| HeadError::Bad("a header name is malformed"))?;
-        let value =
-            HeaderValue::from_bytes(line.value).map_err(|_| HeadError::Bad("a header value is malformed"))?;
+            .map_err(|_invalid| HeadError::Bad("a header name is malformed"))?;
+        let value = HeaderValue::from_bytes(line.value)
+            .map_err(|_invalid| HeadError::Bad("a header value is malformed"))?;
         headers.append(name, value);
     }
     Ok(headers)

@@ -37,11 +37,11 @@ impl Default for Limits {
         Self {
             head: Duration::from_secs(10),
             // restic keeps idle connections for 90 s; ours must not be the side that closes first.
-            idle: Duration::from_secs(120),
-            stall: Duration::from_secs(60),
+            idle: Duration::from_mins(2),
+            stall: Duration::from_mins(1),
             // `restic --limit-upload 1` (1 KiB/s over five connections) still gets 204 B/s on each.
             min_rate: 64,
-            grace: Duration::from_secs(120),
+            grace: Duration::from_mins(2),
         }
     }
 }

@@ -34,7 +34,8 @@ impl Pace {
         if self.window < limits.grace {
             return Ok(());
         }
-        let enough = self.bytes as f64 >= limits.min_rate as f64 * self.window.as_secs_f64();
+        let needed = u128::from(limits.min_rate) * self.window.as_millis() / 1000;
+        let enough = u128::from(self.bytes) >= needed;
         (self.window, self.bytes) = (Duration::ZERO, 0);
         if enough { Ok(()) } else { Err(TooSlow) }
     }
@@ -65,8 +66,8 @@ mod tests {
     #[test]
     fn a_burst_does_not_pay_for_a_later_stall() {
         let (mut pace, limits) = (Pace::default(), Limits::default());
-        assert_eq!(pace.note(&limits, Duration::from_secs(120), 0), Ok(()));
-        assert_eq!(pace.note(&limits, Duration::from_secs(120), 1 << 30), Ok(()));
+        assert_eq!(pace.note(&limits, Duration::from_mins(2), 0), Ok(()));
+        assert_eq!(pace.note(&limits, Duration::from_mins(2), 1 << 30), Ok(()));
         assert_eq!(pace.note(&limits, Duration::from_secs(119), 1), Ok(()));
         assert_eq!(pace.note(&limits, Duration::from_secs(1), 1), Err(TooSlow));
     }

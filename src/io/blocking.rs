@@ -37,7 +37,7 @@ impl Pool {
         if self.jobs.try_send(job).is_err() {
             return Err(io::Error::new(io::ErrorKind::WouldBlock, "the queue of the blocking pool is full"));
         }
-        answered.await.map_err(|_| io::Error::other("a job of the blocking pool panicked"))
+        answered.await.map_err(|_canceled| io::Error::other("a job of the blocking pool panicked"))
     }
 }
 

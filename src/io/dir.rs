@@ -102,9 +102,9 @@ impl Dir {
     /// Whether what is stored here is lost when the machine goes down: tmpfs or ramfs. Blocks: for the start of the
     /// process.
     pub fn is_volatile(&self) -> bool {
-        const RAMFS_MAGIC: u32 = 0x8584_58f6;
-        const TMPFS_MAGIC: u32 = 0x0102_1994;
-        fstatfs(&self.fd).is_ok_and(|fs| matches!(fs.f_type as u32, RAMFS_MAGIC | TMPFS_MAGIC))
+        const RAMFS_MAGIC: i64 = 0x8584_58f6;
+        const TMPFS_MAGIC: i64 = 0x0102_1994;
+        fstatfs(&self.fd).is_ok_and(|fs| matches!(fs.f_type, RAMFS_MAGIC | TMPFS_MAGIC))
     }
 
     /// Opens a directory beneath this one; `path` has plain components only, and none opens this one again.

@@ -158,7 +158,7 @@ pub fn random() -> u64 {
     let mut bytes = [0; 8];
     match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
         Ok(8) => u64::from_ne_bytes(bytes),
-        _ => std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |d| d.as_nanos() as u64),
+        _ => std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |d| d.subsec_nanos().into()),
     }
 }
 
@@ -168,7 +168,7 @@ pub struct Elapsed;
 
 /// Runs `work` for at most `limit`; it is cancelled when the time is over.
 pub async fn timeout<F: Future>(limit: Duration, work: F) -> Result<F::Output, Elapsed> {
-    monoio::time::timeout(limit, work).await.map_err(|_| Elapsed)
+    monoio::time::timeout(limit, work).await.map_err(|_elapsed| Elapsed)
 }
 
 /// What came first in [`race`].

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam::channel::{Sender, unbounded};
 
 use crate::api::Live;
 use crate::auth::Authenticator;
@@ -18,15 +18,15 @@ use crate::io::buffer::BUFFER_BYTES;
 use crate::io::dir::Dir;
 use crate::io::listener::Listener;
 use crate::io::runtime::{self, Driver, block_on};
-use crate::io::signal::{Flag, Signal};
+use crate::io::signal::Flag;
 use crate::io::state::StateDir;
 use crate::io::{affinity, limits};
-use crate::logging::PLAIN;
 use crate::metrics::Counters;
 use crate::policy::Policy;
 use crate::server::StartError;
 use crate::server::banner::{self, Facts};
 use crate::server::control::{self, Event};
+use crate::server::drain::{Outcome, Watch};
 use crate::server::gate::Gate;
 use crate::server::shard::{Shard, Shared};
 use crate::settings::{IoDriver, Settings, Timeouts, Workers};
@@ -44,17 +44,6 @@ const POOL_THREADS_PER_WORKER: usize = 8;
 const MAX_POOL_THREADS: usize = 64;
 /// Jobs that may wait for the blocking pool.
 const POOL_QUEUE: usize = 4096;
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Stopped by a signal, requests in flight had their time.
-    Stopped,
-    /// Stopped at once by a second signal.
-    StoppedAtOnce,
-    /// A worker failed.
-    Failed,
-}
 
 /// Runs a server to its end.
 ///
@@ -100,7 +89,8 @@ pub fn run(settings: &Settings) -> Result<Outcome, StartError> {
         events,
     };
     start(&parts, &workers, &listeners)?;
-    Ok(supervise(&happened, workers.len(), &listeners, &shared, auth.as_deref(), settings.drain))
+    let watch = Watch { happened, workers: workers.len(), listeners, shared, auth, drain: settings.drain };
+    Ok(watch.until_the_end())
 }
 
 fn choose_driver(wanted: IoDriver) -> Result<Driver, StartError> {
@@ -274,77 +264,4 @@ async fn work(parts: Parts, sockets: Vec<crate::io::listener::Shared>, number: u
         }
         Err(e) => e,
     }
-}
-
-/// Waits for the end.
-fn supervise(
-    happened: &Receiver<Event>,
-    workers: usize,
-    listeners: &[Listener],
-    shared: &Shared,
-    auth: Option<&Authenticator>,
-    drain: Duration,
-) -> Outcome {
-    let (mut ready, mut drained, mut cut) = (0, 0, 0);
-    while drained < workers {
-        // A worker that does not answer must not keep the process alive.
-        let event = match shared.stopping.is_raised() {
-            true => happened.recv_timeout(drain + Duration::from_secs(5)),
-            false => happened.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        match event {
-            Ok(Event::Ready) => {
-                ready += 1;
-                if ready == workers {
-                    listeners.iter().for_each(
-                        |listener| log::info!(target: PLAIN, "start server on {}", listener.address()),
-                    );
-                }
-            }
-            Ok(Event::Signal(Signal::Reload)) => reload(auth),
-            Ok(Event::Signal(Signal::Stop)) if shared.stopping.is_raised() => {
-                log::warn!("stopped at once by a second signal");
-                return Outcome::StoppedAtOnce;
-            }
-            Ok(Event::Signal(Signal::Stop)) => {
-                log::info!("stopping: requests in flight have {} s", drain.as_secs());
-                shared.stopping.raise();
-            }
-            Ok(Event::Drained(left)) => (drained, cut) = (drained + 1, cut + left),
-            Ok(Event::Failed(why)) => {
-                log::error!("a worker failed: {why}");
-                return Outcome::Failed;
-            }
-            Err(_) => {
-                log::error!("a worker did not end in time");
-                return Outcome::Failed;
-            }
-        }
-    }
-    farewell(shared, cut);
-    Outcome::Stopped
-}
-
-fn reload(auth: Option<&Authenticator>) {
-    match auth.map(Authenticator::reload) {
-        None => log::info!("nothing to reload: authentication is off"),
-        Some(Ok(users)) => log::info!("reloaded the password file: {users} users"),
-        Some(Err(e)) => log::error!("the password file was not reloaded, the old users stay: {e}"),
-    }
-}
-
-fn farewell(shared: &Shared, cut: usize) {
-    let Counters { connections, requests, refusals, panics, stalls, accept_failures } = &shared.counters;
-    if cut > 0 {
-        log::warn!("{cut} connections were cut: their requests did not end in time");
-    }
-    log::info!(
-        "shutdown cleanly: {} connections, {} requests, {} refusals, {} panics, {} stalls, {} failed accepts",
-        connections.get(),
-        requests.get(),
-        refusals.get(),
-        panics.get(),
-        stalls.get(),
-        accept_failures.get()
-    );
 }

@@ -25,7 +25,9 @@ pub struct Facts<'a> {
 
 /// Writes the banner.
 pub fn print(settings: &Settings, facts: &Facts<'_>) {
-    let say = |line: String| log::info!(target: PLAIN, "{line}");
+    let say = |line: String| {
+        log::info!(target: PLAIN, "{line}");
+    };
     say(format!("packhouse {}", env!("CARGO_PKG_VERSION")));
     say(format!("Data directory: {}", settings.path.display()));
     say(format!(
@@ -34,7 +36,7 @@ pub fn print(settings: &Settings, facts: &Facts<'_>) {
     ));
     match (facts.users, &settings.htpasswd) {
         (Some(users), Some(file)) => {
-            say(format!("Authentication enabled: {users} users of {}", file.display()))
+            say(format!("Authentication enabled: {users} users of {}", file.display()));
         }
         _ => say("Authentication disabled".into()),
     }

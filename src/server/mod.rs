@@ -4,6 +4,7 @@ pub mod assemble;
 pub mod banner;
 pub mod connection;
 pub mod control;
+pub mod drain;
 pub mod error;
 pub mod gate;
 pub mod shard;

@@ -1,5 +1,6 @@
 //! The command line. rest-server's flags as it spells them, Go's forms (`--append-only=true`) included.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ use crate::settings::{IoDriver, Settings, Timeouts, Workers};
 use crate::types::ListenAddress;
 
 /// Largest `--workers`.
-const MAX_WORKERS: u64 = 1024;
+const MAX_WORKERS: usize = 1024;
 /// Largest `--max-folder-depth`: what fits into `PATH_MAX` with the longest names.
-const MAX_DEPTH: u64 = 12;
+const MAX_DEPTH: usize = 12;
 
 /// A restic REST server: thread-per-core, io_uring, every acknowledged object verified and durable.
 #[derive(Debug, Parser)]
@@ -91,8 +92,8 @@ pub struct ServeArgs {
     /// Data folder: one folder a repository, as restic's local backend and rest-server have it.
     #[arg(long, value_name = "DIR")]
     path: PathBuf,
-    /// Listen address: :PORT, HOST:PORT, [IPV6]:PORT or unix:/PATH; may be given several times [default: :8000].
-    #[arg(long, value_name = "ADDR")]
+    /// Where to listen; may be given several times [default: `:8000`].
+    #[arg(long, value_name = ":PORT|HOST:PORT|unix:PATH")]
     listen: Vec<ListenAddress>,
     /// Let everybody in.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
@@ -113,8 +114,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     debug: Option<bool>,
     /// Folders that a repository's path may have.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=MAX_DEPTH))]
-    max_folder_depth: u64,
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = |text: &str| number(text, 0..=MAX_DEPTH))]
+    max_folder_depth: usize,
     /// Room kept free for locks and deletes, such as 500MiB [default: the smaller of 64MiB and 1% of the file system].
     #[arg(long, value_name = "SIZE")]
     min_free: Option<ByteSize>,
@@ -122,8 +123,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// Worker threads [default: one a core that the process may use].
-    #[arg(long, value_name = "N", conflicts_with = "cpus", value_parser = clap::value_parser!(u64).range(1..=MAX_WORKERS))]
-    workers: Option<u64>,
+    #[arg(long, value_name = "N", conflicts_with = "cpus", value_parser = |text: &str| number(text, 1..=MAX_WORKERS))]
+    workers: Option<usize>,
     /// Run one worker pinned to each of these processors, such as 0-3,8.
     #[arg(long, value_name = "LIST")]
     cpus: Option<CpuList>,
@@ -150,6 +151,11 @@ pub struct ServeArgs {
     body_grace: Duration,
 }
 
+fn number(text: &str, allowed: RangeInclusive<usize>) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| allowed.contains(number));
+    number.ok_or_else(|| format!("write a number from {} to {}", allowed.start(), allowed.end()))
+}
+
 /// The words that Go's `strconv.ParseBool` takes.
 fn go_bool(text: &str) -> Result<bool, &'static str> {
     match text {
@@ -165,7 +171,7 @@ impl ServeArgs {
         let htpasswd = self.htpasswd_file.unwrap_or_else(|| self.path.join(".htpasswd"));
         let workers = match (self.cpus, self.workers) {
             (Some(cpus), _) => Workers::Pinned(cpus.0),
-            (None, Some(count)) => Workers::Count(count as usize),
+            (None, Some(count)) => Workers::Count(count),
             (None, None) => Workers::Auto,
         };
         Settings {
@@ -177,7 +183,7 @@ impl ServeArgs {
             group_accessible: self.group_accessible_repos.unwrap_or(false),
             verify: !self.no_verify_upload.unwrap_or(false),
             debug: self.debug.unwrap_or(false),
-            max_folder_depth: self.max_folder_depth as usize,
+            max_folder_depth: self.max_folder_depth,
             min_free: self.min_free.map(|size| size.as_u64()),
             workers,
             io_driver: self.io_driver,

@@ -10,6 +10,7 @@ pub mod cpus;
 
 /// The settings of one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "one a switch of the command line")]
 pub struct Settings {
     /// The data folder.
     pub path: PathBuf,

@@ -139,17 +139,17 @@ impl<D: Disk> FsStore<D> {
 
 impl<D: Disk> Shared<D> {
     /// Lets the health see an error of a step that writes.
-    pub fn wrote<T>(&self, result: io::Result<T>) -> io::Result<T> {
+    pub(super) fn wrote<T>(&self, result: io::Result<T>) -> io::Result<T> {
         result.inspect_err(|e| self.health.note_write(e))
     }
 
     /// Lets the health see an error of a flush.
-    pub fn flushed<T>(&self, result: io::Result<T>) -> io::Result<T> {
+    pub(super) fn flushed<T>(&self, result: io::Result<T>) -> io::Result<T> {
         result.inspect_err(|e| self.health.note_flush(e))
     }
 
     /// The SHA-256 of a file's content.
-    pub async fn digest_of(&self, file: &D::File) -> Result<hash::Digest, Error> {
+    pub(super) async fn digest_of(&self, file: &D::File) -> Result<hash::Digest, Error> {
         let mut hasher = Sha256::new();
         let mut buffer = self.compare.take().await;
         let mut offset = 0;
@@ -233,7 +233,7 @@ impl<D: Disk> Store for FsStore<D> {
         let disk = &self.0.disk;
         let path = layout::type_dir(repo, kind);
         match disk.open_dir(&path).await.step("open a folder") {
-            Ok(_) if kind == BlobType::Data => Ok(FsListing::sharded(disk.clone(), path, sizes)),
+            Ok(_) if kind == BlobType::Data => Ok(FsListing::sharded(disk.clone(), &path, sizes)),
             Ok(_) => Ok(FsListing::flat(disk.clone(), path, sizes)),
             Err(Error::NotFound) if self.exists(repo).await? => Ok(FsListing::empty(disk.clone())),
             Err(e) => Err(e),

@@ -64,7 +64,7 @@ impl Health {
                 "the file system is read-only: writes are refused, the next try is in {} s",
                 READ_ONLY_PAUSE.as_secs()
             );
-            let until = self.elapsed() + READ_ONLY_PAUSE.as_millis() as u64;
+            let until = self.elapsed() + milliseconds(READ_ONLY_PAUSE);
             self.read_only_until.store(until, Ordering::Relaxed);
         }
     }
@@ -97,8 +97,12 @@ impl Health {
     }
 
     fn elapsed(&self) -> u64 {
-        now().duration_since(self.started).as_millis() as u64
+        milliseconds(now().duration_since(self.started))
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

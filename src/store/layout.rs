@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::types::{BlobId, BlobType, Handle, Object, RepoPath};
+use crate::types::{BlobId, BlobType, FolderName, Handle, Object, RepoPath};
 
 /// What marks the name of an upload in progress, where the file system knows no unnamed files.
 const TEMP_MARK: &str = ".packhouse-tmp-";
@@ -16,7 +16,7 @@ const REST_SERVER_MARK: &[u8] = b".rest-server-temp";
 
 /// The folder of a repository.
 pub fn repo_dir(repo: &RepoPath) -> PathBuf {
-    repo.folders().iter().map(|folder| folder.as_os_str()).collect()
+    repo.folders().iter().map(FolderName::as_os_str).collect()
 }
 
 /// The folder of one type of blobs.
@@ -82,7 +82,6 @@ pub fn is_rest_server_temp(name: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::FolderName;
 
     fn handle(object: Object) -> Handle {
         Handle {

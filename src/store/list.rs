@@ -1,6 +1,6 @@
 //! Lists: folder by folder, page by page, so that memory does not grow with the repository.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::io::dir::Kind;
 use crate::store::disk::Disk;
@@ -28,7 +28,7 @@ impl<D: Disk> FsListing<D> {
         Self { disk, sizes, dirs: vec![dir], reader: None, shard: None, sharded: false }
     }
 
-    pub(super) fn sharded(disk: D, dir: PathBuf, sizes: bool) -> Self {
+    pub(super) fn sharded(disk: D, dir: &Path, sizes: bool) -> Self {
         let mut dirs: Vec<_> = layout::shards().map(|shard| dir.join(shard)).collect();
         dirs.reverse();
         Self { disk, sizes, dirs, reader: None, shard: None, sharded: true }

@@ -1,6 +1,12 @@
 //! A disk in memory that keeps what is durable apart from what is not, for tests: file data until its sync, directory
 //! entries until the directory's sync. [`ModelDisk::crash`] is the power cut.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "for tests: an index that is out of bounds is a bug to be shown"
+)]
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -88,9 +94,9 @@ impl ModelDisk {
             for (name, child) in &state.nodes[&inode].entries {
                 let path = format!("{path}{}", name.to_string_lossy());
                 if state.nodes[child].is_dir {
-                    folders.push((format!("{path}/"), *child))
+                    folders.push((format!("{path}/"), *child));
                 } else {
-                    found.push(path)
+                    found.push(path);
                 }
             }
         }
@@ -122,12 +128,12 @@ impl ModelDisk {
     }
 
     fn enter(&self, dir: Inode, name: &OsStr, inode: Inode) -> io::Result<()> {
-        self.with(dir, |dir| match dir.entries.contains_key(name) {
-            true => Err(Fault::Exists.to_error()),
-            false => {
-                dir.entries.insert(name.to_owned(), inode);
-                Ok(())
+        self.with(dir, |dir| {
+            if dir.entries.contains_key(name) {
+                return Err(Fault::Exists.to_error());
             }
+            dir.entries.insert(name.to_owned(), inode);
+            Ok(())
         })
     }
 

@@ -62,7 +62,7 @@ async fn walk<D: Disk>(disk: &D, path: &Path, report: &mut Report) -> std::io::R
                 Kind::Dir => folders.push(full),
                 Kind::Symlink => note_link(&full, report),
                 Kind::File if layout::is_temp(&name) => {
-                    report.removed += u64::from(remove(disk, &dir, &name, &full).await)
+                    report.removed += u64::from(remove(disk, &dir, &name, &full).await);
                 }
                 Kind::File if layout::is_rest_server_temp(&name) => report.foreign += 1,
                 Kind::File | Kind::Other => {}

@@ -39,11 +39,7 @@ impl<D: Disk> DirSyncs<D> {
     pub async fn sync(&self, dir: &D::Dir) -> io::Result<()> {
         let id = self.disk.dir_id(dir)?;
         let (answer, answered) = oneshot::channel();
-        let mut waiting = self.waiting.borrow_mut();
-        let idle = !waiting.contains_key(&id);
-        waiting.entry(id).or_default().push(answer);
-        drop(waiting);
-        if idle {
+        if self.enqueue(id, answer) {
             let round = Round { id, waiting: Rc::clone(&self.waiting) };
             spawn(round.run(self.disk.clone(), dir.clone()));
         }
@@ -52,6 +48,14 @@ impl<D: Disk> DirSyncs<D> {
             Ok(Err(cause)) => Err(copy(&cause)),
             Err(oneshot::Canceled) => Err(io::Error::other("a directory sync ended without an answer")),
         }
+    }
+
+    /// Adds a caller to those who wait for the next sync. True if none runs yet.
+    fn enqueue(&self, id: DirId, answer: oneshot::Sender<Answer>) -> bool {
+        let mut waiting = self.waiting.borrow_mut();
+        let idle = !waiting.contains_key(&id);
+        waiting.entry(id).or_default().push(answer);
+        idle
     }
 
     /// Makes sure that the directory `dir` at `path` is itself durable, whoever made it: syncs its parents up to the root,

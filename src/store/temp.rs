@@ -22,13 +22,12 @@ pub(super) struct Temp<D: Disk> {
 
 impl<D: Disk> Temp<D> {
     /// Makes a file in `dir`, which is to become `object`.
-    pub async fn create(shared: &Rc<Shared<D>>, dir: &D::Dir, object: Object) -> io::Result<Self> {
-        let (file, name) = match unnamed(shared, dir).await? {
-            Some(file) => (file, None),
-            None => {
-                let name = layout::temp_name(object, random());
-                (shared.disk.create_locked(dir, &name).await?, Some(name))
-            }
+    pub(super) async fn create(shared: &Rc<Shared<D>>, dir: &D::Dir, object: Object) -> io::Result<Self> {
+        let (file, name) = if let Some(file) = unnamed(shared, dir).await? {
+            (file, None)
+        } else {
+            let name = layout::temp_name(object, random());
+            (shared.disk.create_locked(dir, &name).await?, Some(name))
         };
         Ok(Self { file, shared: Rc::clone(shared), dir: dir.clone(), name })
     }
@@ -37,7 +36,7 @@ impl<D: Disk> Temp<D> {
     ///
     /// # Errors
     /// `Exists` if the name is taken; the file is still there then.
-    pub async fn publish(&mut self, name: &OsStr) -> io::Result<()> {
+    pub(super) async fn publish(&mut self, name: &OsStr) -> io::Result<()> {
         let disk = &self.shared.disk;
         match &self.name {
             None => disk.link(&self.file, &self.dir, name).await,

@@ -27,7 +27,7 @@ impl FromStr for ListenAddress {
             };
         }
         let (host, port) = text.rsplit_once(':').ok_or("not of the form HOST:PORT, :PORT or unix:/PATH")?;
-        let port = port.parse().map_err(|_| "the port is no number up to 65535")?;
+        let port = port.parse().map_err(|_number| "the port is no number up to 65535")?;
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         match bracketed.unwrap_or(host) {
             "" => Ok(Self::AnyHost(port)),

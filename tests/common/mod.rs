@@ -1,13 +1,5 @@
 //! Starts servers and speaks HTTP to them over raw sockets, so that nothing between the test and the wire is polite.
-#![allow(dead_code, reason = "every test file uses its own part")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::missing_panics_doc,
-    missing_docs,
-    reason = "tests"
-)]
+#![allow(dead_code, reason = "every test program uses its own part")]
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -63,7 +55,7 @@ pub struct Server {
     pub addresses: Vec<String>,
     pub log: Arc<Mutex<String>>,
     pub data: PathBuf,
-    _dir: Option<TempDir>,
+    dir: Option<TempDir>,
 }
 
 impl Server {
@@ -72,7 +64,7 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         let mut server = Self::on(&data, driver, flags);
-        server._dir = Some(dir);
+        server.dir = Some(dir);
         server
     }
 
@@ -104,7 +96,7 @@ impl Server {
                 writeln!(sink.lock().unwrap(), "{line}").unwrap();
             }
         });
-        let mut server = Self { child, addresses: Vec::new(), log, data: data.into(), _dir: None };
+        let mut server = Self { child, addresses: Vec::new(), log, data: data.into(), dir: None };
         server.wait_for_log("start server on ");
         let text = server.text();
         server.addresses =

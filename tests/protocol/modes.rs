@@ -65,11 +65,11 @@ fn case_67_what_the_server_may_not_read() {
         let server = Server::launch(command, &data);
         server.create("/r1/");
         let path = server.store("/r1/", "keys", b"key");
-        std::fs::set_permissions(data.join(&path[1..]), PermissionsExt::from_mode(0)).unwrap();
+        std::fs::set_permissions(data.join(&path[1..]), PermissionsExt::from_mode(0o000)).unwrap();
         let get = server.request("GET", &path, "", b"");
         assert_eq!((get.status, get.text().as_str()), (500, "Internal Server Error\n"));
         assert_eq!(server.status("HEAD", &path, b""), 200);
-        std::fs::set_permissions(data.join("r1/locks"), PermissionsExt::from_mode(0)).unwrap();
+        std::fs::set_permissions(data.join("r1/locks"), PermissionsExt::from_mode(0o000)).unwrap();
         assert_eq!(server.status("GET", "/r1/locks/", b""), 500);
         // The whole store as this user has it.
         assert_eq!(
