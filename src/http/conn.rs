@@ -54,7 +54,8 @@ impl From<TooSlow> for TransferError {
     }
 }
 
-/// A connection and what was received on it but not used yet.
+/// A connection and what was received on it but not used yet. Dropped, it ends at once: a client sees that an answer
+/// without its end is not whole.
 pub struct Conn {
     pub(super) socket: Socket,
     pub(super) received: Vec<u8>,
@@ -155,7 +156,6 @@ impl Conn {
             }
         };
         timeout(MAX_LINGER, discard).await.ok();
-        self.socket.abort();
     }
 
     /// Reads and forgets; none on silence or error, 0 at the end.
@@ -164,11 +164,6 @@ impl Conn {
         let buffer = self.buffers.take().await;
         let (read, _) = timeout(silence, self.socket.read(buffer)).await.ok()?;
         read.ok().map(|count| count as u64)
-    }
-
-    /// Ends the connection at once. The client sees that an answer without its end is not whole.
-    pub fn abort(self) {
-        self.socket.abort();
     }
 
     /// Waits for `work` as long as the clock for one receive allows, and counts the time into `pace`.

@@ -23,6 +23,8 @@ pub enum Fault {
     NoDescriptors,
     /// The blocking pool's queue is full.
     Busy,
+    /// The file and the name would lie on different file systems: an overlay says so of an unnamed file.
+    CrossDevice,
     /// Permission denied.
     Denied,
     /// The name is longer than the file system takes.
@@ -51,6 +53,7 @@ impl Fault {
             Errno::IO => Self::Device,
             Errno::MFILE | Errno::NFILE => Self::NoDescriptors,
             Errno::AGAIN => Self::Busy,
+            Errno::XDEV => Self::CrossDevice,
             Errno::ACCESS | Errno::PERM => Self::Denied,
             Errno::NAMETOOLONG => Self::NameTooLong,
             _ => Self::Other,
@@ -68,6 +71,7 @@ impl Fault {
             Self::Device => Errno::IO,
             Self::NoDescriptors => Errno::MFILE,
             Self::Busy => Errno::AGAIN,
+            Self::CrossDevice => Errno::XDEV,
             Self::Denied => Errno::ACCESS,
             Self::NameTooLong => Errno::NAMETOOLONG,
             Self::Other => Errno::INVAL,

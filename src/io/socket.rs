@@ -1,4 +1,7 @@
 //! A connected socket. TLS will stand on it; nothing above knows which kind it is.
+//!
+//! An operation that is given up (a timeout) stays with the kernel, and keeps its buffer and the descriptor, until it ends.
+//! A socket that is dropped is shut down, which ends them all.
 
 #![expect(unsafe_code, reason = "monoio's sockets lend their descriptor only as a raw one")]
 
@@ -102,11 +105,6 @@ impl Socket {
         self.shutdown(Shutdown::Write);
     }
 
-    /// Ends both directions, which also ends whatever operation is still in flight.
-    pub fn abort(&self) {
-        self.shutdown(Shutdown::Both);
-    }
-
     fn shutdown(&self, how: Shutdown) {
         let raw = match &self.stream {
             Stream::Tcp(stream) => stream.as_raw_fd(),
@@ -116,5 +114,11 @@ impl Socket {
         let fd = unsafe { BorrowedFd::borrow_raw(raw) };
         // The only error is that the connection has gone already.
         rustix::net::shutdown(fd, how).ok();
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.shutdown(Shutdown::Both);
     }
 }

@@ -35,12 +35,12 @@ pub async fn serve<S: Store>(shard: Rc<Shard<S>>, socket: Socket) {
     let mut conn = Conn::new(socket, shard.limits, shard.receive_buffers.clone());
     loop {
         let Either::Right(true) = race(shard.shared.stopping.wait(), conn.wait()).await else {
-            return conn.abort();
+            return;
         };
         let start = now();
         let head = match conn.read_head().await {
             Ok(head) => head,
-            Err(NoRequest::Closed) => return conn.abort(),
+            Err(NoRequest::Closed) => return,
             Err(refused) => {
                 refuse_head(&shard, &mut conn, &refused, start).await;
                 return conn.linger().await;
@@ -50,7 +50,7 @@ pub async fn serve<S: Store>(shard: Rc<Shard<S>>, socket: Socket) {
         match Box::pin(exchange(&shard, &mut conn, &head, start)).await {
             Next::Request => {}
             Next::Linger => return conn.linger().await,
-            Next::Abort => return conn.abort(),
+            Next::Abort => return,
         }
     }
 }

@@ -65,7 +65,7 @@ impl Error {
             Fault::ReadOnly => Self::ReadOnly,
             Fault::NoDescriptors | Fault::Busy => Self::Busy,
             Fault::NameTooLong => Self::NameTooLong,
-            Fault::Device | Fault::Denied | Fault::Other => Self::Io { step, cause },
+            Fault::Device | Fault::CrossDevice | Fault::Denied | Fault::Other => Self::Io { step, cause },
         }
     }
 }

@@ -1,16 +1,15 @@
 //! The store on a file system: one folder a repository, one file an object.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use crate::hash::{self, Sha256};
-use crate::io::dir::{Kind, Meta, Space};
-use crate::io::runtime::now;
+use crate::io::dir::{Kind, Meta};
 use crate::io::{Buffer, BufferPool, Fault};
 use crate::store::disk::Disk;
 use crate::store::error::Step;
@@ -23,8 +22,6 @@ use crate::types::{BlobType, Handle, Object, RepoPath};
 
 /// Buffers a worker has for reading stored objects back while an upload is compared with them.
 const COMPARE_BUFFERS: usize = 8;
-/// How long an answer about free space is good for.
-const SPACE_IS_FRESH: Duration = Duration::from_millis(50);
 
 /// How a store on a file system behaves.
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +42,8 @@ pub(super) struct Shared<D: Disk> {
     pub health: Arc<Health>,
     pub syncs: DirSyncs<D>,
     pub compare: BufferPool,
-    /// When the free space of which device was asked for, and what is left of it.
-    space: Cell<Option<(Instant, u64, Space)>>,
+    /// Devices on which a file without a name can't be linked.
+    pub cannot_link: RefCell<HashSet<u64>>,
 }
 
 impl<D: Disk> FsStore<D> {
@@ -59,7 +56,7 @@ impl<D: Disk> FsStore<D> {
             health,
             syncs,
             compare: BufferPool::new(COMPARE_BUFFERS),
-            space: Cell::new(None),
+            cannot_link: RefCell::default(),
         }))
     }
 
@@ -108,22 +105,13 @@ impl<D: Disk> FsStore<D> {
         }
         let shared = &*self.0;
         let device = shared.disk.dir_id(dir).step("look at a folder")?.0;
-        let (asked, space) = match shared.space.get() {
-            Some((asked, on, space)) if on == device && now().duration_since(asked) < SPACE_IS_FRESH => {
-                (asked, space)
-            }
-            _ => (now(), shared.disk.space(dir).await.step("ask for free space")?),
-        };
         let length = length.unwrap_or(0);
-        shared.health.check_space(&space, length)?;
-        // Until the next question, what was let in counts as used.
-        let left = Space {
-            free_bytes: space.free_bytes - length,
-            free_inodes: space.free_inodes.saturating_sub(1),
-            ..space
-        };
-        shared.space.set(Some((asked, device, left)));
-        Ok(())
+        if shared.health.take_space(device, length).is_ok() {
+            return Ok(());
+        }
+        let space = shared.disk.space(dir).await.step("ask for free space")?;
+        shared.health.set_space(device, space);
+        shared.health.take_space(device, length)
     }
 
     /// Removes one file and makes that durable; none there is fine.

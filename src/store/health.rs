@@ -1,6 +1,8 @@
 //! Whether the store takes writes, and how much room it keeps free. Shared by all workers.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::io::Fault;
@@ -10,6 +12,8 @@ use crate::store::Error;
 
 /// How long writes are refused after the file system was found read-only, before the next one may try.
 const READ_ONLY_PAUSE: Duration = Duration::from_secs(10);
+/// How long an answer about free space is good for.
+const SPACE_IS_FRESH: Duration = Duration::from_millis(50);
 /// Default reserve: at most this much, at most one hundredth of the file system.
 const RESERVE_BYTES: u64 = 64 << 20;
 /// Inodes kept for locks and new folders.
@@ -24,6 +28,8 @@ pub struct Health {
     read_only_until: AtomicU64,
     /// Bytes that `--min-free` asks for; none means the default.
     min_free: Option<u64>,
+    /// By device: when its room was asked for, and what is left of the answer.
+    spaces: Mutex<HashMap<u64, (Instant, Space)>>,
     damaged: AtomicU64,
 }
 
@@ -36,6 +42,7 @@ impl Health {
             suspended: AtomicBool::new(false),
             read_only_until: AtomicU64::new(0),
             min_free,
+            spaces: Mutex::default(),
             damaged: AtomicU64::new(0),
         }
     }
@@ -49,8 +56,30 @@ impl Health {
         if elapsed < self.read_only_until.load(Ordering::Relaxed) { Err(Error::ReadOnly) } else { Ok(()) }
     }
 
-    /// Fails if `length` more bytes would eat into the reserve.
-    pub fn check_space(&self, space: &Space, length: u64) -> Result<(), Error> {
+    /// Takes the answer about the room on a device.
+    pub fn set_space(&self, device: u64, space: Space) {
+        self.spaces().insert(device, (now(), space));
+    }
+
+    /// Takes room for a new object of `length` bytes out of the last answer, which all workers share.
+    ///
+    /// # Errors
+    /// That would eat into the reserve, or the answer is not fresh: ask anew and try again.
+    pub fn take_space(&self, device: u64, length: u64) -> Result<(), Error> {
+        let mut spaces = self.spaces();
+        let fresh = spaces.get_mut(&device).filter(|(asked, _)| now().duration_since(*asked) < SPACE_IS_FRESH);
+        let (_, space) = fresh.ok_or(Error::Reserved)?;
+        self.check_space(space, length)?;
+        space.free_bytes -= length;
+        space.free_inodes = space.free_inodes.saturating_sub(1);
+        Ok(())
+    }
+
+    fn spaces(&self) -> MutexGuard<'_, HashMap<u64, (Instant, Space)>> {
+        self.spaces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_space(&self, space: &Space, length: u64) -> Result<(), Error> {
         let reserve = self.min_free.unwrap_or_else(|| RESERVE_BYTES.min(space.bytes / 100));
         let bytes = space.free_bytes >= length.saturating_add(reserve);
         let inodes = space.inodes == 0 || space.free_inodes >= RESERVE_INODES;

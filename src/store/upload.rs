@@ -165,6 +165,8 @@ impl<D: Disk> Fresh<D> {
         let name = layout::object_name(self.common.handle.object);
         match shared.wrote(self.temp.publish(&name).await) {
             Err(e) if Fault::of(&e) == Fault::Exists => self.compare_with_winner(came).await,
+            // The store has learnt; the client's next try will do.
+            Err(e) if Fault::of(&e) == Fault::CrossDevice => Err(Error::Busy),
             Err(e) => Err(Error::from_io("name an object", e)),
             Ok(()) => shared.flushed(shared.syncs.sync(&self.common.dir).await).step("sync a folder"),
         }

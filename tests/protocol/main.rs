@@ -16,6 +16,7 @@ mod common;
 
 mod blobs;
 mod create;
+mod disk;
 mod framing;
 mod lifecycle;
 mod lists;

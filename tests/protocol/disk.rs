@@ -1,0 +1,222 @@
+//! Cases 13 and 66 on real file systems: full, out of inodes, read-only, and one without unnamed files. They need root,
+//! mount(8) and bindfs(1).
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::common::{Server, id_of, is_root, noise, on_both, skip, wait_for};
+
+/// A mounted file system; gone when dropped.
+struct Mount {
+    point: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Mount {
+    fn new(prepare: impl Fn(&Path, &Path) -> Vec<Command>) -> Option<Self> {
+        if !is_root() {
+            skip("mounting a file system needs root");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let point = dir.path().join("mnt");
+        std::fs::create_dir(&point).unwrap();
+        for mut command in prepare(dir.path(), &point) {
+            let output = command.output();
+            if !output.as_ref().is_ok_and(|output| output.status.success()) {
+                skip(&format!("{command:?}: {output:?}"));
+                return None;
+            }
+        }
+        Some(Self { point, _dir: dir })
+    }
+
+    fn tmpfs(options: &str) -> Option<Self> {
+        Self::new(|_, point| vec![command("mount", &["-t", "tmpfs", "-o", options, "tmpfs"], point)])
+    }
+
+    fn ext4(megabytes: u64) -> Option<Self> {
+        Self::new(|dir, point| {
+            let image = dir.join("image");
+            std::fs::File::create(&image).unwrap().set_len(megabytes << 20).unwrap();
+            vec![
+                command("mkfs.ext4", &["-q"], &image),
+                command("mount", &["-o", "loop", image.to_str().unwrap()], point),
+            ]
+        })
+    }
+
+    fn remount(&self, options: &str) {
+        assert!(command("mount", &["-o", options], &self.point).status().unwrap().success());
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        command("umount", &["--lazy"], &self.point).status().ok();
+    }
+}
+
+fn command(program: &str, args: &[&str], last: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).arg(last);
+    command
+}
+
+fn put(server: &Server, kind: &str, body: &[u8]) -> u16 {
+    server.status("POST", &format!("/r1/{kind}/{}", id_of(body)), body)
+}
+
+/// Takes all free bytes.
+fn fill(folder: &Path) -> PathBuf {
+    let filler = folder.join("filler");
+    let block = vec![1; 4096];
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut file, &block).is_ok() {}
+    file.sync_all().ok();
+    filler
+}
+
+#[test]
+fn case_13_and_66_a_full_disk() {
+    on_both(|driver| {
+        for mount in [Mount::tmpfs("size=24m"), Mount::ext4(64)].into_iter().flatten() {
+            // Without a reserve, so that the disk itself says no.
+            let server = Server::on(&mount.point, driver, &["--min-free", "0B"]);
+            server.create("/r1/");
+            let kept = server.store("/r1/", "keys", b"kept");
+            let filler = fill(&mount.point);
+            let before = server.files();
+            // The length is known, or it is not: 507 from the head, or in the middle.
+            let body = noise(2 << 20, 1);
+            for kind in ["data", "locks"] {
+                assert_eq!(put(&server, kind, &body), 507);
+                let path = format!("/r1/{kind}/{}", id_of(&body));
+                let coded = [format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+                assert_eq!(
+                    server.request("POST", &path, "Transfer-Encoding: chunked\r\n", &coded).status,
+                    507
+                );
+                assert_eq!(server.status("HEAD", &path, b""), 404);
+            }
+            assert_eq!(server.status("POST", "/r1/config", &noise(8192, 2)), 507);
+            assert_eq!(server.status("HEAD", "/r1/config", b""), 404);
+            assert_eq!(server.request("GET", &kept, "", b"").body, b"kept");
+            assert_eq!(server.files(), before, "nothing is left over");
+            std::fs::remove_file(filler).unwrap();
+            assert_eq!(server.status("POST", "/r1/config", &noise(8192, 2)), 200);
+            assert_eq!(put(&server, "data", &body), 200);
+        }
+    });
+}
+
+#[test]
+fn case_66_the_reserve_keeps_room_for_locks() {
+    on_both(|driver| {
+        let Some(mount) = Mount::tmpfs("size=32m") else { return };
+        let server = Server::on(&mount.point, driver, &["--min-free", "8MiB"]);
+        server.create("/r1/");
+        let stored = (0..40).take_while(|n| put(&server, "data", &noise(1 << 20, *n)) == 200).count();
+        assert!((20..=24).contains(&stored), "{stored} MiB of 24 were stored");
+        for kind in ["index", "snapshots"] {
+            assert_eq!(put(&server, kind, &noise(1 << 20, 99)), 507, "{kind}");
+        }
+        assert_eq!(put(&server, "locks", b"lock"), 200);
+        assert_eq!(server.status("DELETE", &format!("/r1/data/{}", id_of(&noise(1 << 20, 0))), b""), 200);
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(put(&server, "data", &noise(1 << 19, 100)), 200);
+    });
+}
+
+#[test]
+fn case_66_no_inodes() {
+    on_both(|driver| {
+        let Some(mount) = Mount::tmpfs("size=64m,nr_inodes=2000") else { return };
+        let server = Server::on(&mount.point, driver, &[]);
+        server.create("/r1/");
+        assert_eq!(put(&server, "data", b"fits"), 200);
+        let fillers: Vec<_> = (0..2000)
+            .map(|n| mount.point.join(format!("f{n}")))
+            .take_while(|path| std::fs::File::create(path).is_ok())
+            .collect();
+        for kind in ["data", "locks"] {
+            assert_eq!(put(&server, kind, b"does not"), 507, "{kind}");
+        }
+        assert_eq!(server.status("POST", "/r2/?create=true", b""), 507);
+        assert_eq!(server.status("DELETE", &format!("/r1/data/{}", id_of(b"fits")), b""), 200);
+        fillers.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(put(&server, "data", b"fits again"), 200);
+        server.create("/r2/");
+    });
+}
+
+#[test]
+fn case_66_a_read_only_file_system() {
+    on_both(|driver| {
+        let Some(mount) = Mount::ext4(32) else { return };
+        let server = Server::on(
+            &mount.point,
+            driver,
+            &[
+                "--min-free",
+                "1MiB",
+                "--state-dir",
+                mount.point.parent().unwrap().join("state").to_str().unwrap(),
+            ],
+        );
+        let path = server.store("/r1/", "keys", b"key");
+        mount.remount("remount,ro");
+        assert_eq!(put(&server, "data", b"x"), 507);
+        let refused = Instant::now();
+        assert_eq!(server.status("DELETE", &path, b""), 507);
+        assert_eq!(server.request("GET", &path, "", b"").body, b"key");
+        mount.remount("remount,rw");
+        wait_for("writes to be tried again", || put(&server, "data", b"x") == 200);
+        assert!(refused.elapsed() > Duration::from_secs(8), "not tried all the time");
+    });
+}
+
+#[test]
+fn a_file_system_without_unnamed_files() {
+    on_both(|driver| {
+        // FUSE, as an example of those.
+        let fuse = Mount::new(|dir, point| {
+            let behind = dir.join("behind");
+            std::fs::create_dir(&behind).unwrap();
+            vec![command("bindfs", &[behind.to_str().unwrap()], point)]
+        });
+        let Some(mount) = fuse else { return };
+        let mut server = Server::on(&mount.point, driver, &[]);
+        assert!(server.text().contains("Uploads have temporary names"), "{}", server.text());
+        let body = noise(1 << 20, 1);
+        let path = server.store("/r1/", "data", &body);
+        assert_eq!(server.request("GET", &path, "", b"").body, body);
+        assert_eq!(server.status("POST", &path, &body), 200);
+        // An upload in progress has a name that no list shows, and none when it is cut off.
+        let cut = |server: &Server| {
+            let mut conn = server.connect();
+            conn.send(format!(
+                "POST /r1/data/{} HTTP/1.1\r\nHost: h\r\nContent-Length: 50\r\n\r\nsome",
+                id_of(b"x")
+            ));
+            wait_for("the temporary file", || server.files().len() == 2);
+            assert_eq!(server.request("GET", "/r1/data/", "", b"").names().len(), 1);
+            conn
+        };
+        cut(&server).reset();
+        wait_for("its removal", || server.files().len() == 1);
+        let conn = cut(&server);
+        // A second server must not take it away while the first one writes it.
+        let second = Server::on(&mount.point, driver, &[]);
+        second.wait_for_log("the walk after the start has ended");
+        assert_eq!(server.files().len(), 2);
+        server.child.kill().unwrap();
+        server.wait();
+        drop(conn);
+        let third = Server::on(&mount.point, driver, &[]);
+        third.wait_for_log("removed 1 leftovers");
+        assert_eq!(third.files().len(), 1);
+    });
+}
