@@ -67,7 +67,8 @@ impl Health {
     /// That would eat into the reserve, or the answer is not fresh: ask anew and try again.
     pub fn take_space(&self, device: u64, length: u64) -> Result<(), Error> {
         let mut spaces = self.spaces();
-        let fresh = spaces.get_mut(&device).filter(|(asked, _)| now().duration_since(*asked) < SPACE_IS_FRESH);
+        let fresh =
+            spaces.get_mut(&device).filter(|(asked, _)| now().duration_since(*asked) < SPACE_IS_FRESH);
         let (_, space) = fresh.ok_or(Error::Reserved)?;
         self.check_space(space, length)?;
         space.free_bytes -= length;

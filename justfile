@@ -1,0 +1,24 @@
+# `just` lists these.
+
+default:
+    @just --list
+
+# Everything CI runs.
+ci:
+    .ci/run
+
+# The tests, or some of them.
+test *ARGS:
+    tests/run {{ARGS}}
+
+# The tests at full size: a million blobs, a hundred thousand requests.
+test-large:
+    PACKHOUSE_TEST_BLOBS=1000000 PACKHOUSE_TEST_REQUESTS=100000 tests/run case_48 leak_nothing
+
+# What may be linked.
+deny:
+    cargo deny check licenses bans sources
+
+# A server to play with.
+demo:
+    cargo run --release -- serve --path /tmp/packhouse-demo --no-auth --listen 127.0.0.1:8000
