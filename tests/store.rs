@@ -15,7 +15,7 @@ use std::sync::Arc;
 use packhouse::hash::Sha256;
 use packhouse::io::runtime::{Driver, block_on};
 use packhouse::io::{BufferPool, Fault};
-use packhouse::store::faulty::{FaultyDisk, Op};
+use packhouse::store::faulty::{Faults, FaultyDisk, Op};
 use packhouse::store::fs::{FsStore, Options};
 use packhouse::store::health::Health;
 use packhouse::store::model::ModelDisk;
@@ -26,7 +26,7 @@ type TestStore = FsStore<FaultyDisk<ModelDisk>>;
 
 struct Bench {
     model: ModelDisk,
-    faults: FaultyDisk<ModelDisk>,
+    faults: Faults,
     health: Arc<Health>,
     store: TestStore,
     buffers: BufferPool,
@@ -35,9 +35,10 @@ struct Bench {
 impl Bench {
     fn new(options: Options) -> Self {
         let model = ModelDisk::default();
-        let faults = FaultyDisk::new(model.clone());
+        let faults = Faults::default();
         let health = Arc::new(Health::new(None));
-        let store = FsStore::new(faults.clone(), options, Arc::clone(&health));
+        let store =
+            FsStore::new(FaultyDisk::new(model.clone(), faults.clone()), options, Arc::clone(&health));
         Self { model, faults, health, store, buffers: BufferPool::new(4) }
     }
 

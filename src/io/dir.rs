@@ -78,8 +78,17 @@ pub struct Space {
     pub free_inodes: u64,
 }
 
-/// Which directory this is, whatever it is called: device and inode.
-pub type DirId = (u64, u64);
+/// Which directory this is, whatever it is called. Inodes are used again, so the time of birth belongs to it (where the
+/// file system keeps none it is 0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DirId {
+    /// The file system.
+    pub device: u64,
+    /// The directory in it.
+    pub inode: u64,
+    /// Nanoseconds.
+    pub born: i128,
+}
 
 /// An open directory.
 #[derive(Clone)]
@@ -230,10 +239,12 @@ impl Dir {
         })
     }
 
-    /// Device and inode.
+    /// Which directory this is. Answered from memory: the directory is open.
     pub fn id(&self) -> io::Result<DirId> {
-        let stat = fstat(&self.fd)?;
-        Ok((stat.st_dev, stat.st_ino))
+        let stat = statx(&self.fd, "", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::BTIME)?;
+        let born = i128::from(stat.stx_btime.tv_sec) * 1_000_000_000 + i128::from(stat.stx_btime.tv_nsec);
+        let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
+        Ok(DirId { device, inode: stat.stx_ino, born })
     }
 
     /// Starts reading the entries.

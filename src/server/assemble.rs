@@ -242,6 +242,12 @@ impl Drop for Alarm {
     }
 }
 
+/// Tells this process's request ids from those of another.
+fn random_prefix() -> u32 {
+    let [a, b, c, d, ..] = runtime::random().to_ne_bytes();
+    u32::from_ne_bytes([a, b, c, d])
+}
+
 /// One worker. Returns only if it fails: the runtime must not end before the process does (see `block_on`).
 async fn work(parts: Parts, sockets: Vec<crate::io::listener::Shared>, number: usize) -> io::Error {
     let disk = LocalDisk::new(parts.disk.root, parts.disk.modes);
@@ -255,7 +261,7 @@ async fn work(parts: Parts, sockets: Vec<crate::io::listener::Shared>, number: u
     let store = FsStore::new(disk, parts.options, parts.health);
     let live =
         Live { store, auth: parts.auth, policy: parts.policy, max_folder_depth: parts.max_folder_depth };
-    let shard = Rc::new(Shard::new(live, parts.limits, parts.buffers, parts.shared, runtime::random()));
+    let shard = Rc::new(Shard::new(live, parts.limits, parts.buffers, parts.shared, random_prefix()));
     parts.events.send(Event::Ready).ok();
     match shard.run(sockets, parts.drain).await {
         Ok(left) => {

@@ -14,10 +14,10 @@ use crate::http::pace::Pace;
 use crate::http::response::Ending;
 use crate::http::{Conn, Head, ResponseHead};
 use crate::io::runtime::{Either, now, race};
-use crate::io::socket::Socket;
-use crate::server::shard::Shard;
+use crate::io::socket::{Peer, Socket};
+use crate::server::shard::{RequestId, Shard};
 use crate::store::{self, Download, Listing, Store};
-use crate::types::ByteRange;
+use crate::types::{ByteRange, Principal};
 
 /// Why a response did not get to its end.
 #[derive(Debug, Error)]
@@ -62,40 +62,27 @@ enum Next {
 }
 
 /// Answers one request.
-async fn exchange<S: Store>(shard: &Shard<S>, conn: &mut Conn, head: &Head, start: Instant) -> Next {
-    let id = shard.next_request_id();
-    let peer = conn.peer();
-    let mut body = conn.body(head);
-    let answer = api::handle(&shard.live, head, &mut body).await;
-    let keep =
-        head.keep_alive && !answer.hang_up && body.may_keep_alive() && !shard.shared.stopping.is_raised();
-    let entry = Entry { peer: peer.to_string(), request: Some(head), id, start };
-    let (who, status, reason) = (
-        answer.who.as_ref().map_or_else(|| "-".into(), ToString::to_string),
-        answer.head.status,
-        answer.reason.clone(),
-    );
-    let ending = ending(&answer, head);
-    let keep = keep && ending != Ending::Close;
-    let sent = write(shard, body.conn(), head, answer, ending, keep).await;
-    let reason = reason.as_deref();
+async fn exchange<S: Store>(shard: &Shard<S>, conn: &mut Conn, request: &Head, start: Instant) -> Next {
+    let entry = Entry { peer: conn.peer(), request: Some(request), id: shard.next_request_id(), start };
+    let mut body = conn.body(request);
+    let Answer { head, content, who, reason, hang_up } = api::handle(&shard.live, request, &mut body).await;
+    let ending = ending(&content, request);
+    let keep = request.keep_alive && !hang_up && ending != Ending::Close && body.may_keep_alive();
+    let keep = keep && !shard.shared.stopping.is_raised();
+    let head_bytes = head.encode(ending, keep, request.is_1_1);
+    let content = Some(content).filter(|_| request.method != Method::HEAD);
+    let sent = write(shard, body.conn(), head_bytes, content, ending).await;
+    entry.log(shard, who.as_ref(), head.status, reason.as_deref(), &sent);
     match sent {
-        Ok(bytes) => entry.log(shard, &who, status, bytes, reason),
-        Err(broken) => {
-            let reason = reason.map_or_else(
-                || format!("aborted: {broken}"),
-                |reason| format!("{reason}; aborted: {broken}"),
-            );
-            entry.log(shard, &who, status, 0, Some(&reason));
-            return Next::Abort;
-        }
+        Err(_) => Next::Abort,
+        Ok(_) if keep && body.settle().await => Next::Request,
+        Ok(_) => Next::Linger,
     }
-    if keep && body.settle().await { Next::Request } else { Next::Linger }
 }
 
 /// How the end of an answer's body is told.
-fn ending<S: Store>(answer: &Answer<S>, request: &Head) -> Ending {
-    match &answer.content {
+fn ending<S: Store>(content: &Content<S>, request: &Head) -> Ending {
+    match content {
         Content::Text(text) => Ending::Length(text.len() as u64),
         Content::Length(length) => Ending::Length(*length),
         Content::Object(_, range) => Ending::Length(range.len()),
@@ -108,33 +95,23 @@ fn ending<S: Store>(answer: &Answer<S>, request: &Head) -> Ending {
 async fn write<S: Store>(
     shard: &Shard<S>,
     conn: &mut Conn,
-    request: &Head,
-    answer: Answer<S>,
+    mut head: Vec<u8>,
+    content: Option<Content<S>>,
     ending: Ending,
-    keep: bool,
 ) -> Result<u64, Broken> {
     let mut pace = Pace::default();
-    let mut bytes = answer.head.encode(ending, keep, request.is_1_1);
-    let bodiless = request.method == Method::HEAD;
-    match answer.content {
-        Content::Text(text) if !bodiless => {
-            bytes.extend(text.as_bytes());
-            conn.send(bytes, &mut pace).await?;
-            Ok(text.len() as u64)
-        }
-        Content::Text(_) | Content::Length(_) => {
-            conn.send(bytes, &mut pace).await?;
-            Ok(0)
-        }
-        Content::Object(object, range) => {
-            conn.send(bytes, &mut pace).await?;
+    if let Some(Content::Text(text)) = &content {
+        head.extend(text.as_bytes());
+    }
+    conn.send(head, &mut pace).await?;
+    match content {
+        Some(Content::Object(object, range)) => {
             write_object(shard, conn, &object, range, &mut pace).await?;
             Ok(range.len())
         }
-        Content::List(list) => {
-            conn.send(bytes, &mut pace).await?;
-            write_list(conn, list, ending, &mut pace).await
-        }
+        Some(Content::List(list)) => write_list(conn, list, ending, &mut pace).await,
+        Some(Content::Text(text)) => Ok(text.len() as u64),
+        Some(Content::Length(_)) | None => Ok(0),
     }
 }
 
@@ -190,43 +167,55 @@ async fn refuse_head<S: Store>(shard: &Shard<S>, conn: &mut Conn, refused: &NoRe
     let head = ResponseHead::new(status).with("Content-Type", "text/plain; charset=utf-8");
     let mut bytes = head.encode(Ending::Length(text.len() as u64), false, true);
     bytes.extend(text.as_bytes());
-    let entry = Entry { peer: conn.peer().to_string(), request: None, id: shard.next_request_id(), start };
-    // A client that has gone can't be told.
-    conn.send(bytes, &mut Pace::default()).await.ok();
-    entry.log(shard, "-", status, text.len() as u64, Some(&refused.to_string()));
+    let entry = Entry { peer: conn.peer(), request: None, id: shard.next_request_id(), start };
+    let sent = conn.send(bytes, &mut Pace::default()).await;
+    let sent = sent.map(|_| text.len() as u64).map_err(Broken::from);
+    entry.log(shard, None, status, Some(&refused.to_string()), &sent);
 }
 
 /// What the log says about a request.
 struct Entry<'r> {
-    peer: String,
+    peer: Peer,
     request: Option<&'r Head>,
-    id: String,
+    id: RequestId,
     start: Instant,
 }
 
 impl Entry<'_> {
-    fn log<S>(&self, shard: &Shard<S>, who: &str, status: StatusCode, bytes: u64, reason: Option<&str>) {
+    fn log<S>(
+        &self,
+        shard: &Shard<S>,
+        who: Option<&Principal>,
+        status: StatusCode,
+        reason: Option<&str>,
+        sent: &Result<u64, Broken>,
+    ) {
         let counters = &shard.shared.counters;
         counters.requests.increment();
         let level = match status.as_u16() {
             500.. => log::Level::Error,
             400.. => log::Level::Info,
-            _ if reason.is_some() => log::Level::Info,
+            _ if sent.is_err() => log::Level::Info,
             _ => log::Level::Debug,
         };
         if status.as_u16() >= 400 {
             counters.refusals.increment();
         }
+        if !log::log_enabled!(level) {
+            return;
+        }
         let method = self.request.map_or("-", |request| request.method.as_str());
         let target = self.request.map_or_else(|| "-".into(), |request| shown(&request.target));
+        let who = who.map_or_else(|| "-".into(), ToString::to_string);
         let took = self.start.elapsed().as_secs_f64() * 1000.0;
-        let reason =
-            reason.map(|reason| format!(" reason=\"{}\"", reason.escape_default())).unwrap_or_default();
-        let Self { peer, id, .. } = self;
+        let named = |reason: &str| format!(" reason=\"{}\"", reason.escape_default());
+        let reason = reason.map(named).unwrap_or_default();
+        let aborted =
+            sent.as_ref().err().map(|broken| named(&format!("aborted: {broken}"))).unwrap_or_default();
+        let (Self { peer, id, .. }, status, bytes) = (self, status.as_u16(), sent.as_ref().unwrap_or(&0));
         log::log!(
             level,
-            "{peer} user={who} \"{method} {target}\" status={} bytes={bytes} ms={took:.1} id={id}{reason}",
-            status.as_u16()
+            "{peer} user={who} \"{method} {target}\" status={status} bytes={bytes} ms={took:.1} id={id}{reason}{aborted}"
         );
     }
 }

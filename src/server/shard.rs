@@ -1,6 +1,7 @@
 //! One worker: its runtime, its accept loops, its connections, and its end.
 
 use std::cell::Cell;
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,14 +47,14 @@ pub struct Shard<S> {
     pub shared: Arc<Shared>,
     requests: Cell<u64>,
     /// Tells this process's request ids from those of another.
-    id_prefix: u64,
+    id_prefix: u32,
     connections: Cell<usize>,
     connection_ended: Event,
 }
 
 impl<S: Store> Shard<S> {
     /// A worker with `buffers` transfer buffers in each direction; the ids of its requests start with `id_prefix`.
-    pub fn new(live: Live<S>, limits: Limits, buffers: usize, shared: Arc<Shared>, id_prefix: u64) -> Self {
+    pub fn new(live: Live<S>, limits: Limits, buffers: usize, shared: Arc<Shared>, id_prefix: u32) -> Self {
         Self {
             live,
             limits,
@@ -92,11 +93,24 @@ impl<S: Store> Shard<S> {
 }
 
 impl<S> Shard<S> {
-    /// An id for the log, unique in this process's life and hardly ever repeated by another.
-    pub fn next_request_id(&self) -> String {
+    /// An id for the next request.
+    pub fn next_request_id(&self) -> RequestId {
         let number = self.requests.get();
         self.requests.set(number + 1);
-        format!("{:08x}-{number:x}", self.id_prefix & 0xffff_ffff)
+        RequestId { prefix: self.id_prefix, number }
+    }
+}
+
+/// Names a request in the log: unique in this process's life, and hardly ever repeated by another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId {
+    prefix: u32,
+    number: u64,
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}-{:x}", self.prefix, self.number)
     }
 }
 

@@ -70,7 +70,7 @@ pub struct StateArgs {
     /// The data folder of the running server.
     #[arg(long, value_name = "DIR")]
     pub path: PathBuf,
-    /// The server's own folder, if it was started with one [default: <path>/.packhouse].
+    /// The server's own folder, if it was started with one [default: .packhouse in the data folder].
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 }
@@ -92,13 +92,13 @@ pub struct ServeArgs {
     /// Data folder: one folder a repository, as restic's local backend and rest-server have it.
     #[arg(long, value_name = "DIR")]
     path: PathBuf,
-    /// Where to listen; may be given several times [default: `:8000`].
+    /// Where to listen; may be given several times [default: :8000].
     #[arg(long, value_name = ":PORT|HOST:PORT|unix:PATH")]
     listen: Vec<ListenAddress>,
     /// Let everybody in.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     no_auth: Option<bool>,
-    /// Password file with bcrypt or {SHA} hashes [default: <path>/.htpasswd].
+    /// Password file with bcrypt or {SHA} hashes [default: .htpasswd in the data folder].
     #[arg(long, value_name = "FILE")]
     htpasswd_file: Option<PathBuf>,
     /// Let nobody delete or replace anything but locks.
@@ -119,7 +119,7 @@ pub struct ServeArgs {
     /// Room kept free for locks and deletes, such as 500MiB [default: the smaller of 64MiB and 1% of the file system].
     #[arg(long, value_name = "SIZE")]
     min_free: Option<ByteSize>,
-    /// Folder for the server's own files [default: <path>/.packhouse].
+    /// Folder for the server's own files [default: .packhouse in the data folder].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// Worker threads [default: one a core that the process may use].

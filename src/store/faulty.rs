@@ -1,10 +1,9 @@
 //! A disk that fails when it is told to, for tests.
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::io::dir::{DirId, Entry, Meta, Space};
 use crate::io::{Buffer, Fault};
@@ -37,42 +36,78 @@ pub enum Op {
     Unlink,
 }
 
-/// `D` with injected faults. Clones share the plan.
-#[derive(Clone)]
-pub struct FaultyDisk<D> {
-    disk: D,
-    plan: Rc<RefCell<Plan>>,
-}
+/// What is to fail, and what was done. Clones are the same plan; it may be held by another thread.
+#[derive(Clone, Default)]
+pub struct Faults(Arc<Mutex<Plan>>);
 
 #[derive(Default)]
 struct Plan {
     fault: Option<(Op, Fault)>,
+    /// Calls of its operation that the fault still lets pass.
+    spared: usize,
+    panic: Option<Op>,
     calls: Vec<Op>,
 }
 
-impl<D> FaultyDisk<D> {
-    /// `disk`, without faults so far.
-    pub fn new(disk: D) -> Self {
-        Self { disk, plan: Rc::default() }
-    }
-
+impl Faults {
     /// From now on every `op` fails in this way; none lets all pass.
     pub fn fail(&self, fault: Option<(Op, Fault)>) {
-        self.plan.borrow_mut().fault = fault;
+        let mut plan = self.plan();
+        (plan.fault, plan.spared) = (fault, 0);
+    }
+
+    /// After `count` more calls every `op` fails with a device error.
+    pub fn fail_after(&self, op: Op, count: usize) {
+        let mut plan = self.plan();
+        (plan.fault, plan.spared) = (Some((op, Fault::Device)), count);
+    }
+
+    /// The next `op` panics.
+    pub fn panic_once(&self, op: Op) {
+        self.plan().panic = Some(op);
     }
 
     /// The operations since the last call, in order.
     pub fn take_calls(&self) -> Vec<Op> {
-        std::mem::take(&mut self.plan.borrow_mut().calls)
+        std::mem::take(&mut self.plan().calls)
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[expect(clippy::panic, reason = "asked for, to see what a bug does")]
+    fn check(&self, op: Op) -> io::Result<()> {
+        let mut plan = self.plan();
+        plan.calls.push(op);
+        if plan.panic.take_if(|at| *at == op).is_some() {
+            drop(plan);
+            std::panic::panic_any("on purpose");
+        }
+        match plan.fault {
+            Some((at, fault)) if at == op && plan.spared == 0 => return Err(fault.to_error()),
+            Some((at, _)) if at == op => plan.spared -= 1,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// `D` with injected faults.
+#[derive(Clone)]
+pub struct FaultyDisk<D> {
+    disk: D,
+    faults: Faults,
+}
+
+impl<D> FaultyDisk<D> {
+    /// `disk`, failing as `faults` says.
+    pub const fn new(disk: D, faults: Faults) -> Self {
+        Self { disk, faults }
     }
 
     fn check(&self, op: Op) -> io::Result<()> {
-        let mut plan = self.plan.borrow_mut();
-        plan.calls.push(op);
-        match plan.fault {
-            Some((at, fault)) if at == op => Err(fault.to_error()),
-            _ => Ok(()),
-        }
+        self.faults.check(op)
     }
 }
 

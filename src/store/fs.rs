@@ -104,7 +104,7 @@ impl<D: Disk> FsStore<D> {
             return Ok(());
         }
         let shared = &*self.0;
-        let device = shared.disk.dir_id(dir).step("look at a folder")?.0;
+        let device = shared.disk.dir_id(dir).step("look at a folder")?.device;
         let length = length.unwrap_or(0);
         if shared.health.take_space(device, length).is_ok() {
             return Ok(());

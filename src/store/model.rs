@@ -164,7 +164,7 @@ impl Disk for ModelDisk {
 
     fn dir_id(&self, dir: &Inode) -> io::Result<DirId> {
         // What was known to be durable before a crash need not be asked about by the process after it.
-        Ok((self.0.borrow().crashes, *dir))
+        Ok(DirId { device: self.0.borrow().crashes, inode: *dir, born: 0 })
     }
 
     async fn open_dir(&self, path: &Path) -> io::Result<Inode> {

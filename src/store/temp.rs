@@ -57,19 +57,19 @@ impl<D: Disk> Temp<D> {
     /// uploads there have temporary names.
     fn learn(&self, error: &io::Error) {
         if Fault::of(error) == Fault::CrossDevice
-            && let Ok((device, _)) = self.shared.disk.dir_id(&self.dir)
+            && let Ok(id) = self.shared.disk.dir_id(&self.dir)
         {
             log::warn!(
                 "a file system below the data folder can't link files without a name: using temporary names there"
             );
-            self.shared.cannot_link.borrow_mut().insert(device);
+            self.shared.cannot_link.borrow_mut().insert(id.device);
         }
     }
 }
 
 /// A file without a name; none where there are none.
 async fn unnamed<D: Disk>(shared: &Shared<D>, dir: &D::Dir) -> io::Result<Option<D::File>> {
-    let device = shared.disk.dir_id(dir)?.0;
+    let device = shared.disk.dir_id(dir)?.device;
     if !shared.options.unnamed_temps || shared.cannot_link.borrow().contains(&device) {
         return Ok(None);
     }

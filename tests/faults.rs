@@ -1,0 +1,191 @@
+//! One worker over a disk that fails on demand, spoken to over TCP: what a failing disk, and a bug, do to clients.
+#![allow(
+    clippy::allow_attributes,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod common;
+
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{Conn, Response, id_of};
+use packhouse::api::Live;
+use packhouse::http::Limits;
+use packhouse::io::Fault;
+use packhouse::io::listener::Listener;
+use packhouse::io::runtime::{Driver, block_on};
+use packhouse::io::signal::Flag;
+use packhouse::metrics::Counters;
+use packhouse::policy::Policy;
+use packhouse::server::gate::Gate;
+use packhouse::server::shard::{Shard, Shared};
+use packhouse::store::faulty::{Faults, FaultyDisk, Op};
+use packhouse::store::fs::{FsStore, Options};
+use packhouse::store::health::Health;
+use packhouse::store::model::ModelDisk;
+
+/// A worker in a thread of this process, on a model disk.
+struct Worker {
+    address: String,
+    faults: Faults,
+    health: Arc<Health>,
+    shared: Arc<Shared>,
+    thread: Option<std::thread::JoinHandle<usize>>,
+}
+
+impl Worker {
+    fn start() -> Self {
+        let faults = Faults::default();
+        let health = Arc::new(Health::new(None));
+        let gate = Arc::new(Gate::for_descriptors(1, 4));
+        let shared = Arc::new(Shared { stopping: Flag::default(), gate, counters: Counters::default() });
+        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let (address, socket) = (listener.address(), listener.share().unwrap());
+        let parts = (faults.clone(), Arc::clone(&health), Arc::clone(&shared));
+        let thread = std::thread::spawn(move || {
+            let (faults, health, shared) = parts;
+            let work = async {
+                let disk = FaultyDisk::new(ModelDisk::default(), faults);
+                let store = FsStore::new(disk, Options { verify: true, unnamed_temps: true }, health);
+                let live = Live { store, auth: None, policy: Policy::default(), max_folder_depth: 2 };
+                let shard = Rc::new(Shard::new(live, Limits::default(), 8, shared, 0));
+                shard.run(vec![socket], Duration::from_secs(5)).await.unwrap()
+            };
+            block_on(Driver::Epoll, work).unwrap()
+        });
+        Self { address, faults, health, shared, thread: Some(thread) }
+    }
+
+    fn connect(&self) -> Conn {
+        Conn::new(TcpStream::connect(&self.address).unwrap())
+    }
+
+    fn request(&self, method: &str, path: &str, body: &[u8]) -> Response {
+        self.connect().request(method, path, "", body)
+    }
+
+    fn put(&self, kind: &str, body: &[u8]) -> Response {
+        self.request("POST", &format!("/r1/{kind}/{}", id_of(body)), body)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.shared.stopping.raise();
+        let left = self.thread.take().unwrap().join();
+        if !std::thread::panicking() {
+            assert_eq!(left.unwrap(), 0, "no connection was left");
+        }
+    }
+}
+
+#[test]
+fn a_failed_flush_is_500_then_507_for_writes_503_for_deletes_and_reads_go_on() {
+    let worker = Worker::start();
+    assert_eq!(worker.put("keys", b"key").status, 200);
+    let path = format!("/r1/keys/{}", id_of(b"key"));
+    worker.faults.fail(Some((Op::SyncData, Fault::Device)));
+    let failed = worker.put("data", b"x");
+    assert_eq!((failed.status, failed.text().as_str()), (500, "Internal Server Error\n"));
+    worker.faults.fail(None);
+    for _ in 0..2 {
+        assert_eq!(worker.put("data", b"x").status, 507);
+        assert_eq!(worker.put("locks", b"x").status, 507);
+        assert_eq!(worker.request("POST", "/r2/?create=true", b"").status, 507);
+        let deleted = worker.request("DELETE", &path, b"");
+        assert_eq!((deleted.status, deleted.header("retry-after")), (503, "5"));
+        assert_eq!(worker.request("GET", &path, b"").body, b"key");
+        assert_eq!(worker.request("GET", "/r1/keys/", b"").names(), [id_of(b"key")]);
+    }
+    assert!(worker.health.resume());
+    assert_eq!(worker.put("data", b"x").status, 200);
+    assert_eq!(worker.request("DELETE", &path, b"").status, 200);
+}
+
+#[test]
+fn every_fault_has_its_status() {
+    let worker = Worker::start();
+    assert_eq!(worker.put("keys", b"key").status, 200);
+    let get = format!("/r1/keys/{}", id_of(b"key"));
+    for (op, fault, put, read) in [
+        (Op::Create, Fault::NoSpace, 507, 200),
+        (Op::Write, Fault::NoSpace, 507, 200),
+        (Op::SyncDir, Fault::NoSpace, 507, 200),
+        (Op::Publish, Fault::NoSpace, 507, 200),
+        (Op::Write, Fault::Device, 500, 200),
+        (Op::Create, Fault::NoDescriptors, 503, 200),
+        (Op::Open, Fault::NoDescriptors, 503, 503),
+        (Op::Open, Fault::Busy, 503, 503),
+        (Op::Open, Fault::Symlink, 403, 403),
+        (Op::Open, Fault::Denied, 500, 500),
+        (Op::Open, Fault::Device, 500, 500),
+    ] {
+        worker.faults.fail(Some((op, fault)));
+        let stored = worker.put("data", format!("{op:?} {fault:?}").as_bytes());
+        assert_eq!(stored.status, put, "{op:?} {fault:?}");
+        assert_eq!(stored.header("retry-after").is_empty(), put != 503);
+        assert_eq!(worker.request("GET", &get, b"").status, read, "{op:?} {fault:?}");
+        worker.faults.fail(None);
+    }
+    assert_eq!(worker.put("data", b"another").status, 200);
+}
+
+#[test]
+fn a_list_that_fails_midway_has_no_end() {
+    let worker = Worker::start();
+    for n in 0..3000_u32 {
+        assert_eq!(worker.put("keys", &n.to_le_bytes()).status, 200);
+    }
+    worker.faults.take_calls();
+    assert_eq!(worker.request("GET", "/r1/keys/", b"").names().len(), 3000);
+    let reads = worker.faults.take_calls().iter().filter(|op| **op == Op::ReadDir).count();
+    assert!(reads > 3, "the list comes in pages");
+    // Nothing was sent yet: 500.
+    worker.faults.fail(Some((Op::ReadDir, Fault::Device)));
+    assert_eq!(worker.request("GET", "/r1/keys/", b"").status, 500);
+    // Something was: the connection ends without the end of the list.
+    worker.faults.fail_after(Op::ReadDir, reads - 1);
+    let mut conn = worker.connect();
+    conn.send("GET /r1/keys/ HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(conn.try_response_to("GET").is_none(), "no whole response");
+    worker.faults.fail(None);
+    assert_eq!(worker.request("GET", "/r1/keys/", b"").names().len(), 3000);
+}
+
+#[test]
+fn a_read_that_fails_midway_cuts_the_connection() {
+    let worker = Worker::start();
+    let body = common::noise(1 << 20, 1);
+    assert_eq!(worker.put("data", &body).status, 200);
+    worker.faults.fail_after(Op::Read, 3);
+    let mut conn = worker.connect();
+    conn.send(format!("GET /r1/data/{} HTTP/1.1\r\nHost: h\r\n\r\n", id_of(&body)));
+    assert!(conn.try_response_to("GET").is_none(), "no whole response");
+}
+
+#[test]
+fn a_panic_ends_its_connection_and_no_other() {
+    let worker = Worker::start();
+    let mut other = worker.connect();
+    assert_eq!(other.request("GET", "/r1/config", "", b"").status, 404);
+    worker.faults.panic_once(Op::Create);
+    let mut conn = worker.connect();
+    conn.send(format!("POST /r1/keys/{} HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nkey", id_of(b"key")));
+    assert!(conn.try_response_to("POST").is_none(), "the connection ends");
+    assert_eq!(other.request("GET", "/r1/config", "", b"").status, 404);
+    assert_eq!(worker.put("keys", b"key").status, 200);
+    assert_eq!(worker.shared.counters.panics.get(), 1);
+    // Also while others wait for the same directory sync.
+    worker.faults.panic_once(Op::SyncDir);
+    assert_eq!(worker.put("keys", b"yek").status, 500);
+    assert_eq!(worker.put("keys", b"yek").status, 200);
+}
