@@ -237,6 +237,32 @@ fn pump(mut from: TcpStream, mut to: TcpStream, passes: impl Fn(&[u8]) -> bool) 
 }
 
 #[test]
+fn rustic_backs_up_checks_and_prunes() {
+    let Some(program) = programs("PACKHOUSE_RUSTIC", "rustic-client").into_iter().next() else {
+        return skip("rustic's client was not built: tests/run does it");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    grow_tree(&tree, 500, 3, 20);
+    for driver in DRIVERS {
+        let server = Server::start(driver, &[]);
+        let url = format!("rest:http://{}/r1/", server.addresses[0]);
+        for command in
+            [&["init"][..], &["backup", tree.to_str().unwrap()], &["check"], &["prune"], &["check"]]
+        {
+            let output = Command::new(&program).args([&url, "test"]).args(command).output().unwrap();
+            assert!(output.status.success(), "{command:?}: {output:?}");
+        }
+        // What one client wrote, the other restores.
+        if let Some(client) = restics().last() {
+            let restored = dir.path().join(driver);
+            Restic::new(client, url).run(&["restore", "latest", "--target", restored.to_str().unwrap()]);
+            assert_eq!(contents(&tree), contents(&restored.join(tree.strip_prefix("/").unwrap())));
+        }
+    }
+}
+
+#[test]
 fn a_slow_line_is_no_reason_to_give_up() {
     let Some(client) = restics().into_iter().next_back() else { return };
     let server = Server::start("uring", &[]);
