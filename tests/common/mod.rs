@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -16,6 +16,8 @@ use packhouse::hash::Sha256;
 use tempfile::TempDir;
 
 pub const V2: &str = "Accept: application/vnd.x.restic.rest.v2\r\n";
+/// The user and the group `nobody`.
+pub const USER: u32 = 65534;
 pub const DRIVERS: [&str; 2] = ["uring", "epoll"];
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -39,11 +41,7 @@ pub fn skip(what: &str) {
 }
 
 pub fn is_root() -> bool {
-    rustix_uid() == 0
-}
-
-fn rustix_uid() -> u32 {
-    std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap())
+    std::fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
 pub fn program() -> PathBuf {
@@ -71,6 +69,30 @@ impl Server {
     /// The same on a folder that outlives it.
     pub fn on(data: &Path, driver: &str, flags: &[&str]) -> Self {
         Self::launch(Self::command(data, driver, flags), data)
+    }
+
+    /// A server that runs as an ordinary user, for what root is not held to. None, and loudly so, if this is not root.
+    pub fn as_user(driver: &str, flags: &[&str]) -> Option<Self> {
+        if !is_root() {
+            skip("running a server as another user needs root");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (data, copy) = (dir.path().join("data"), dir.path().join("packhouse"));
+        std::fs::create_dir(&data).unwrap();
+        // That user may not look into the folder where the program was built.
+        std::fs::copy(program(), &copy).unwrap();
+        for path in [dir.path(), &copy] {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        let user = USER.to_string();
+        assert!(Command::new("chown").arg(format!("{user}:{user}")).arg(&data).status().unwrap().success());
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]).arg(&copy);
+        command.args(Self::command(&data, driver, flags).get_args());
+        let mut server = Self::launch(command, &data);
+        server.dir = Some(dir);
+        Some(server)
     }
 
     pub fn command(data: &Path, driver: &str, flags: &[&str]) -> Command {

@@ -353,9 +353,8 @@ fn many_uploads_at_once_take_little_memory() {
 
 #[test]
 fn many_requests_leak_nothing() {
-    // 100,000 on demand: PACKHOUSE_TEST_REQUESTS=100000.
     let count: usize =
-        std::env::var("PACKHOUSE_TEST_REQUESTS").map_or(20_000, |count| count.parse().unwrap());
+        std::env::var("PACKHOUSE_TEST_REQUESTS").map_or(100_000, |count| count.parse().unwrap());
     on_both(|driver| {
         let server = Server::start(driver, &[]);
         let path = server.store("/r1/", "keys", &noise(3000, 1));
