@@ -215,6 +215,39 @@ fn of_two_uploads_at_once_both_succeed_if_they_are_equal() {
 }
 
 #[test]
+fn a_repeat_whose_object_is_deleted_meanwhile_is_not_acknowledged() {
+    run(async |options| {
+        let bench = Bench::new(options);
+        let handle = blob(BlobType::Data, b"x");
+        bench.put(&handle, None, &[b"x"]).await.unwrap();
+        let mut repeat = bench.store.upload(&handle, Some(1)).await.unwrap();
+        let mut buffer = bench.buffers.take().await;
+        buffer.extend_from_slice(b"x");
+        repeat.write(buffer).await.unwrap();
+        bench.store.delete(&handle).await.unwrap();
+        assert!(matches!(repeat.commit().await, Err(Error::Busy)));
+        assert!(matches!(bench.get(&handle).await, Err(Error::NotFound)));
+    });
+}
+
+#[test]
+fn nothing_is_acknowledged_after_a_flush_has_failed() {
+    run(async |options| {
+        let bench = Bench::new(options);
+        let handle = blob(BlobType::Data, b"x");
+        let mut begun = bench.store.upload(&handle, Some(1)).await.unwrap();
+        let mut buffer = bench.buffers.take().await;
+        buffer.extend_from_slice(b"x");
+        begun.write(buffer).await.unwrap();
+        bench.faults.fail(Some((Op::SyncData, Fault::Device)));
+        assert!(bench.put(&config(), None, &[b"c"]).await.is_err());
+        bench.faults.fail(None);
+        assert!(matches!(begun.commit().await, Err(Error::Suspended)));
+        assert!(matches!(bench.get(&handle).await, Err(Error::NotFound)));
+    });
+}
+
+#[test]
 fn wrong_bytes_are_refused_and_leave_nothing() {
     run(async |options| {
         let bench = Bench::new(options);

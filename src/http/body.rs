@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::http::chunked::{Decoder, Malformed};
 use crate::http::conn::{Conn, TransferError};
 use crate::http::head::{Expect, Framing, Head};
-use crate::http::limits::MAX_DRAIN_BYTES;
+use crate::http::limits::{MAX_DRAIN_BYTES, MAX_HEAD_BYTES};
 use crate::http::pace::Pace;
 use crate::io::Buffer;
 
@@ -35,6 +35,8 @@ pub struct Body<'c> {
     /// The client waits for `100 Continue` before it sends.
     awaited: bool,
     broken: bool,
+    /// More was sent behind a chunked body than a connection may keep.
+    crowded: bool,
     pace: Pace,
 }
 
@@ -46,7 +48,7 @@ impl<'c> Body<'c> {
             Framing::Chunked => Rest::Chunked(Decoder::default()),
         };
         let awaited = head.expect != Expect::Nothing;
-        Self { conn, rest, awaited, broken: false, pace: Pace::default() }
+        Self { conn, rest, awaited, broken: false, crowded: false, pace: Pace::default() }
     }
 
     /// The announced length in bytes; none if the body is chunked.
@@ -86,6 +88,7 @@ impl<'c> Body<'c> {
                 Rest::Length(left) => take_length(left, &mut piece),
                 Rest::Chunked(decoder) => decoder.decode(&mut piece)?,
             };
+            self.crowded |= next_request.len() > MAX_HEAD_BYTES;
             if !next_request.is_empty() {
                 self.conn.received.splice(..0, next_request);
             }
@@ -106,9 +109,15 @@ impl<'c> Body<'c> {
             return Ok(buffer);
         }
         let readable = async { (conn.socket.readable().await.map(|()| 0), ()) };
-        Conn::receive(&conn.limits, &mut self.pace, readable).await?;
+        Conn::transfer(&conn.limits, &mut self.pace, readable).await?;
         let buffer = conn.buffers.take().await;
-        let (read, buffer) = Conn::receive(&conn.limits, &mut self.pace, conn.socket.read(buffer)).await?;
+        // What belongs to the next request stays in the socket, as far as that can be told beforehand.
+        let room = match &self.rest {
+            Rest::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.capacity()),
+            Rest::Chunked(_) => buffer.capacity(),
+        };
+        let read = conn.socket.read_upto(buffer, room);
+        let (read, buffer) = Conn::transfer(&conn.limits, &mut self.pace, read).await?;
         if read == 0 { Err(BodyError::Truncated) } else { Ok(buffer) }
     }
 
@@ -124,7 +133,7 @@ impl<'c> Body<'c> {
             Rest::Chunked(_) => true,
         };
         // A client that still waits for 100 may or may not send its body now: where the next request begins is unknown.
-        !self.broken && short && (!self.awaited || matches!(self.rest, Rest::Length(0)))
+        !self.broken && !self.crowded && short && (!self.awaited || matches!(self.rest, Rest::Length(0)))
     }
 
     /// Reads and forgets what the handler left of the body. False if the connection can't carry another request.

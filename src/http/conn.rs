@@ -124,22 +124,28 @@ impl Conn {
     pub async fn send<B: IoBuf>(&mut self, mut bytes: B, pace: &mut Pace) -> Result<B, TransferError> {
         let mut sent = 0;
         while sent < bytes.bytes_init() {
-            let start = now();
-            let (written, back) = timeout(self.limits.stall, self.socket.write(bytes, sent)).await?;
+            let (written, back) = Self::transfer(&self.limits, pace, self.socket.write(bytes, sent)).await?;
             bytes = back;
-            let written = written?;
             if written == 0 {
                 return Err(io::Error::from(io::ErrorKind::WriteZero).into());
             }
             sent += written;
-            pace.note(&self.limits, start.elapsed(), written)?;
         }
         Ok(bytes)
     }
 
     /// Waits until the client can take something, so that no buffer is held for one that does not read.
-    pub async fn writable(&mut self) -> Result<(), TransferError> {
-        timeout(self.limits.stall, self.socket.writable()).await?.map_err(Into::into)
+    pub async fn writable(&mut self, pace: &mut Pace) -> Result<(), TransferError> {
+        let writable = async { (self.socket.writable().await.map(|()| 0), ()) };
+        Self::transfer(&self.limits, pace, writable).await?;
+        Ok(())
+    }
+
+    /// Sends of `bytes` what the client takes now, and returns how much that was: for a buffer that is not to be held
+    /// until a slow client has taken all of it.
+    pub async fn send_some<B: IoBuf>(&mut self, bytes: B, pace: &mut Pace) -> Result<usize, TransferError> {
+        let (written, _) = Self::transfer(&self.limits, pace, self.socket.write(bytes, 0)).await?;
+        if written == 0 { Err(io::Error::from(io::ErrorKind::WriteZero).into()) } else { Ok(written) }
     }
 
     /// Ends the connection so that the client still reads the answer: says that nothing more comes, then throws away
@@ -166,8 +172,8 @@ impl Conn {
         read.ok().map(|count| count as u64)
     }
 
-    /// Waits for `work` as long as the clock for one receive allows, and counts the time into `pace`.
-    pub(super) async fn receive<T>(
+    /// Waits for `work` as long as the clock for one receive or send allows, and counts the time into `pace`.
+    pub(super) async fn transfer<T>(
         limits: &Limits,
         pace: &mut Pace,
         work: impl Future<Output = (io::Result<usize>, T)>,

@@ -101,7 +101,8 @@ impl Drop for Buffer {
             self.pool.free.borrow_mut().push(bytes);
         }
         self.pool.available.set(self.pool.available.get() + 1);
-        self.pool.returned.notify(1);
+        // Not `notify(1)`: that does nothing while another waiter that was woken has not run yet.
+        self.pool.returned.notify_additional(1);
     }
 }
 
@@ -138,9 +139,35 @@ unsafe impl IoBufMut for Buffer {
 mod tests {
     use std::future::Future;
     use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
 
     use super::*;
+
+    #[test]
+    fn two_returned_buffers_wake_two_waiters() {
+        let pool = BufferPool::new(2);
+        let woken = || {
+            let count = Arc::new(Wakes(AtomicUsize::new(0)));
+            (Arc::clone(&count), Waker::from(count))
+        };
+        let held = (pool.try_take(), pool.try_take());
+        let ((wakes, one), (more_wakes, other)) = (woken(), woken());
+        let (mut first, mut second) = (pin!(pool.take()), pin!(pool.take()));
+        assert!(first.as_mut().poll(&mut Context::from_waker(&one)).is_pending());
+        assert!(second.as_mut().poll(&mut Context::from_waker(&other)).is_pending());
+        drop(held);
+        assert_eq!((wakes.0.load(Ordering::SeqCst), more_wakes.0.load(Ordering::SeqCst)), (1, 1));
+    }
+
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
 
     #[test]
     fn the_pool_is_bounded_and_a_returned_buffer_wakes_one_waiter() {

@@ -11,13 +11,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags, flock,
-    fstat, fstatfs, fstatvfs, fsync, linkat, mkdirat, openat, openat2, renameat_with, statx, unlinkat,
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags, fcntl_setfl,
+    flock, fstat, fstatfs, fstatvfs, fsync, linkat, mkdirat, openat, openat2, renameat_with, statx, unlinkat,
 };
 use rustix::io::Errno;
 
 use crate::io::blocking::Pool;
 use crate::io::file::File;
+use crate::io::runtime::{Driver, current};
 
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
@@ -47,13 +48,15 @@ impl From<FileType> for Kind {
     }
 }
 
-/// Size in bytes and kind of an entry.
+/// What an entry is, and how large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
     /// What it is.
     pub kind: Kind,
     /// Bytes; 0 where it was not asked for.
     pub size: u64,
+    /// Which file it is, whatever it is called.
+    pub inode: u64,
 }
 
 /// An entry of a directory.
@@ -129,6 +132,10 @@ impl Dir {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = self.open_cached(Path::new(name), flags).await?;
         let meta = meta_of(&fd)?;
+        if meta.kind == Kind::File {
+            // The ring would not wait for a cold read of a file in that mode.
+            fcntl_setfl(&fd, OFlags::empty())?;
+        }
         Ok((File::new(fd, Arc::clone(&self.pool))?, meta))
     }
 
@@ -161,22 +168,38 @@ impl Dir {
     }
 
     /// Makes a file without a name (`O_TMPFILE`), to be written and then published here with [`Self::link`].
+    ///
+    /// # Errors
+    /// `Other` where the file system has none, and on btrfs: before Linux 6.16 it logs no file that has no link, so that
+    /// after a power cut the name could be there and the flushed content not.
     pub async fn create_unnamed(&self, mode: u32) -> io::Result<File> {
+        const BTRFS_MAGIC: i64 = 0x9123_683e;
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let fd = self.blocking(move |fd| Ok(openat(fd, ".", flags, Mode::from_raw_mode(mode))?)).await?;
-        File::new(fd, Arc::clone(&self.pool))
+        let job = move |fd: &OwnedFd| match fstatfs(fd)?.f_type {
+            BTRFS_MAGIC => Err(Errno::OPNOTSUPP.into()),
+            _ => Ok(openat(fd, ".", flags, Mode::from_raw_mode(mode))?),
+        };
+        File::new(self.blocking(job).await?, Arc::clone(&self.pool))
     }
 
     /// Makes a file of this name, which must be free, and holds a lock on it for as long as it is open.
     pub async fn create_locked(&self, name: &OsStr, mode: u32) -> io::Result<File> {
         let name = name.to_owned();
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        let (driver, pool) = (current(), Arc::clone(&self.pool));
         let job = move |fd: &OwnedFd| {
             let file = openat(fd, &name, flags, Mode::from_raw_mode(mode))?;
-            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-            Ok(file)
+            let ready = || {
+                flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+                Ok(if driver == Driver::Uring { Some(file.try_clone()?) } else { None })
+            };
+            // A name without an owner would stay until the next start.
+            let second = ready()
+                .inspect_err(|_: &io::Error| unlinkat(fd, &name, AtFlags::empty()).unwrap_or_default())?;
+            Ok((file, second))
         };
-        File::new(self.blocking(job).await?, Arc::clone(&self.pool))
+        let (file, second) = self.blocking(job).await?;
+        File::from_pair(file, second, pool)
     }
 
     /// Gives an unnamed file its name. Never replaces: `Exists` if the name is taken.
@@ -241,7 +264,12 @@ impl Dir {
 
     /// Which directory this is. Answered from memory: the directory is open.
     pub fn id(&self) -> io::Result<DirId> {
-        let stat = statx(&self.fd, "", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::BTIME)?;
+        let stat = statx(
+            &self.fd,
+            "",
+            AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC,
+            StatxFlags::INO | StatxFlags::BTIME,
+        )?;
         let born = i128::from(stat.stx_btime.tv_sec) * 1_000_000_000 + i128::from(stat.stx_btime.tv_nsec);
         let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
         Ok(DirId { device, inode: stat.stx_ino, born })
@@ -269,7 +297,7 @@ fn meta_of(fd: &OwnedFd) -> io::Result<Meta> {
     if kind == Kind::Symlink {
         Err(Errno::LOOP.into())
     } else {
-        Ok(Meta { kind, size: stat.st_size.unsigned_abs() })
+        Ok(Meta { kind, size: stat.st_size.unsigned_abs(), inode: stat.st_ino })
     }
 }
 
@@ -331,5 +359,5 @@ fn examine(
         }
     }
     let name = OsStr::from_bytes(name.to_bytes()).to_owned();
-    Ok(Some(Entry { name, meta: Meta { kind: kind.into(), size } }))
+    Ok(Some(Entry { name, meta: Meta { kind: kind.into(), size, inode: entry.ino() } }))
 }

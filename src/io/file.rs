@@ -17,18 +17,34 @@ use crate::io::runtime::{Driver, current};
 pub struct File {
     /// Shared with the jobs of the pool, which may outlive the file.
     fd: Arc<OwnedFd>,
-    /// A second descriptor of the same file, for the ring. Declared last: it is the one closed last, by the ring.
+    /// A second descriptor of the same file, for the ring.
     ring: Option<monoio::fs::File>,
     pool: Arc<Pool>,
 }
 
 impl File {
     pub(super) fn new(fd: OwnedFd, pool: Arc<Pool>) -> io::Result<Self> {
-        let ring = match current() {
-            Driver::Uring => Some(monoio::fs::File::from_std(fd.try_clone()?.into())?),
+        let second = match current() {
+            Driver::Uring => Some(fd.try_clone()?),
             Driver::Epoll => None,
         };
+        Self::from_pair(fd, second, pool)
+    }
+
+    /// The same with a second descriptor that was made already, if there is a ring.
+    pub(super) fn from_pair(fd: OwnedFd, second: Option<OwnedFd>, pool: Arc<Pool>) -> io::Result<Self> {
+        let ring = second.map(|second| monoio::fs::File::from_std(second.into())).transpose()?;
         Ok(Self { fd: Arc::new(fd), ring, pool })
+    }
+
+    /// Closes the file on the pool. The last close of a file without a name frees its blocks, which waits for the
+    /// journal: not for a worker.
+    pub async fn close(self) -> io::Result<()> {
+        if let Some(ring) = self.ring {
+            ring.close().await?;
+        }
+        let fd = self.fd;
+        self.pool.run(move || drop(fd)).await
     }
 
     /// The descriptor, kept open for a job of the pool.

@@ -10,7 +10,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+use socket2::SockRef;
 
 use crate::io::runtime::{Driver, current};
 use crate::io::socket::{Peer, Socket};
@@ -18,6 +19,8 @@ use crate::types::ListenAddress;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
+/// Bytes that may wait in the kernel, not sent yet, on one connection.
+const UNSENT_BYTES: u32 = 128 * 1024;
 
 /// A bound socket, before it is handed to the workers. A unix socket's file is removed when this is dropped.
 pub struct Listener {
@@ -57,6 +60,16 @@ impl Listener {
             Bound::Tcp(socket) => socket.local_addr().is_ok_and(|a| !a.ip().is_loopback()),
             Bound::Unix { .. } => false,
         }
+    }
+
+    /// Takes no more connections: who comes now is refused at once, and not left waiting for a server that ends.
+    pub fn close(&self) {
+        let closed = match &self.socket {
+            Bound::Tcp(socket) => rustix::net::shutdown(socket, Shutdown::Both),
+            Bound::Unix { socket, .. } => rustix::net::shutdown(socket, Shutdown::Both),
+        };
+        // The only error is that it was closed before.
+        closed.ok();
     }
 
     /// Another handle on the same socket, for one worker.
@@ -102,6 +115,9 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
         // All IPv6 addresses means all IPv4 addresses too, as in Go and nginx.
         sockopt::set_ipv6_v6only(&socket, !address.ip().is_unspecified())?;
     }
+    // Accepted sockets inherit it. Without it a socket counts as writable only when a third of its send buffer, which may
+    // be megabytes, has drained: a slow but steady reader would look like one that does not read.
+    SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES)?;
     bind(&socket, &address)?;
     listen(&socket, BACKLOG)?;
     Ok(socket.into())

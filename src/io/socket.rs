@@ -82,6 +82,16 @@ impl Socket {
         }
     }
 
+    /// Reads what there is, at most `limit` bytes, into an empty buffer.
+    pub async fn read_upto<B: IoBufMut + IoBuf>(
+        &mut self,
+        buffer: B,
+        limit: usize,
+    ) -> (io::Result<usize>, B) {
+        let (read, slice) = self.read(buffer.slice_mut(..limit)).await;
+        (read, slice.into_inner())
+    }
+
     /// Reads what there is, at most `room` bytes, to the end of `bytes`.
     pub async fn read_more(&mut self, mut bytes: Vec<u8>, room: usize) -> (io::Result<usize>, Vec<u8>) {
         bytes.reserve_exact(room);

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -136,7 +137,7 @@ fn open_disk(settings: &Settings, workers: usize) -> Result<SharedDisk, StartErr
     let failed = |cause| StartError::DataFolder { path: settings.path.clone(), cause };
     let modes = if settings.group_accessible { Modes::GROUP } else { Modes::PRIVATE };
     if !settings.path.exists() {
-        std::fs::DirBuilder::new().recursive(true).mode(modes.dir).create(&settings.path).map_err(failed)?;
+        make_durably(&settings.path, modes).map_err(failed)?;
         log::info!("made the data folder {}", settings.path.display());
     }
     let threads = (POOL_THREADS_PER_WORKER * workers).min(MAX_POOL_THREADS);
@@ -144,6 +145,17 @@ fn open_disk(settings: &Settings, workers: usize) -> Result<SharedDisk, StartErr
         .map_err(|cause| StartError::System { step: "start threads", cause })?;
     let root = Dir::open_root(&settings.path, Arc::new(pool)).map_err(failed)?;
     Ok(SharedDisk { root, modes })
+}
+
+/// Makes a folder and its parents as far as they are missing, and flushes their names.
+fn make_durably(path: &Path, modes: Modes) -> io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let missing = path.ancestors().take_while(|folder| !folder.exists()).count();
+    std::fs::DirBuilder::new().recursive(true).mode(modes.dir).create(&path)?;
+    for parent in path.ancestors().skip(1).take(missing) {
+        std::fs::File::open(parent)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Whether a file without a name can be made and linked in the data folder.

@@ -124,14 +124,13 @@ async fn write_object<S: Store>(
 ) -> Result<(), Broken> {
     let mut at = range.start;
     while at < range.end {
-        conn.writable().await?;
+        conn.writable(pace).await?;
         let mut buffer = object.read(at, shard.send_buffers.take().await).await?;
         buffer.truncate(usize::try_from(range.end - at).unwrap_or(usize::MAX));
         if buffer.is_empty() {
             return Err(Broken::Shrunk);
         }
-        at += buffer.len() as u64;
-        conn.send(buffer, pace).await?;
+        at += conn.send_some(buffer, pace).await? as u64;
     }
     Ok(())
 }

@@ -20,6 +20,8 @@ const SOCKET: &str = "control.sock";
 const RESUME: &str = "resume";
 /// Time for one exchange.
 const LIMIT: Duration = Duration::from_secs(5);
+/// Rest after a failure.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Longest command or answer in bytes.
 const MAX_LINE: u64 = 1024;
 
@@ -53,9 +55,11 @@ pub fn listen_for_commands(state_dir: &Path, health: Arc<Health>) -> io::Result<
     let (address, _folder) = short(&path)?;
     let listener = UnixListener::bind(address)?;
     thread::Builder::new().name("control".into()).spawn(move || {
-        for connection in listener.incoming().flatten() {
-            if let Err(e) = answer(connection, &health) {
-                log::debug!("a command on the control socket was cut short: {e}");
+        for connection in listener.incoming() {
+            if let Err(e) = connection.and_then(|connection| answer(connection, &health)) {
+                log::debug!("a command on the control socket failed: {e}");
+                // An accept that fails for want of descriptors would fail again at once.
+                thread::sleep(PAUSE);
             }
         }
     })?;

@@ -61,6 +61,7 @@ impl Watch {
                 Ok(Event::Signal(Signal::Stop)) => {
                     log::info!("stopping: requests in flight have {} s", self.drain.as_secs());
                     self.shared.stopping.raise();
+                    self.listeners.iter().for_each(Listener::close);
                 }
                 Ok(Event::Drained(left)) => (drained, cut) = (drained + 1, cut + left),
                 Ok(Event::Failed(why)) => {

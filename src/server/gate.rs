@@ -64,6 +64,7 @@ pub struct Permit(Arc<Gate>);
 impl Drop for Permit {
     fn drop(&mut self) {
         self.0.live.fetch_sub(1, Ordering::SeqCst);
-        self.0.freed.notify(1);
+        // Not `notify(1)`: see `io::buffer`.
+        self.0.freed.notify_additional(1);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +11,17 @@ use event_listener::Event;
 
 use crate::api::Live;
 use crate::http::Limits;
+use crate::io::BufferPool;
 use crate::io::listener::{Acceptor, Shared as SharedListener};
 use crate::io::runtime::{Either, race, sleep, spawn, supervise, timeout};
 use crate::io::signal::Flag;
 use crate::io::socket::Socket;
-use crate::io::{BufferPool, Fault};
 use crate::metrics::Counters;
 use crate::server::connection;
 use crate::server::gate::{Gate, Permit};
 use crate::store::Store;
 
-/// How long an accept loop rests after it found no descriptor.
+/// How long an accept loop rests after a failure, such as for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What all shards share.
@@ -128,17 +129,17 @@ async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor) {
                 spawn(connect(Rc::clone(&shard), socket, permit));
             }
             Either::Right((Err(e), _)) => {
-                // A connection that was reset while it waited is nobody's loss.
-                if Fault::of(&e) == Fault::NoDescriptors {
-                    shard.shared.counters.accept_failures.increment();
-                    log::warn!(
-                        "cannot accept a connection: {e}: trying again in {} ms",
-                        ACCEPT_PAUSE.as_millis()
-                    );
-                    race(stopping.wait(), sleep(ACCEPT_PAUSE)).await;
-                } else {
+                // A connection that was reset while it waited is nobody's loss. Anything else would come again at once.
+                if matches!(e.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) {
                     log::debug!("a connection was lost before it was accepted: {e}");
+                    continue;
                 }
+                shard.shared.counters.accept_failures.increment();
+                log::warn!(
+                    "cannot accept a connection: {e}: trying again in {} ms",
+                    ACCEPT_PAUSE.as_millis()
+                );
+                race(stopping.wait(), sleep(ACCEPT_PAUSE)).await;
             }
         }
     }

@@ -68,4 +68,6 @@ pub trait Disk: Clone + 'static {
     async fn set_len(&self, file: &Self::File, len: u64) -> io::Result<()>;
     /// Makes the content durable.
     async fn sync_data(&self, file: &Self::File) -> io::Result<()>;
+    /// Closes a file whose last close may take time.
+    async fn close(&self, file: Self::File) -> io::Result<()>;
 }

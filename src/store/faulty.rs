@@ -226,4 +226,8 @@ impl<D: Disk> Disk for FaultyDisk<D> {
         self.check(Op::SyncData)?;
         self.disk.sync_data(file).await
     }
+
+    async fn close(&self, file: D::File) -> io::Result<()> {
+        self.disk.close(file).await
+    }
 }

@@ -67,7 +67,7 @@ impl<D: Disk> FsStore<D> {
             Err(e) if Fault::of(&e) == Fault::Missing => self.make_dirs(path).await?,
             other => other.step("open a folder")?,
         };
-        shared.flushed(shared.syncs.ensure_durable(path, &dir).await).step("sync the parents of a folder")?;
+        shared.flushed("sync the parents of a folder", shared.syncs.ensure_durable(path, &dir).await)?;
         Ok(dir)
     }
 
@@ -97,31 +97,19 @@ impl<D: Disk> FsStore<D> {
         Ok(false)
     }
 
-    async fn check_space(&self, dir: &D::Dir, object: Object, length: Option<u64>) -> Result<(), Error> {
-        // The reserve is there so that these still fit: a prune needs a lock before it can free anything.
-        let needed = matches!(object, Object::Config | Object::Blob(BlobType::Locks | BlobType::Keys, _));
-        if needed {
-            return Ok(());
-        }
-        let shared = &*self.0;
-        let device = shared.disk.dir_id(dir).step("look at a folder")?.device;
-        let length = length.unwrap_or(0);
-        if shared.health.take_space(device, length).is_ok() {
-            return Ok(());
-        }
-        let space = shared.disk.space(dir).await.step("ask for free space")?;
-        shared.health.set_space(device, space);
-        shared.health.take_space(device, length)
-    }
-
     /// Removes one file and makes that durable; none there is fine.
     async fn remove(&self, dir: &D::Dir, name: &OsStr) -> Result<(), Error> {
         let shared = &*self.0;
-        match shared.wrote(shared.disk.unlink(dir, name).await) {
-            Err(e) if Fault::of(&e) == Fault::Missing => {}
-            other => other.step("delete an object")?,
+        match shared.disk.stat(dir, name).await.step("look for an object") {
+            Ok(Meta { kind: Kind::File, .. }) => match shared.wrote(shared.disk.unlink(dir, name).await) {
+                Err(e) if Fault::of(&e) == Fault::Missing => {}
+                other => other.step("delete an object")?,
+            },
+            // A folder of that name is no object.
+            Ok(_) | Err(Error::NotFound) => {}
+            Err(e) => return Err(e),
         }
-        shared.flushed(shared.syncs.sync(dir).await).step("sync a folder")
+        shared.sync_dir(dir).await
     }
 }
 
@@ -131,9 +119,37 @@ impl<D: Disk> Shared<D> {
         result.inspect_err(|e| self.health.note_write(e))
     }
 
-    /// Lets the health see an error of a flush.
-    pub(super) fn flushed<T>(&self, result: io::Result<T>) -> io::Result<T> {
-        result.inspect_err(|e| self.health.note_flush(e))
+    /// Lets the health see an error of a flush. After one has failed none succeeds any more: what it was to make durable
+    /// may have been part of what was lost.
+    pub(super) fn flushed<T>(&self, step: &'static str, result: io::Result<T>) -> Result<T, Error> {
+        let done = result.inspect_err(|e| self.health.note_flush(e)).step(step)?;
+        self.health.check_not_suspended()?;
+        Ok(done)
+    }
+
+    /// Makes the entries of a folder durable.
+    pub(super) async fn sync_dir(&self, dir: &D::Dir) -> Result<(), Error> {
+        self.flushed("sync a folder", self.syncs.sync(dir).await)
+    }
+
+    /// Makes the content of a file durable.
+    pub(super) async fn sync_data(&self, file: &D::File) -> Result<(), Error> {
+        self.flushed("flush an object", self.disk.sync_data(file).await)
+    }
+
+    /// Takes room for `length` more bytes of an object out of what the reserve leaves.
+    pub(super) async fn make_room(&self, dir: &D::Dir, object: Object, length: u64) -> Result<(), Error> {
+        // The reserve is there so that these still fit: a prune needs a lock before it can free anything.
+        if matches!(object, Object::Config | Object::Blob(BlobType::Locks | BlobType::Keys, _)) {
+            return Ok(());
+        }
+        let device = self.disk.dir_id(dir).step("look at a folder")?.device;
+        if self.health.take_space(device, length).is_ok() {
+            return Ok(());
+        }
+        let space = self.disk.space(dir).await.step("ask for free space")?;
+        self.health.set_space(device, space);
+        self.health.take_space(device, length)
     }
 
     /// The SHA-256 of a file's content.
@@ -172,7 +188,7 @@ impl<D: Disk> Store for FsStore<D> {
             shared.wrote(shared.disk.make_dir(&data, shard.as_ref()).await).step("make a folder")?;
         }
         for dir in [&data, &dir] {
-            shared.flushed(shared.syncs.sync(dir).await).step("sync a folder")?;
+            shared.sync_dir(dir).await?;
         }
         Ok(())
     }
@@ -182,12 +198,13 @@ impl<D: Disk> Store for FsStore<D> {
         shared.health.check_writable()?;
         let dir = self.require_dir(&layout::object_dir(handle)).await?;
         let name = layout::object_name(handle.object);
-        match shared.disk.stat(&dir, &name).await.step("look for an object") {
-            Ok(meta) => {
-                Ok(FsUpload::Repeat(Repeat::begin(shared, dir, handle, existing(meta, length)?).await?))
+        match shared.disk.open_file(&dir, &name).await.step("look for an object") {
+            Ok((stored, meta)) => {
+                check_same(meta, length)?;
+                Ok(FsUpload::Repeat(Repeat::begin(shared, dir, handle, stored, meta)))
             }
             Err(Error::NotFound) => {
-                self.check_space(&dir, handle.object, length).await?;
+                shared.make_room(&dir, handle.object, length.unwrap_or(0)).await?;
                 Ok(FsUpload::Fresh(Fresh::begin(shared, dir, handle, length).await?))
             }
             Err(e) => Err(e),
@@ -230,9 +247,9 @@ impl<D: Disk> Store for FsStore<D> {
 }
 
 /// Checks that what stands under an upload's name can be the same object.
-fn existing(meta: Meta, length: Option<u64>) -> Result<u64, Error> {
+fn check_same(meta: Meta, length: Option<u64>) -> Result<(), Error> {
     let same = meta.kind == Kind::File && length.is_none_or(|length| length == meta.size);
-    if same { Ok(meta.size) } else { Err(Error::Conflict) }
+    if same { Ok(()) } else { Err(Error::Conflict) }
 }
 
 fn size_of_file(meta: Meta) -> Result<u64, Error> {

@@ -47,11 +47,14 @@ impl Health {
         }
     }
 
+    /// Fails if a flush has failed.
+    pub fn check_not_suspended(&self) -> Result<(), Error> {
+        if self.suspended.load(Ordering::SeqCst) { Err(Error::Suspended) } else { Ok(()) }
+    }
+
     /// Fails if no write can succeed now.
     pub fn check_writable(&self) -> Result<(), Error> {
-        if self.suspended.load(Ordering::SeqCst) {
-            return Err(Error::Suspended);
-        }
+        self.check_not_suspended()?;
         let elapsed = self.elapsed();
         if elapsed < self.read_only_until.load(Ordering::Relaxed) { Err(Error::ReadOnly) } else { Ok(()) }
     }

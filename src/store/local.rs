@@ -133,4 +133,8 @@ impl Disk for LocalDisk {
     async fn sync_data(&self, file: &File) -> io::Result<()> {
         file.sync_data().await
     }
+
+    async fn close(&self, file: File) -> io::Result<()> {
+        file.close().await
+    }
 }

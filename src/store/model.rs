@@ -149,7 +149,7 @@ impl State {
 
     fn meta(&self, inode: Inode) -> Meta {
         let node = &self.nodes[&inode];
-        Meta { kind: if node.is_dir { Kind::Dir } else { Kind::File }, size: node.data.len() as u64 }
+        Meta { kind: if node.is_dir { Kind::Dir } else { Kind::File }, size: node.data.len() as u64, inode }
     }
 }
 
@@ -288,5 +288,9 @@ impl Disk for ModelDisk {
             file.durable_data = file.data.clone();
             Ok(())
         })
+    }
+
+    async fn close(&self, _: Inode) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -88,16 +88,24 @@ struct Round {
 impl Round {
     async fn run<D: Disk>(self, disk: D, dir: D::Dir) {
         loop {
-            let batch = self.waiting.borrow_mut().get_mut(&self.id).map(std::mem::take).unwrap_or_default();
+            let batch = self.take_batch();
             if batch.is_empty() {
                 return;
             }
             let answer = disk.sync_dir(&dir).await.map_err(Rc::new);
-            for waiter in batch {
+            // The kernel tells an error once: it may belong to those who came meanwhile.
+            let late = if answer.is_err() { self.take_batch() } else { Vec::new() };
+            for waiter in batch.into_iter().chain(late) {
                 // A caller that has gone needs no answer.
                 waiter.send(answer.clone()).ok();
             }
         }
+    }
+}
+
+impl Round {
+    fn take_batch(&self) -> Vec<oneshot::Sender<Answer>> {
+        self.waiting.borrow_mut().get_mut(&self.id).map(std::mem::take).unwrap_or_default()
     }
 }
 

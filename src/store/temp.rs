@@ -3,21 +3,27 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::io::Fault;
-use crate::io::runtime::{random, spawn};
+use crate::io::runtime::{random, sleep, spawn};
 use crate::store::disk::Disk;
 use crate::store::fs::Shared;
 use crate::store::layout;
 use crate::types::Object;
 
+/// How often, and after what pause each, a temporary name is to be removed from a disk that is too busy.
+const UNLINK_TRIES: usize = 20;
+const UNLINK_PAUSE: Duration = Duration::from_millis(100);
+
 /// A new file. Dropped before it is published, it leaves nothing behind.
 pub(super) struct Temp<D: Disk> {
-    pub file: D::File,
+    pub file: Rc<D::File>,
     shared: Rc<Shared<D>>,
     dir: D::Dir,
     /// The temporary name, if it has one.
     name: Option<OsString>,
+    published: bool,
 }
 
 impl<D: Disk> Temp<D> {
@@ -29,7 +35,7 @@ impl<D: Disk> Temp<D> {
             let name = layout::temp_name(object, random());
             (shared.disk.create_locked(dir, &name).await?, Some(name))
         };
-        Ok(Self { file, shared: Rc::clone(shared), dir: dir.clone(), name })
+        Ok(Self { file: Rc::new(file), published: false, shared: Rc::clone(shared), dir: dir.clone(), name })
     }
 
     /// Gives the file its name, for good.
@@ -39,20 +45,13 @@ impl<D: Disk> Temp<D> {
     pub(super) async fn publish(&mut self, name: &OsStr) -> io::Result<()> {
         let disk = &self.shared.disk;
         match &self.name {
-            None => {
-                let linked = disk.link(&self.file, &self.dir, name).await;
-                linked.inspect_err(|e| self.learn(e))
-            }
-            Some(temp) => {
-                disk.rename(&self.dir, temp, name).await?;
-                self.name = None;
-                Ok(())
-            }
+            None => disk.link(&self.file, &self.dir, name).await.inspect_err(|e| self.learn(e))?,
+            Some(temp) => disk.rename(&self.dir, temp, name).await?,
         }
+        self.published = true;
+        Ok(())
     }
-}
 
-impl<D: Disk> Temp<D> {
     /// A file system below the root may be another one than the root's, which was probed at the start: from now on
     /// uploads there have temporary names.
     fn learn(&self, error: &io::Error) {
@@ -82,12 +81,32 @@ async fn unnamed<D: Disk>(shared: &Shared<D>, dir: &D::Dir) -> io::Result<Option
 
 impl<D: Disk> Drop for Temp<D> {
     fn drop(&mut self) {
-        let Some(name) = self.name.take() else { return };
-        let (disk, dir) = (self.shared.disk.clone(), self.dir.clone());
+        if self.published {
+            return;
+        }
+        let (file, disk, dir, name) =
+            (Rc::clone(&self.file), self.shared.disk.clone(), self.dir.clone(), self.name.take());
         spawn(async move {
-            if let Err(e) = disk.unlink(&dir, &name).await {
+            if let Some(name) = name
+                && let Err(e) = unlink(&disk, &dir, &name).await
+            {
                 log::warn!("{}: a temporary file stays until the next start: {e}", name.to_string_lossy());
+            }
+            if let Some(file) = Rc::into_inner(file) {
+                // An error of a close that nobody waits for changes nothing.
+                disk.close(file).await.ok();
             }
         });
     }
+}
+
+/// Removes a temporary name, also when the disk's queue is full just now.
+async fn unlink<D: Disk>(disk: &D, dir: &D::Dir, name: &OsStr) -> io::Result<()> {
+    for _ in 0..UNLINK_TRIES {
+        match disk.unlink(dir, name).await {
+            Err(e) if Fault::of(&e) == Fault::Busy => sleep(UNLINK_PAUSE).await,
+            other => return other,
+        }
+    }
+    disk.unlink(dir, name).await
 }

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use crate::hash::{Digest, Sha256};
+use crate::io::dir::Meta;
 use crate::io::{Buffer, Fault};
 use crate::store::disk::Disk;
 use crate::store::error::Step;
@@ -89,9 +90,16 @@ impl<D: Disk> Common<D> {
 
     /// Makes the stored object and its name durable, whoever stored it: a repeat is acknowledged as firmly as the first
     /// upload.
-    async fn acknowledge(&self, stored: &D::File) -> Result<(), Error> {
-        self.shared.flushed(self.shared.disk.sync_data(stored).await).step("flush an object")?;
-        self.shared.flushed(self.shared.syncs.sync(&self.dir).await).step("sync a folder")
+    async fn acknowledge(&self, stored: &D::File, meta: Meta) -> Result<(), Error> {
+        self.shared.sync_data(stored).await?;
+        self.shared.sync_dir(&self.dir).await?;
+        // A delete may have come between: then the name is gone or another file's, and the client is to try again.
+        let name = layout::object_name(self.handle.object);
+        match self.shared.disk.stat(&self.dir, &name).await.step("look for an object") {
+            Ok(now) if now.inode == meta.inode => Ok(()),
+            Ok(_) | Err(Error::NotFound) => Err(Error::Busy),
+            Err(e) => Err(e),
+        }
     }
 }
 
@@ -109,6 +117,8 @@ pub struct Fresh<D: Disk> {
     /// Bytes of room reserved, and announced bytes for which none is yet.
     reserved: u64,
     unreserved: u64,
+    /// The length was not announced: every piece is to fit above what `--min-free` keeps.
+    metered: bool,
 }
 
 impl<D: Disk> Fresh<D> {
@@ -121,7 +131,8 @@ impl<D: Disk> Fresh<D> {
     ) -> Result<Self, Error> {
         let temp = shared.wrote(Temp::create(shared, &dir, handle.object).await).step("make a file")?;
         let unreserved = length.filter(|length| *length >= PREALLOCATE_FROM).unwrap_or(0);
-        let mut upload = Self { common: Common::new(shared, dir, handle), temp, reserved: 0, unreserved };
+        let common = Common::new(shared, dir, handle);
+        let mut upload = Self { common, temp, reserved: 0, unreserved, metered: length.is_none() };
         upload.reserve(1).await?;
         Ok(upload)
     }
@@ -131,8 +142,12 @@ impl<D: Disk> Fresh<D> {
         if upto <= self.reserved || self.unreserved == 0 {
             return Ok(());
         }
-        let shared = &self.common.shared;
+        let (shared, object) = (&self.common.shared, self.common.handle.object);
         let next = PREALLOCATE_BYTES.min(self.unreserved);
+        if self.reserved > 0 {
+            // The answer that let the whole length in is old by now.
+            shared.make_room(&self.common.dir, object, next).await?;
+        }
         let can = shared
             .wrote(shared.disk.preallocate(&self.temp.file, self.reserved, next).await)
             .step("reserve room for an object")?;
@@ -144,6 +159,10 @@ impl<D: Disk> Fresh<D> {
 
     async fn write(&mut self, piece: Buffer) -> Result<(), Error> {
         let length = piece.len() as u64;
+        if self.metered {
+            let (shared, object) = (&self.common.shared, self.common.handle.object);
+            shared.make_room(&self.common.dir, object, length).await?;
+        }
         self.reserve(self.common.offset + length).await?;
         if let Some(hasher) = &mut self.common.hasher {
             hasher.update(&piece);
@@ -161,14 +180,14 @@ impl<D: Disk> Fresh<D> {
             return Err(Error::Mismatch);
         }
         let shared = &self.common.shared;
-        shared.flushed(shared.disk.sync_data(&self.temp.file).await).step("flush an object")?;
+        shared.sync_data(&self.temp.file).await?;
         let name = layout::object_name(self.common.handle.object);
         match shared.wrote(self.temp.publish(&name).await) {
             Err(e) if Fault::of(&e) == Fault::Exists => self.compare_with_winner(came).await,
             // The store has learnt; the client's next try will do.
             Err(e) if Fault::of(&e) == Fault::CrossDevice => Err(Error::Busy),
             Err(e) => Err(Error::from_io("name an object", e)),
-            Ok(()) => shared.flushed(shared.syncs.sync(&self.common.dir).await).step("sync a folder"),
+            Ok(()) => shared.sync_dir(&self.common.dir).await,
         }
     }
 
@@ -176,13 +195,18 @@ impl<D: Disk> Fresh<D> {
     async fn compare_with_winner(&self, came: Verdict) -> Result<(), Error> {
         let shared = &self.common.shared;
         let name = layout::object_name(self.common.handle.object);
-        let (stored, meta) = shared.disk.open_file(&self.common.dir, &name).await.step("open an object")?;
+        let (stored, meta) = match shared.disk.open_file(&self.common.dir, &name).await.step("open an object")
+        {
+            // It was deleted at once: the client's next try will do.
+            Err(Error::NotFound) => return Err(Error::Busy),
+            other => other?,
+        };
         let ours = match came {
             Verdict::Right(digest) => digest,
             Verdict::Wrong | Verdict::Unknown => shared.digest_of(&self.temp.file).await?,
         };
         let same = meta.size == self.common.offset && shared.digest_of(&stored).await? == ours;
-        if same { self.common.acknowledge(&stored).await } else { Err(self.common.differs(came)) }
+        if same { self.common.acknowledge(&stored, meta).await } else { Err(self.common.differs(came)) }
     }
 }
 
@@ -190,22 +214,21 @@ impl<D: Disk> Fresh<D> {
 pub struct Repeat<D: Disk> {
     common: Common<D>,
     stored: D::File,
-    size: u64,
+    meta: Meta,
     /// All that came was equal so far.
     same: bool,
 }
 
 impl<D: Disk> Repeat<D> {
-    /// Of an object that is stored with `size` bytes.
-    pub(super) async fn begin(
+    /// Of the object in the file `stored`.
+    pub(super) fn begin(
         shared: &Rc<Shared<D>>,
         dir: D::Dir,
         handle: &Handle,
-        size: u64,
-    ) -> Result<Self, Error> {
-        let (stored, _) =
-            shared.disk.open_file(&dir, &layout::object_name(handle.object)).await.step("open an object")?;
-        Ok(Self { common: Common::new(shared, dir, handle), stored, size, same: true })
+        stored: D::File,
+        meta: Meta,
+    ) -> Self {
+        Self { common: Common::new(shared, dir, handle), stored, meta, same: true }
     }
 
     async fn write(&mut self, piece: &[u8]) -> Result<(), Error> {
@@ -213,7 +236,7 @@ impl<D: Disk> Repeat<D> {
             hasher.update(piece);
         }
         let end = self.common.offset + piece.len() as u64;
-        self.same = self.same && end <= self.size && self.is_stored(piece).await?;
+        self.same = self.same && end <= self.meta.size && self.is_stored(piece).await?;
         self.common.offset = end;
         // What else comes can change nothing, unless it is the stored bytes that are wrong.
         if self.same || self.common.hasher.is_some() { Ok(()) } else { Err(Error::Conflict) }
@@ -239,13 +262,13 @@ impl<D: Disk> Repeat<D> {
 
     async fn commit(mut self) -> Result<(), Error> {
         let came = self.common.verify();
-        if !self.same || self.common.offset != self.size {
+        if !self.same || self.common.offset != self.meta.size {
             return Err(self.common.differs(came));
         }
         // Equal, but not what the name says: stored without verification, or damaged. Not to be acknowledged again.
         if let Verdict::Wrong = came {
             return Err(Error::Mismatch);
         }
-        self.common.acknowledge(&self.stored).await
+        self.common.acknowledge(&self.stored, self.meta).await
     }
 }

@@ -119,6 +119,10 @@ fn case_66_the_reserve_keeps_room_for_locks() {
         server.create("/r1/");
         let stored = (0..40).take_while(|n| put(&server, "data", &noise(1 << 20, *n)) == 200).count();
         assert!((20..=24).contains(&stored), "{stored} MiB of 24 were stored");
+        let body = noise(4 << 20, 98);
+        let coded = [format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+        let path = format!("/r1/data/{}", id_of(&body));
+        assert_eq!(server.request("POST", &path, "Transfer-Encoding: chunked\r\n", &coded).status, 507);
         for kind in ["index", "snapshots"] {
             assert_eq!(put(&server, kind, &noise(1 << 20, 99)), 507, "{kind}");
         }

@@ -131,6 +131,10 @@ fn case_40_symbolic_links_are_not_followed() {
                 assert!(status == 403 || (list && status == 405), "{method} {path}: {status}");
             }
         }
+        for path in ["/r1/config", &format!("/r1/locks/{id}"), "/r2/config"] {
+            assert_eq!(server.status("DELETE", path, b""), 403, "{path}");
+        }
+        assert!(server.data.join("r1/config").is_symlink());
         server.wait_for_log("bind mount");
         assert_eq!(server.status("POST", "/r2/?create=true", b""), 403);
         assert_eq!(server.request("GET", "/r1/locks/", "", b"").body, b"[]");

@@ -1,5 +1,6 @@
 //! Case 68: clients that are slow, silent or many. The limits are set low; what they are by default is told by `--help`.
 
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use crate::common::{Conn, Server, id_of, noise, on_both};
@@ -78,6 +79,28 @@ fn case_68_a_client_that_does_not_read_is_given_up() {
         server.wait_for_log("aborted: the client was too slow");
         assert!(conn.try_response_to("GET").is_none(), "the body is cut short");
         assert_eq!(server.status("HEAD", &path, b""), 200);
+    });
+}
+
+#[test]
+fn case_68_a_slow_reader_is_not_one_that_does_not_read() {
+    on_both(|driver| {
+        let server = Server::start(driver, &["--body-timeout", "1s"]);
+        let body = noise(8 << 20, 1);
+        let path = server.store("/r1/", "data", &body);
+        let mut conn = server.connect();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&conn.stream, 64 * 1024).unwrap();
+        conn.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        // 200 KB a second for longer than the limit, then the rest.
+        let mut begin = vec![0; 800_000];
+        for piece in begin.chunks_mut(20_000) {
+            conn.stream.read_exact(piece).unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let head = begin.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+        let mut rest = vec![0; body.len() + head - begin.len()];
+        conn.stream.read_exact(&mut rest).unwrap();
+        assert!([&begin[head..], &rest].concat() == body);
     });
 }
 
