@@ -1,14 +1,5 @@
 //! One worker over a disk that fails on demand, spoken to over TCP: what a failing disk, and a bug, do to clients.
-#![allow(
-    clippy::allow_attributes,
-    clippy::pedantic,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    unreachable_pub,
-    reason = "tests"
-)]
+#![allow(clippy::pedantic, clippy::restriction, unreachable_pub, reason = "tests")]
 
 mod common;
 

@@ -1,15 +1,6 @@
 //! Real clients: every restic that `tests/run` could find makes, fills, checks, prunes and restores a repository, and other
 //! programs read what it left.
-#![allow(
-    clippy::allow_attributes,
-    clippy::pedantic,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    unreachable_pub,
-    reason = "tests"
-)]
+#![allow(clippy::pedantic, clippy::restriction, unreachable_pub, reason = "tests")]
 
 mod common;
 

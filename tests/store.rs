@@ -1,14 +1,5 @@
 //! The store's logic on the model disk: what is acknowledged survives a power cut, what fails leaves nothing behind.
-#![allow(
-    clippy::allow_attributes,
-    clippy::pedantic,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    unreachable_pub,
-    reason = "tests"
-)]
+#![allow(clippy::pedantic, clippy::restriction, unreachable_pub, reason = "tests")]
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Holds the house rules: which layer may import which, where the machine is named, where `unsafe` stands, how long files
 //! and functions are, and that every flag is documented.
-#![allow(clippy::allow_attributes, clippy::pedantic, clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::pedantic, clippy::restriction, unreachable_pub, reason = "tests")]
 
 use std::path::{Path, PathBuf};
 

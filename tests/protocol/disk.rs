@@ -36,12 +36,13 @@ impl Mount {
         Self::new(|_, point| vec![command("mount", &["-t", "tmpfs", "-o", options, "tmpfs"], point)])
     }
 
-    fn ext4(megabytes: u64) -> Option<Self> {
+    /// A file system in a file, such as `mkfs.ext4` makes it.
+    fn image(mkfs: &str, megabytes: u64) -> Option<Self> {
         Self::new(|dir, point| {
             let image = dir.join("image");
             std::fs::File::create(&image).unwrap().set_len(megabytes << 20).unwrap();
             vec![
-                command("mkfs.ext4", &["-q"], &image),
+                command(mkfs, &["-q"], &image),
                 command("mount", &["-o", "loop", image.to_str().unwrap()], point),
             ]
         })
@@ -81,7 +82,7 @@ fn fill(folder: &Path) -> PathBuf {
 #[test]
 fn case_13_and_66_a_full_disk() {
     on_both(|driver| {
-        for mount in [Mount::tmpfs("size=24m"), Mount::ext4(64)].into_iter().flatten() {
+        for mount in [Mount::tmpfs("size=24m"), Mount::image("mkfs.ext4", 64)].into_iter().flatten() {
             // Without a reserve, so that the disk itself says no.
             let server = Server::on(&mount.point, driver, &["--min-free", "0B"]);
             server.create("/r1/");
@@ -159,7 +160,7 @@ fn case_66_no_inodes() {
 #[test]
 fn case_66_a_read_only_file_system() {
     on_both(|driver| {
-        let Some(mount) = Mount::ext4(32) else { return };
+        let Some(mount) = Mount::image("mkfs.ext4", 32) else { return };
         let server = Server::on(
             &mount.point,
             driver,
@@ -179,6 +180,29 @@ fn case_66_a_read_only_file_system() {
         mount.remount("remount,rw");
         wait_for("writes to be tried again", || put(&server, "data", b"x") == 200);
         assert!(refused.elapsed() > Duration::from_secs(8), "not tried all the time");
+    });
+}
+
+#[test]
+fn every_file_system_stores_and_gives_back() {
+    on_both(|driver| {
+        // (how it is made, its smallest size, whether a file without a name is safe on it)
+        for (mkfs, megabytes, unnamed) in
+            [("mkfs.ext4", 64, true), ("mkfs.xfs", 320, true), ("mkfs.btrfs", 160, false)]
+        {
+            let Some(mount) = Mount::image(mkfs, megabytes) else { continue };
+            let server = Server::on(&mount.point, driver, &[]);
+            assert_eq!(!server.text().contains("Uploads have temporary names"), unnamed, "{mkfs}");
+            let body = noise(2 << 20, 1);
+            let path = server.store("/r1/", "data", &body);
+            assert_eq!(server.status("POST", &path, &body), 200);
+            assert_eq!(server.request("GET", &path, "", b"").body, body);
+            assert_eq!(server.request("GET", "/r1/data/", "", b"").names(), [id_of(&body)]);
+            assert_eq!(put(&server, "data", b"not its name but"), 200);
+            assert_eq!(server.status("POST", &format!("/r1/keys/{}", id_of(b"x")), b"y"), 400);
+            assert_eq!(server.status("DELETE", &path, b""), 200);
+            wait_for("all temporary names to go", || server.files().len() == 1);
+        }
     });
 }
 

@@ -1,15 +1,6 @@
 //! restic's REST protocol over TCP, black box. The numbers are those of the conformance cases that the design lists; every
 //! test runs on both I/O drivers.
-#![allow(
-    clippy::allow_attributes,
-    clippy::pedantic,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    unreachable_pub,
-    reason = "tests"
-)]
+#![allow(clippy::pedantic, clippy::restriction, unreachable_pub, reason = "tests")]
 
 #[path = "../common/mod.rs"]
 mod common;
