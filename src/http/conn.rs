@@ -124,11 +124,8 @@ impl Conn {
     pub async fn send<B: IoBuf>(&mut self, mut bytes: B, pace: &mut Pace) -> Result<B, TransferError> {
         let mut sent = 0;
         while sent < bytes.bytes_init() {
-            let (written, back) = Self::transfer(&self.limits, pace, self.socket.write(bytes, sent)).await?;
+            let (written, back) = self.write(bytes, sent, pace).await?;
             bytes = back;
-            if written == 0 {
-                return Err(io::Error::from(io::ErrorKind::WriteZero).into());
-            }
             sent += written;
         }
         Ok(bytes)
@@ -144,8 +141,18 @@ impl Conn {
     /// Sends of `bytes` what the client takes now, and returns how much that was: for a buffer that is not to be held
     /// until a slow client has taken all of it.
     pub async fn send_some<B: IoBuf>(&mut self, bytes: B, pace: &mut Pace) -> Result<usize, TransferError> {
-        let (written, _) = Self::transfer(&self.limits, pace, self.socket.write(bytes, 0)).await?;
-        if written == 0 { Err(io::Error::from(io::ErrorKind::WriteZero).into()) } else { Ok(written) }
+        self.write(bytes, 0, pace).await.map(|(written, _)| written)
+    }
+
+    /// Writes of `bytes[from..]` what the socket takes now, at least one byte.
+    async fn write<B: IoBuf>(
+        &mut self,
+        bytes: B,
+        from: usize,
+        pace: &mut Pace,
+    ) -> Result<(usize, B), TransferError> {
+        let (written, back) = Self::transfer(&self.limits, pace, self.socket.write(bytes, from)).await?;
+        if written == 0 { Err(io::Error::from(io::ErrorKind::WriteZero).into()) } else { Ok((written, back)) }
     }
 
     /// Ends the connection so that the client still reads the answer: says that nothing more comes, then throws away

@@ -17,11 +17,11 @@ use crate::http::Limits;
 use crate::io::blocking::Pool;
 use crate::io::buffer::BUFFER_BYTES;
 use crate::io::dir::Dir;
-use crate::io::listener::Listener;
+use crate::io::listener::{self, Listener};
 use crate::io::runtime::{self, Driver, block_on};
 use crate::io::signal::Flag;
 use crate::io::state::StateDir;
-use crate::io::{affinity, limits};
+use crate::io::{Fault, affinity, limits};
 use crate::metrics::Counters;
 use crate::policy::Policy;
 use crate::server::StartError;
@@ -169,9 +169,7 @@ fn probe(root: &Dir) -> bool {
     match block_on(Driver::Epoll, attempt) {
         Ok(Ok(())) => true,
         // A disk that is full or read-only now says nothing about what the file system can.
-        Ok(Err(e)) => {
-            matches!(crate::io::Fault::of(&e), crate::io::Fault::ReadOnly | crate::io::Fault::NoSpace)
-        }
+        Ok(Err(e)) => matches!(Fault::of(&e), Fault::ReadOnly | Fault::NoSpace),
         Err(_) => false,
     }
 }
@@ -179,7 +177,7 @@ fn probe(root: &Dir) -> bool {
 fn hold_state(settings: &Settings, health: &Arc<Health>) -> Result<Option<StateDir>, StartError> {
     let failed = |cause| StartError::StateFolder { path: settings.state_dir.clone(), cause };
     let state = match StateDir::acquire(&settings.state_dir) {
-        Err(e) if crate::io::Fault::of(&e) == crate::io::Fault::ReadOnly => {
+        Err(e) if Fault::of(&e) == Fault::ReadOnly => {
             log::warn!("{}: read-only: running without a state folder", settings.state_dir.display());
             return Ok(None);
         }
@@ -261,7 +259,7 @@ fn random_prefix() -> u32 {
 }
 
 /// One worker. Returns only if it fails: the runtime must not end before the process does (see `block_on`).
-async fn work(parts: Parts, sockets: Vec<crate::io::listener::Shared>, number: usize) -> io::Error {
+async fn work(parts: Parts, sockets: Vec<listener::Shared>, number: usize) -> io::Error {
     let disk = LocalDisk::new(parts.disk.root, parts.disk.modes);
     if number == 0 {
         let disk = disk.clone();

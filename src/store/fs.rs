@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ impl<D: Disk> FsStore<D> {
     async fn make_dirs(&self, path: &Path) -> Result<D::Dir, Error> {
         let shared = &*self.0;
         let mut dir = shared.disk.root();
-        let mut reached = std::path::PathBuf::new();
+        let mut reached = PathBuf::new();
         for name in path {
             shared.wrote(shared.disk.make_dir(&dir, name).await).step("make a folder")?;
             reached.push(name);
