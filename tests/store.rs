@@ -1,15 +1,22 @@
 //! The store's logic on the model disk: what is acknowledged survives a power cut, what fails leaves nothing behind.
 #![allow(clippy::pedantic, clippy::restriction, unreachable_pub, reason = "tests")]
 
+use std::ffi::OsStr;
+use std::future::Future;
+use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use packhouse::hash::Sha256;
 use packhouse::io::runtime::{Driver, block_on};
 use packhouse::io::{BufferPool, Fault};
+use packhouse::store::disk::Disk;
 use packhouse::store::faulty::{Faults, FaultyDisk, Op};
 use packhouse::store::fs::{FsStore, Options};
 use packhouse::store::health::Health;
 use packhouse::store::model::ModelDisk;
+use packhouse::store::sync::DirSyncs;
 use packhouse::store::{Download, Error, Listing, Store, Upload, sweep};
 use packhouse::types::{BlobId, BlobType, FolderName, Handle, Object, RepoPath};
 
@@ -379,5 +386,58 @@ fn a_dropped_upload_leaves_nothing_and_a_crashed_one_is_swept() {
         }
         packhouse::io::runtime::sleep(std::time::Duration::from_millis(1)).await;
         assert_eq!(bench.model.files(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_directory_sync_is_shared_by_all_who_wait_and_so_is_its_failure() {
+    run(async |_| {
+        let model = ModelDisk::default();
+        let faults = Faults::default();
+        let disk = FaultyDisk::new(model, faults.clone());
+        let syncs = DirSyncs::new(disk.clone());
+        let root = disk.root();
+        let all = || async {
+            let (mut first, mut second, mut third) =
+                (pin!(syncs.sync(&root)), pin!(syncs.sync(&root)), pin!(syncs.sync(&root)));
+            // All three wait before the sync begins.
+            let mut cx = Context::from_waker(Waker::noop());
+            for waiting in [&mut first, &mut second, &mut third] {
+                assert!(waiting.as_mut().poll(&mut cx).is_pending());
+            }
+            [first.await.is_ok(), second.await.is_ok(), third.await.is_ok()]
+        };
+        assert_eq!(all().await, [true; 3]);
+        assert_eq!(faults.take_calls(), [Op::SyncDir], "one for all");
+        faults.fail(Some((Op::SyncDir, Fault::NoSpace)));
+        assert_eq!(all().await, [false; 3]);
+        faults.fail(None);
+        assert_eq!(all().await, [true; 3]);
+        // One after the other, each has its own.
+        faults.take_calls();
+        for _ in 0..3 {
+            syncs.sync(&root).await.unwrap();
+        }
+        assert_eq!(faults.take_calls().len(), 3);
+    });
+}
+
+#[test]
+fn the_parents_of_a_folder_are_synced_once_whoever_made_it() {
+    run(async |options| {
+        let bench = Bench::new(options);
+        // Made by somebody else, and not durable.
+        for path in ["r1", "r1/keys"] {
+            let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+            let parent = bench.model.open_dir(Path::new(parent)).await.unwrap();
+            assert!(bench.model.make_dir(&parent, OsStr::new(name)).await.unwrap());
+        }
+        bench.put(&blob(BlobType::Keys, b"1"), None, &[b"1"]).await.unwrap();
+        let syncs = |calls: Vec<Op>| calls.iter().filter(|op| **op == Op::SyncDir).count();
+        assert_eq!(syncs(bench.faults.take_calls()), 3, "the root, the repository, the folder of keys");
+        bench.put(&blob(BlobType::Keys, b"2"), None, &[b"2"]).await.unwrap();
+        assert_eq!(syncs(bench.faults.take_calls()), 1);
+        bench.model.crash();
+        assert_eq!(bench.model.files().len(), 2);
     });
 }
