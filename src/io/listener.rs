@@ -8,6 +8,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
@@ -19,6 +21,9 @@ use crate::types::ListenAddress;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
+/// How often, and after what pause each, an address that is in use is tried again.
+const BIND_TRIES: u32 = 20;
+const BIND_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes that may wait in the kernel, not sent yet, on one connection.
 const UNSENT_BYTES: u32 = 128 * 1024;
 
@@ -33,11 +38,23 @@ enum Bound {
 }
 
 impl Listener {
-    /// Binds.
+    /// Binds. Blocks for up to a second: for the start of the process.
     ///
     /// # Errors
     /// `AddrInUse` if another process listens there. A unix socket's file that nobody listens on is replaced.
     pub fn bind(address: &ListenAddress) -> io::Result<Self> {
+        // The ring of a process that was killed a moment ago lets go of its listening socket only when the kernel has
+        // cleaned up behind it: a restart must not fail for that.
+        for _ in 0..BIND_TRIES {
+            match Self::try_bind(address) {
+                Err(e) if e.kind() == io::ErrorKind::AddrInUse => thread::sleep(BIND_PAUSE),
+                other => return other,
+            }
+        }
+        Self::try_bind(address)
+    }
+
+    fn try_bind(address: &ListenAddress) -> io::Result<Self> {
         let socket = match address {
             ListenAddress::Host(host, port) => Bound::Tcp(bind_host(host, *port)?),
             ListenAddress::AnyHost(port) => Bound::Tcp(bind_any(*port)?),

@@ -30,31 +30,26 @@ enum Broken {
     Shrunk,
 }
 
-/// Serves a connection to its end.
+/// Serves a connection to its end. What takes room is boxed, so that an idle connection holds little.
 pub async fn serve<S: Store>(shard: Rc<Shard<S>>, socket: Socket) {
     let mut conn = Conn::new(socket, shard.limits, shard.receive_buffers.clone());
     loop {
-        let Either::Right(true) = race(shard.shared.stopping.wait(), conn.wait()).await else {
-            return;
-        };
+        let Either::Right(true) = race(shard.shared.stopping.wait(), conn.wait()).await else { return };
         let start = now();
-        let head = match conn.read_head().await {
-            Ok(head) => head,
-            Err(NoRequest::Closed) => return,
-            Err(refused) => {
-                refuse_head(&shard, &mut conn, &refused, start).await;
-                return conn.linger().await;
-            }
+        let next = match conn.read_head().await {
+            Ok(head) => Box::pin(exchange(&shard, &mut conn, &head, start)).await,
+            Err(NoRequest::Closed) => Next::Abort,
+            Err(refused) => Box::pin(refuse_head(&shard, &mut conn, &refused, start)).await,
         };
-        // Boxed, so that an idle connection does not keep the room that a request needs.
-        match Box::pin(exchange(&shard, &mut conn, &head, start)).await {
+        match next {
             Next::Request => {}
-            Next::Linger => return conn.linger().await,
+            Next::Linger => return Box::pin(conn.linger()).await,
             Next::Abort => return,
         }
     }
 }
 
+/// What becomes of a connection after an answer.
 enum Next {
     Request,
     Linger,
@@ -157,7 +152,13 @@ fn chunk(piece: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat()
 }
 
-async fn refuse_head<S: Store>(shard: &Shard<S>, conn: &mut Conn, refused: &NoRequest, start: Instant) {
+/// Answers a head that can't be served.
+async fn refuse_head<S: Store>(
+    shard: &Shard<S>,
+    conn: &mut Conn,
+    refused: &NoRequest,
+    start: Instant,
+) -> Next {
     let status = match refused {
         NoRequest::Refused(error) => error.status(),
         NoRequest::Closed | NoRequest::TimedOut => StatusCode::REQUEST_TIMEOUT,
@@ -170,6 +171,7 @@ async fn refuse_head<S: Store>(shard: &Shard<S>, conn: &mut Conn, refused: &NoRe
     let sent = conn.send(bytes, &mut Pace::default()).await;
     let sent = sent.map(|_| text.len() as u64).map_err(Broken::from);
     entry.log(shard, None, status, Some(&refused.to_string()), &sent);
+    Next::Linger
 }
 
 /// What the log says about a request.
