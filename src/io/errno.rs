@@ -79,3 +79,22 @@ impl Fault {
         errno.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_quota_is_a_full_disk() {
+        for (errno, fault) in [
+            (Errno::DQUOT, Fault::NoSpace),
+            (Errno::NOSPC, Fault::NoSpace),
+            (Errno::NOTDIR, Fault::Missing),
+            (Errno::NFILE, Fault::NoDescriptors),
+            (Errno::ROFS, Fault::ReadOnly),
+            (Errno::IO, Fault::Device),
+        ] {
+            assert_eq!(Fault::of(&errno.into()), fault, "{errno:?}");
+        }
+    }
+}
