@@ -62,7 +62,7 @@ fn case_35_a_stop_lets_an_upload_finish() {
         std::thread::sleep(Duration::from_millis(50));
         server.signal("-TERM");
         assert!(idle.is_ended(), "idle connections are closed at once");
-        assert!(std::net::TcpStream::connect(&server.addresses[0]).is_err(), "new ones are refused");
+        wait_for("new ones to be refused", || std::net::TcpStream::connect(&server.addresses[0]).is_err());
         std::thread::sleep(Duration::from_millis(100));
         conn.send(&body[500_000..]);
         let response = conn.response();
