@@ -11,6 +11,8 @@ use std::rc::Rc;
 use event_listener::Event;
 use monoio::buf::{IoBuf, IoBufMut};
 
+use crate::io::wake::until;
+
 /// Bytes a buffer holds. 64 KiB costs more system calls, 1 MiB spills the level-2 cache.
 pub const BUFFER_BYTES: usize = 128 * 1024;
 
@@ -37,17 +39,7 @@ impl BufferPool {
 
     /// Takes an empty buffer; waits while all are in use.
     pub async fn take(&self) -> Buffer {
-        loop {
-            if let Some(buffer) = self.try_take() {
-                return buffer;
-            }
-            let returned = self.0.returned.listen();
-            // One may have come back between the look and the listen.
-            if let Some(buffer) = self.try_take() {
-                return buffer;
-            }
-            returned.await;
-        }
+        until(&self.0.returned, || self.try_take()).await
     }
 
     fn try_take(&self) -> Option<Buffer> {

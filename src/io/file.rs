@@ -76,8 +76,8 @@ impl File {
 
     /// Writes all of the buffer at `offset`.
     pub async fn write_all_at(&self, mut buffer: Buffer, offset: u64) -> (io::Result<()>, Buffer) {
-        if self.ring.is_some() {
-            return self.write_through_ring(buffer, offset).await;
+        if let Some(ring) = &self.ring {
+            return write_through(ring, buffer, offset).await;
         }
         let bytes = buffer.lend();
         let job = move |fd: &OwnedFd| {
@@ -100,22 +100,6 @@ impl File {
             }
             Err(e) => (Err(e), buffer),
         }
-    }
-
-    async fn write_through_ring(&self, mut buffer: Buffer, offset: u64) -> (io::Result<()>, Buffer) {
-        let Some(ring) = &self.ring else { return (Ok(()), buffer) };
-        let mut written = 0;
-        while written < buffer.len() {
-            let (result, slice) = ring.write_at(buffer.slice(written..), offset + written as u64).await;
-            buffer = slice.into_inner();
-            match result {
-                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
-                Ok(count) => written += count,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return (Err(e), buffer),
-            }
-        }
-        (Ok(()), buffer)
     }
 
     /// Reserves `len` bytes from `offset` on, beyond the end of the file without moving it. False where the file
@@ -149,4 +133,20 @@ impl File {
         let fd = self.share();
         self.pool.run(move || job(&fd)).await?
     }
+}
+
+/// Writes all of the buffer at `offset` through the ring.
+async fn write_through(ring: &monoio::fs::File, mut buffer: Buffer, offset: u64) -> (io::Result<()>, Buffer) {
+    let mut written = 0;
+    while written < buffer.len() {
+        let (result, slice) = ring.write_at(buffer.slice(written..), offset + written as u64).await;
+        buffer = slice.into_inner();
+        match result {
+            Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
+            Ok(count) => written += count,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return (Err(e), buffer),
+        }
+    }
+    (Ok(()), buffer)
 }

@@ -18,6 +18,7 @@ pub mod runtime;
 pub mod signal;
 pub mod socket;
 pub mod state;
+pub mod wake;
 
 pub use buffer::{Buffer, BufferPool};
 pub use errno::Fault;

@@ -8,6 +8,8 @@ use event_listener::Event;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::io::wake::until;
+
 /// A flag that is raised once and can be waited for by every worker.
 #[derive(Default)]
 pub struct Flag {
@@ -29,13 +31,7 @@ impl Flag {
 
     /// Waits until the flag is up.
     pub async fn wait(&self) {
-        while !self.is_raised() {
-            let raised = self.event.listen();
-            if self.is_raised() {
-                return;
-            }
-            raised.await;
-        }
+        until(&self.event, || self.is_raised().then_some(())).await;
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use event_listener::Event;
 
 use crate::io::limits::{open_descriptors, raise_descriptors};
+use crate::io::wake::until;
 
 /// Descriptors that one connection may need: its socket, a folder, and a file with its second descriptor for the ring.
 const DESCRIPTORS_EACH: u64 = 4;
@@ -40,16 +41,7 @@ impl Gate {
 
     /// Waits for room for one more.
     pub async fn enter(self: &Arc<Self>) -> Permit {
-        loop {
-            if self.try_enter() {
-                return Permit(Arc::clone(self));
-            }
-            let freed = self.freed.listen();
-            if self.try_enter() {
-                return Permit(Arc::clone(self));
-            }
-            freed.await;
-        }
+        until(&self.freed, || self.try_enter().then(|| Permit(Arc::clone(self)))).await
     }
 
     fn try_enter(&self) -> bool {

@@ -16,6 +16,7 @@ use crate::io::listener::{Acceptor, Shared as SharedListener};
 use crate::io::runtime::{Either, race, sleep, spawn, supervise, timeout};
 use crate::io::signal::Flag;
 use crate::io::socket::Socket;
+use crate::io::wake::until;
 use crate::metrics::Counters;
 use crate::server::connection;
 use crate::server::gate::{Gate, Permit};
@@ -80,14 +81,7 @@ impl<S: Store> Shard<S> {
             spawn(accept(Rc::clone(&self), listener.register()?));
         }
         self.shared.stopping.wait().await;
-        let drained = async {
-            while self.connections.get() > 0 {
-                let ended = self.connection_ended.listen();
-                if self.connections.get() > 0 {
-                    ended.await;
-                }
-            }
-        };
+        let drained = until(&self.connection_ended, || (self.connections.get() == 0).then_some(()));
         timeout(drain, drained).await.ok();
         Ok(self.connections.get())
     }
