@@ -12,9 +12,11 @@
 //! | 1 | [`io`] | the machine: rings, threads, files, sockets. The only one that names monoio, io-uring, rustix |
 //! | 1 | [`hash`] | SHA-256 of what streams through |
 //! | 1 | [`http`] | HTTP/1.1 as bytes; no route, no user |
-//! | 1 | [`metrics`], [`logging`] | counters; the log |
+//! | 1 | [`tls`] | certificates, and a stream that may be encrypted |
+//! | 1 | [`metrics`], [`logging`] | counters; the logs |
 //! | 2 | [`auth`] | who are you |
 //! | 2 | [`policy`] | may you |
+//! | 2 | [`quota`] | how much is stored, and may be |
 //! | 2 | [`store`] | bytes at rest, behind the seams [`store::Store`] and [`store::disk::Disk`] |
 //! | 3 | [`api`] | restic's protocol: route, authenticate, decide, store, respond |
 //! | 4 | [`settings`] | what the operator wants |
@@ -30,7 +32,9 @@ pub mod io;
 pub mod logging;
 pub mod metrics;
 pub mod policy;
+pub mod quota;
 pub mod server;
 pub mod settings;
 pub mod store;
+pub mod tls;
 pub mod types;

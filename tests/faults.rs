@@ -8,15 +8,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use common::{Conn, Response, id_of};
-use packhouse::api::Live;
+use packhouse::api::rules::{MetricsFor, ObjectSizes};
+use packhouse::api::status::Status;
+use packhouse::api::{Live, Rules};
+use packhouse::auth::Authenticator;
 use packhouse::http::Limits;
 use packhouse::io::Fault;
 use packhouse::io::listener::Listener;
 use packhouse::io::runtime::{Driver, block_on};
-use packhouse::io::signal::Flag;
 use packhouse::metrics::Counters;
 use packhouse::policy::Policy;
+use packhouse::policy::rate::Allowances;
+use packhouse::quota::{self, Ledger};
+use packhouse::server::door::Door;
 use packhouse::server::gate::Gate;
 use packhouse::server::shard::{Shard, Shared};
 use packhouse::store::faulty::{Faults, FaultyDisk, Op};
@@ -24,12 +30,30 @@ use packhouse::store::fs::{FsStore, Options};
 use packhouse::store::health::Health;
 use packhouse::store::model::ModelDisk;
 
+/// Nobody logs in and everybody may do everything.
+fn rules() -> Rules {
+    const MIB: u64 = 1 << 20;
+    Rules {
+        auth: Authenticator::Nobody,
+        policy: Policy::default(),
+        trusted: Vec::new(),
+        proxy_protocol: false,
+        sizes: ObjectSizes { config: MIB, key: MIB, index: MIB, data: MIB },
+        allowances: Allowances::default(),
+        max_connections: None,
+        metrics: MetricsFor::Nobody,
+        hsts: None,
+        limits: Limits::default(),
+    }
+}
+
 /// A worker in a thread of this process, on a model disk.
 struct Worker {
     address: String,
     faults: Faults,
     health: Arc<Health>,
     shared: Arc<Shared>,
+    counters: Arc<Counters>,
     thread: Option<std::thread::JoinHandle<usize>>,
 }
 
@@ -38,22 +62,44 @@ impl Worker {
         let faults = Faults::default();
         let health = Arc::new(Health::new(None));
         let gate = Arc::new(Gate::for_descriptors(1, 4));
-        let shared = Arc::new(Shared { stopping: Flag::default(), gate, counters: Counters::default() });
-        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let shared =
+            Arc::new(Shared { stopping: Arc::default(), gate, crowd: Arc::default(), access_log: None });
+        let counters = Arc::new(Counters::default());
+        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap(), None).unwrap();
         let (address, socket) = (listener.address(), listener.share().unwrap());
-        let parts = (faults.clone(), Arc::clone(&health), Arc::clone(&shared));
+        let parts = (faults.clone(), Arc::clone(&health), Arc::clone(&shared), Arc::clone(&counters));
         let thread = std::thread::spawn(move || {
-            let (faults, health, shared) = parts;
+            let (faults, health, shared, counters) = parts;
             let work = async {
                 let disk = FaultyDisk::new(ModelDisk::default(), faults);
-                let store = FsStore::new(disk, Options { verify: true, unnamed_temps: true }, health);
-                let live = Live { store, auth: None, policy: Policy::default(), max_folder_depth: 2 };
-                let shard = Rc::new(Shard::new(live, Limits::default(), 8, shared, 0));
-                shard.run(vec![socket], Duration::from_secs(5)).await.unwrap()
+                let options = Options { verify: true, unnamed_temps: true };
+                let ledger = Arc::new(Ledger::open(quota::Limits::default(), None).unwrap());
+                let status = Status {
+                    workers: vec![Arc::clone(&counters)],
+                    blobs: Vec::new(),
+                    health: Arc::clone(&health),
+                    ledger: Arc::clone(&ledger),
+                    logins: Arc::default(),
+                    stopping: Arc::clone(&shared.stopping),
+                    tls: None,
+                };
+                let live = Live {
+                    store: FsStore::new(disk, options, health),
+                    rules: Arc::new(ArcSwap::from_pointee(rules())),
+                    ledger,
+                    rates: Arc::default(),
+                    counters,
+                    blobs: Rc::default(),
+                    status: Arc::new(status),
+                    max_folder_depth: 2,
+                };
+                let shard = Rc::new(Shard::new(live, 8, shared, 0));
+                let door = Door { admin: false, tls: None };
+                shard.run(vec![(socket, door)], Duration::from_secs(5)).await.unwrap()
             };
             block_on(Driver::Epoll, work).unwrap()
         });
-        Self { address, faults, health, shared, thread: Some(thread) }
+        Self { address, faults, health, shared, counters, thread: Some(thread) }
     }
 
     fn connect(&self) -> Conn {
@@ -174,7 +220,7 @@ fn a_panic_ends_its_connection_and_no_other() {
     assert!(conn.try_response_to("POST").is_none(), "the connection ends");
     assert_eq!(other.request("GET", "/r1/config", "", b"").status, 404);
     assert_eq!(worker.put("keys", b"key").status, 200);
-    assert_eq!(worker.shared.counters.panics.get(), 1);
+    assert_eq!(worker.counters.panics.get(), 1);
     // Also while others wait for the same directory sync.
     worker.faults.panic_once(Op::SyncDir);
     assert_eq!(worker.put("keys", b"yek").status, 500);

@@ -41,13 +41,13 @@ impl Bench {
     }
 
     async fn put(&self, handle: &Handle, announced: Option<u64>, pieces: &[&[u8]]) -> Result<(), Error> {
-        let mut upload = self.store.upload(handle, announced).await?;
+        let mut upload = self.store.upload(handle, announced, None).await?;
         for piece in pieces {
             let mut buffer = self.buffers.take().await;
             buffer.extend_from_slice(piece);
             upload.write(buffer).await?;
         }
-        upload.commit().await
+        upload.commit(|| ()).await
     }
 
     async fn get(&self, handle: &Handle) -> Result<Vec<u8>, Error> {
@@ -92,7 +92,7 @@ fn every_acknowledged_object_survives_a_power_cut() {
         bench.put(&config(), Some(6), &[b"config"]).await.unwrap();
         bench.model.crash();
         assert_eq!(bench.get(&config()).await.unwrap(), b"config");
-        bench.store.delete(&config()).await.unwrap();
+        bench.store.delete(&config(), None).await.unwrap();
         bench.model.crash();
         assert!(matches!(bench.get(&config()).await, Err(Error::NotFound)));
         assert_eq!(bench.model.files().len(), 5);
@@ -124,9 +124,9 @@ fn a_repeat_is_flushed_before_it_is_acknowledged() {
         let at = |op| calls.iter().position(|call| *call == op).unwrap();
         assert!(at(Op::SyncData) < at(Op::SyncDir), "{calls:?}");
         assert!(!calls.contains(&Op::Write) && !calls.contains(&Op::Publish), "{calls:?}");
-        bench.store.delete(&handle).await.unwrap();
+        bench.store.delete(&handle, None).await.unwrap();
         bench.faults.take_calls();
-        bench.store.delete(&handle).await.unwrap();
+        bench.store.delete(&handle, None).await.unwrap();
         assert!(bench.faults.take_calls().contains(&Op::SyncDir), "the second delete too");
     });
 }
@@ -189,25 +189,25 @@ fn of_two_uploads_at_once_both_succeed_if_they_are_equal() {
     run(async |options| {
         let bench = Bench::new(options);
         for handle in [config(), blob(BlobType::Data, b"same")] {
-            let mut first = bench.store.upload(&handle, Some(4)).await.unwrap();
-            let mut second = bench.store.upload(&handle, Some(4)).await.unwrap();
+            let mut first = bench.store.upload(&handle, Some(4), None).await.unwrap();
+            let mut second = bench.store.upload(&handle, Some(4), None).await.unwrap();
             for upload in [&mut first, &mut second] {
                 let mut buffer = bench.buffers.take().await;
                 buffer.extend_from_slice(b"same");
                 upload.write(buffer).await.unwrap();
             }
-            second.commit().await.unwrap();
-            first.commit().await.unwrap();
+            second.commit(|| ()).await.unwrap();
+            first.commit(|| ()).await.unwrap();
             assert_eq!(bench.get(&handle).await.unwrap(), b"same");
         }
         // The second of two configs with other bytes loses.
-        bench.store.delete(&config()).await.unwrap();
-        let mut late = bench.store.upload(&config(), None).await.unwrap();
+        bench.store.delete(&config(), None).await.unwrap();
+        let mut late = bench.store.upload(&config(), None, None).await.unwrap();
         bench.put(&config(), None, &[b"same"]).await.unwrap();
         let mut buffer = bench.buffers.take().await;
         buffer.extend_from_slice(b"else");
         late.write(buffer).await.unwrap();
-        assert!(matches!(late.commit().await, Err(Error::Conflict)));
+        assert!(matches!(late.commit(|| ()).await, Err(Error::Conflict)));
         assert_eq!(bench.get(&config()).await.unwrap(), b"same");
     });
 }
@@ -218,12 +218,12 @@ fn a_repeat_whose_object_is_deleted_meanwhile_is_not_acknowledged() {
         let bench = Bench::new(options);
         let handle = blob(BlobType::Data, b"x");
         bench.put(&handle, None, &[b"x"]).await.unwrap();
-        let mut repeat = bench.store.upload(&handle, Some(1)).await.unwrap();
+        let mut repeat = bench.store.upload(&handle, Some(1), None).await.unwrap();
         let mut buffer = bench.buffers.take().await;
         buffer.extend_from_slice(b"x");
         repeat.write(buffer).await.unwrap();
-        bench.store.delete(&handle).await.unwrap();
-        assert!(matches!(repeat.commit().await, Err(Error::Busy)));
+        bench.store.delete(&handle, None).await.unwrap();
+        assert!(matches!(repeat.commit(|| ()).await, Err(Error::Busy)));
         assert!(matches!(bench.get(&handle).await, Err(Error::NotFound)));
     });
 }
@@ -233,14 +233,14 @@ fn nothing_is_acknowledged_after_a_flush_has_failed() {
     run(async |options| {
         let bench = Bench::new(options);
         let handle = blob(BlobType::Data, b"x");
-        let mut begun = bench.store.upload(&handle, Some(1)).await.unwrap();
+        let mut begun = bench.store.upload(&handle, Some(1), None).await.unwrap();
         let mut buffer = bench.buffers.take().await;
         buffer.extend_from_slice(b"x");
         begun.write(buffer).await.unwrap();
         bench.faults.fail(Some((Op::SyncData, Fault::Device)));
         assert!(bench.put(&config(), None, &[b"c"]).await.is_err());
         bench.faults.fail(None);
-        assert!(matches!(begun.commit().await, Err(Error::Suspended)));
+        assert!(matches!(begun.commit(|| ()).await, Err(Error::Suspended)));
         assert!(matches!(bench.get(&handle).await, Err(Error::NotFound)));
     });
 }
@@ -290,7 +290,7 @@ fn a_failed_flush_stops_writes_until_the_operator_resumes() {
             assert!(matches!(bench.put(&handle, None, &[b"x"]).await, Err(Error::Io { .. })));
             bench.faults.fail(None);
             assert!(matches!(bench.put(&handle, None, &[b"x"]).await, Err(Error::Suspended)));
-            assert!(matches!(bench.store.delete(&config()).await, Err(Error::Suspended)));
+            assert!(matches!(bench.store.delete(&config(), None).await, Err(Error::Suspended)));
             assert!(matches!(bench.store.create_repo(&repo()).await, Err(Error::Suspended)));
             assert_eq!(bench.get(&config()).await.unwrap(), b"c");
             assert!(bench.health.resume());
@@ -323,7 +323,7 @@ fn the_reserve_lets_locks_in_when_data_no_longer_fits() {
             Err(Error::Reserved)
         ));
         bench.put(&blob(BlobType::Locks, b"x"), Some(1), &[b"x"]).await.unwrap();
-        bench.store.delete(&blob(BlobType::Locks, b"x")).await.unwrap();
+        bench.store.delete(&blob(BlobType::Locks, b"x"), None).await.unwrap();
         bench.model.set_free(1 << 30);
         bench.put(&blob(BlobType::Data, b"x"), Some(1), &[b"x"]).await.unwrap();
     });
@@ -372,7 +372,7 @@ fn a_dropped_upload_leaves_nothing_and_a_crashed_one_is_swept() {
     run(async |options| {
         let bench = Bench::new(options);
         bench.store.create_repo(&repo()).await.unwrap();
-        let mut upload = bench.store.upload(&blob(BlobType::Data, b"x"), Some(1)).await.unwrap();
+        let mut upload = bench.store.upload(&blob(BlobType::Data, b"x"), Some(1), None).await.unwrap();
         let mut buffer = bench.buffers.take().await;
         buffer.extend_from_slice(b"x");
         upload.write(buffer).await.unwrap();

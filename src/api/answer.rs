@@ -1,12 +1,15 @@
 //! What a request is answered with, before anything is written.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::StatusCode;
 
 use crate::api::Error;
 use crate::api::list::ListBody;
 use crate::http::ResponseHead;
+use crate::metrics::Refusal;
+use crate::metrics::blobs::Row;
 use crate::store::Store;
 use crate::types::{ByteRange, Principal};
 
@@ -20,6 +23,10 @@ pub struct Answer<S: Store> {
     pub who: Option<Principal>,
     /// Why it is a refusal: for the log.
     pub reason: Option<Cow<'static, str>>,
+    /// What kind of refusal it is.
+    pub refusal: Option<Refusal>,
+    /// Where the bytes of an object are counted.
+    pub reading: Option<Arc<Row>>,
     /// The connection broke, or where the next request begins is not known.
     pub hang_up: bool,
 }
@@ -39,7 +46,7 @@ pub enum Content<S: Store> {
 impl<S: Store> Answer<S> {
     /// An answer with this head and body.
     pub const fn new(head: ResponseHead, content: Content<S>) -> Self {
-        Self { head, content, who: None, reason: None, hang_up: false }
+        Self { head, content, who: None, reason: None, refusal: None, reading: None, hang_up: false }
     }
 
     /// 200 without a body.
@@ -54,6 +61,7 @@ impl<S: Store> Answer<S> {
         let text = Content::Text(format!("{}\n", error.public_text()).into());
         Self {
             reason: Some(error.to_string().into()),
+            refusal: Some(error.refusal()),
             hang_up: error.breaks_connection(),
             ..Self::new(head, text)
         }

@@ -8,6 +8,8 @@ use thiserror::Error as ThisError;
 use crate::auth::AuthError;
 use crate::http::BodyError;
 use crate::http::conn::TransferError;
+use crate::metrics::Refusal;
+use crate::quota::QuotaError;
 use crate::store;
 
 /// Seconds after which a client that found the server busy may try again.
@@ -31,6 +33,9 @@ pub enum Error {
     /// 405, with the methods that are allowed.
     #[error("the method is not one of {0}")]
     Method(&'static str),
+    /// 413, with the most bytes that such an object may have.
+    #[error("the object is larger than the {0} bytes that its type may have")]
+    TooLarge(u64),
     /// 414.
     #[error("a folder name is longer than 255 bytes")]
     TargetTooLong,
@@ -40,6 +45,12 @@ pub enum Error {
     /// 417.
     #[error("the only expectation known is 100-continue")]
     Expectation,
+    /// 429.
+    #[error("the user has too many uploads at once")]
+    TooManyUploads,
+    /// 507, or 503 while it is not known.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
     /// The body did not come as it should.
     #[error(transparent)]
     Body(#[from] BodyError),
@@ -60,10 +71,16 @@ impl Error {
                 BodyError::Truncated | BodyError::Malformed(_) | BodyError::Transfer(TransferError::Io(_)),
             ) => StatusCode::BAD_REQUEST,
             Self::Body(BodyError::Transfer(TransferError::TooSlow)) => StatusCode::REQUEST_TIMEOUT,
-            Self::Auth(AuthError::Missing | AuthError::Malformed | AuthError::Wrong) => {
-                StatusCode::UNAUTHORIZED
-            }
-            Self::Auth(AuthError::Overloaded) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Auth(
+                AuthError::Missing
+                | AuthError::Malformed
+                | AuthError::Wrong
+                | AuthError::Untrusted
+                | AuthError::NoUser,
+            ) => StatusCode::UNAUTHORIZED,
+            Self::Auth(AuthError::Overloaded) | Self::TooManyUploads => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Quota(QuotaError::Full) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -71,7 +88,8 @@ impl Error {
             Self::Range(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             // What a client may try again later without a new upload is 503; for an upload restic knows 507.
-            Self::Delete(store::Error::Suspended) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Delete(store::Error::Suspended)
+            | Self::Quota(QuotaError::Counting | QuotaError::Journal) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(error) | Self::Delete(error) => of_store(error),
         }
     }
@@ -89,6 +107,37 @@ impl Error {
                 Self::Method(allowed) => vec![("Allow", (*allowed).into())],
                 Self::Range(size) => vec![("Content-Range", format!("bytes */{size}").into())],
                 _ => Vec::new(),
+            },
+        }
+    }
+
+    /// What kind of refusal it is.
+    pub const fn refusal(&self) -> Refusal {
+        match self {
+            Self::Body(BodyError::Transfer(TransferError::TooSlow))
+            | Self::Auth(AuthError::Overloaded)
+            | Self::TooLarge(_)
+            | Self::TooManyUploads => Refusal::Limit,
+            Self::BadRequest(_)
+            | Self::Method(_)
+            | Self::TargetTooLong
+            | Self::Range(_)
+            | Self::Expectation
+            | Self::Body(_) => Refusal::Request,
+            Self::Auth(_) => Refusal::Login,
+            Self::Forbidden(_) => Refusal::Right,
+            Self::NotFound(_) => Refusal::Missing,
+            Self::Quota(_) => Refusal::Space,
+            Self::Store(error) | Self::Delete(error) => match error {
+                store::Error::NotFound => Refusal::Missing,
+                store::Error::NotOwner | store::Error::Symlink => Refusal::Right,
+                store::Error::Conflict | store::Error::Damaged | store::Error::Mismatch => Refusal::Content,
+                store::Error::NoSpace | store::Error::Reserved => Refusal::Space,
+                store::Error::NameTooLong => Refusal::Request,
+                store::Error::ReadOnly
+                | store::Error::Suspended
+                | store::Error::Busy
+                | store::Error::Io { .. } => Refusal::Server,
             },
         }
     }
@@ -111,7 +160,9 @@ impl Error {
 const fn of_store(error: &store::Error) -> StatusCode {
     match error {
         store::Error::NotFound => StatusCode::NOT_FOUND,
-        store::Error::Conflict | store::Error::Damaged | store::Error::Symlink => StatusCode::FORBIDDEN,
+        store::Error::Conflict | store::Error::Damaged | store::Error::NotOwner | store::Error::Symlink => {
+            StatusCode::FORBIDDEN
+        }
         store::Error::Mismatch => StatusCode::BAD_REQUEST,
         store::Error::NoSpace | store::Error::Reserved | store::Error::ReadOnly | store::Error::Suspended => {
             StatusCode::INSUFFICIENT_STORAGE

@@ -5,7 +5,7 @@ use std::io::Write;
 use http::header::ACCEPT;
 use http::{Method, StatusCode};
 
-use crate::api::{Answer, Content, Error, Live};
+use crate::api::{Answer, Content, Error, Live, Rules};
 use crate::http::{Head, ResponseHead};
 use crate::policy::Action;
 use crate::store::{self, Listed, Listing, Store};
@@ -30,6 +30,7 @@ pub enum Form {
 /// GET of a type's folder.
 pub(super) async fn respond<S: Store>(
     live: &Live<S>,
+    rules: &Rules,
     head: &Head,
     who: &Principal,
     repo: &RepoPath,
@@ -38,7 +39,7 @@ pub(super) async fn respond<S: Store>(
     if head.method != Method::GET {
         return Err(Error::Method("GET"));
     }
-    live.decide(who, Action::List)?;
+    live.decide(rules, who, repo, Action::List).await?;
     let (form, media_type) = match head.headers.get(ACCEPT) {
         Some(accept) if accept == V2 => (Form::Sizes, V2),
         _ => (Form::Names, V1),

@@ -1,36 +1,96 @@
-//! What a request is answered with: the store and the rules that hold now. Built by `server::assemble`.
+//! What a request is answered with: the store, the rules that hold now, and what requests are counted against. Built by
+//! `server::assemble`.
 
+use std::net::{IpAddr, Ipv6Addr};
+use std::rc::Rc;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::HeaderMap;
+use ipnet::IpNet;
 
 use crate::api::Error;
-use crate::auth::Authenticator;
-use crate::policy::{Action, Policy};
-use crate::types::Principal;
+use crate::api::rules::Rules;
+use crate::api::status::Status;
+use crate::auth::Caller;
+use crate::http::forwarded;
+use crate::metrics::Counters;
+use crate::metrics::blobs::BlobCounters;
+use crate::policy::rate::Rates;
+use crate::policy::{Action, Decision};
+use crate::quota::Ledger;
+use crate::store::Store;
+use crate::types::{Principal, RepoPath, UserName};
 
 /// One worker's view of the server.
 #[derive(Clone)]
 pub struct Live<S> {
     /// The worker's store.
     pub store: S,
-    /// Who may log in; none lets everybody in (`--no-auth`).
-    pub auth: Option<Arc<Authenticator>>,
-    /// What is allowed.
-    pub policy: Policy,
+    /// What can change while the server runs.
+    pub rules: Arc<ArcSwap<Rules>>,
+    /// How much is stored, and may be.
+    pub ledger: Arc<Ledger>,
+    /// How much each user uploads at the moment.
+    pub rates: Arc<Rates>,
+    /// What this worker counts.
+    pub counters: Arc<Counters>,
+    /// What it counts of objects.
+    pub blobs: Rc<BlobCounters>,
+    /// How the server is.
+    pub status: Arc<Status>,
     /// Folders that a repository's path may have.
     pub max_folder_depth: usize,
 }
 
-impl<S> Live<S> {
-    pub(super) async fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, Error> {
-        match &self.auth {
-            None => Ok(Principal::Anonymous),
-            Some(auth) => Ok(auth.authenticate(headers).await?),
-        }
-    }
+/// The other end of a connection, and through which door it came.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Its address; none on a unix socket.
+    pub address: Option<IpAddr>,
+    /// Whom its certificate names.
+    pub certificate: Option<UserName>,
+    /// It may ask for health and metrics alone.
+    pub admin: bool,
+    /// The connection is encrypted.
+    pub encrypted: bool,
+}
 
-    pub(super) fn decide(&self, who: &Principal, action: Action) -> Result<(), Error> {
-        self.policy.decide(who, action).map_err(|denied| Error::Forbidden(denied.0))
+impl Origin {
+    /// Who asks, as far as the head tells.
+    pub fn caller(&self, rules: &Rules, headers: &HeaderMap) -> Caller {
+        let trusted = rules.trusts(self.address);
+        let peer = self.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        let client = forwarded::client_behind(peer, trusted, headers, |address| rules.trusts(Some(address)));
+        let address = (!client.is_unspecified()).then(|| client.to_canonical());
+        Caller { address, trusted, certificate: self.certificate.clone() }
+    }
+}
+
+/// Whether the other end of a connection is believed: this machine, or of a trusted network.
+pub(super) fn is_trusted(networks: &[IpNet], address: Option<IpAddr>) -> bool {
+    let Some(address) = address.map(|address| address.to_canonical()) else { return true };
+    address.is_loopback() || networks.iter().any(|network| network.contains(&address))
+}
+
+impl<S: Store> Live<S> {
+    /// Decides, also what needs a look at the store. Returns the user if only own objects are meant.
+    pub(super) async fn decide<'w>(
+        &self,
+        rules: &Rules,
+        who: &'w Principal,
+        repo: &RepoPath,
+        action: Action,
+    ) -> Result<Option<&'w UserName>, Error> {
+        match rules.policy.decide(who, repo, action) {
+            Err(denied) => Err(Error::Forbidden(denied.0)),
+            Ok(Decision::Allowed) => Ok(None),
+            // Nobody owns anything without a name.
+            Ok(Decision::IfOwn) => {
+                who.user().map(Some).ok_or(Error::Forbidden("only who made a lock may remove it"))
+            }
+            Ok(Decision::IfThere) if self.store.exists(repo).await? => Ok(None),
+            Ok(Decision::IfThere) => Err(Error::NotFound("there is no such repository")),
+        }
     }
 }

@@ -5,10 +5,11 @@
 
 use http::Method;
 
+use crate::http::head::Target;
 use crate::http::{Body, Expect, Head};
 use crate::policy::Action;
-use crate::store::{Store, Upload};
-use crate::types::{Handle, Principal, RepoPath};
+use crate::store::Store;
+use crate::types::{Handle, Object, Principal, RepoPath};
 
 pub mod answer;
 pub mod error;
@@ -16,30 +17,61 @@ pub mod list;
 pub mod live;
 pub mod object;
 pub mod route;
+pub mod rules;
+pub mod status;
+mod upload;
 
 pub use answer::{Answer, Content};
 pub use error::Error;
-pub use live::Live;
+pub use live::{Live, Origin};
+pub use rules::Rules;
 
 use route::Route;
+use rules::MetricsFor;
+use status::Page;
+
+/// The user who may see metrics where repositories are private (rest-server's rule).
+const METRICS_USER: &str = "metrics";
+
+/// One request, and by which rules it is answered.
+pub struct Request<'r> {
+    /// The head.
+    pub head: &'r Head,
+    /// Who sent it.
+    pub origin: &'r Origin,
+    /// The rules that held when it began.
+    pub rules: &'r Rules,
+}
 
 /// Answers one request.
-pub async fn handle<S: Store>(live: &Live<S>, head: &Head, body: &mut Body<'_>) -> Answer<S> {
+pub async fn handle<S: Store>(live: &Live<S>, request: &Request<'_>, body: &mut Body<'_>) -> Answer<S> {
     let mut who = None;
-    match respond(live, head, body, &mut who).await {
+    match respond(live, request, body, &mut who).await {
         Ok(answer) => Answer { who, ..answer },
-        Err(error) => Answer { who, ..Answer::refusal(&error) },
+        Err(error) => {
+            if let Error::Store(crate::store::Error::Mismatch) = error {
+                live.counters.verification_failures.increment();
+            }
+            Answer { who, ..Answer::refusal(&error) }
+        }
     }
 }
 
 async fn respond<S: Store>(
     live: &Live<S>,
-    head: &Head,
+    request: &Request<'_>,
     body: &mut Body<'_>,
     who: &mut Option<Principal>,
 ) -> Result<Answer<S>, Error> {
+    let Request { head, origin, rules } = *request;
     if head.expect == Expect::Unknown {
         return Err(Error::Expectation);
+    }
+    if let Some(page) = open_page(request) {
+        return status::respond(&live.status, &live.store, page, head).await;
+    }
+    if origin.admin {
+        return Err(Error::NotFound("here are /healthz, /readyz and /metrics alone"));
     }
     let route = route::route(&head.target, live.max_folder_depth);
     if route == Ok(Route::Server) {
@@ -50,63 +82,107 @@ async fn respond<S: Store>(
         };
     }
     // Who is not let in does not learn which paths there are.
-    let principal = live.authenticate(&head.headers).await?;
-    let principal = who.insert(principal);
+    let principal = rules.auth.authenticate(&head.headers, &origin.caller(rules, &head.headers)).await?;
+    let principal = &*who.insert(principal);
+    if asks_for_metrics(request) && rules.metrics != MetricsFor::Nobody {
+        return if may_see_metrics(rules, principal) {
+            status::respond(&live.status, &live.store, Page::Metrics, head).await
+        } else {
+            Err(Error::Forbidden("metrics are for the user `metrics` where repositories are private"))
+        };
+    }
     match route? {
         Route::Server => Ok(Answer::done()),
-        Route::Repo(repo) => create(live, head, principal, &repo).await,
-        Route::List(repo, kind) => list::respond(live, head, principal, &repo, kind).await,
-        Route::Object(handle) => object(live, head, body, principal, &handle).await,
+        Route::Repo(repo) => create(live, request, principal, &repo).await,
+        Route::List(repo, kind) => list::respond(live, rules, head, principal, &repo, kind).await,
+        Route::Object(handle) => object(live, request, body, principal, &handle).await,
     }
+}
+
+fn page(request: &Request<'_>) -> Option<Page> {
+    match &request.head.target {
+        Target::Path { path, .. } => Page::of(path),
+        Target::Asterisk => None,
+    }
+}
+
+fn asks_for_metrics(request: &Request<'_>) -> bool {
+    page(request) == Some(Page::Metrics)
+}
+
+/// The page that a request asks for, if it is for everybody or behind the operator's own door.
+fn open_page(request: &Request<'_>) -> Option<Page> {
+    let everybody = request.origin.admin || request.rules.metrics == MetricsFor::Everybody;
+    page(request).filter(|page| *page != Page::Metrics || everybody)
+}
+
+fn may_see_metrics(rules: &Rules, who: &Principal) -> bool {
+    rules.metrics != MetricsFor::MetricsUser || who.user().is_some_and(|user| user.as_str() == METRICS_USER)
 }
 
 async fn create<S: Store>(
     live: &Live<S>,
-    head: &Head,
+    request: &Request<'_>,
     who: &Principal,
     repo: &RepoPath,
 ) -> Result<Answer<S>, Error> {
+    let head = request.head;
     if head.method != Method::POST {
         return Err(Error::Method("POST"));
     }
     if !route::asks_to_create(&head.target) {
         return Err(Error::BadRequest("a repository is made by POST with the query ?create=true"));
     }
-    live.decide(who, Action::Create)?;
+    live.decide(request.rules, who, repo, Action::Create).await?;
     live.store.create_repo(repo).await?;
     Ok(Answer::done())
 }
 
 async fn object<S: Store>(
     live: &Live<S>,
-    head: &Head,
+    request: &Request<'_>,
     body: &mut Body<'_>,
     who: &Principal,
     handle: &Handle,
 ) -> Result<Answer<S>, Error> {
+    let (head, rules, repo) = (request.head, request.rules, &handle.repo);
     match head.method {
         Method::HEAD => {
-            live.decide(who, Action::List)?;
+            live.decide(rules, who, repo, Action::List).await?;
             object::head(live, handle).await
         }
         Method::GET => {
-            live.decide(who, Action::Read)?;
-            object::get(live, head, handle).await
+            live.decide(rules, who, repo, Action::Read).await?;
+            let answer = object::get(live, head, handle).await?;
+            let reading = match handle.object {
+                Object::Blob(kind, _) => Some(live.blobs.row(who, repo, kind)),
+                Object::Config => None,
+            };
+            Ok(Answer { reading, ..answer })
         }
-        Method::POST => {
-            live.decide(who, Action::Store(handle.object))?;
-            let mut upload = live.store.upload(handle, Body::announced(head)).await?;
-            while let Some(piece) = body.next().await? {
-                upload.write(piece).await?;
-            }
-            upload.commit().await?;
-            Ok(Answer::done())
-        }
-        Method::DELETE => {
-            live.decide(who, Action::Delete(handle.object))?;
-            live.store.delete(handle).await.map_err(Error::Delete)?;
-            Ok(Answer::done())
-        }
+        Method::POST => upload::respond(live, rules, head, body, who, handle).await,
+        Method::DELETE => delete(live, rules, who, handle).await,
         _ => Err(Error::Method("HEAD, GET, POST, DELETE")),
     }
+}
+
+async fn delete<S: Store>(
+    live: &Live<S>,
+    rules: &Rules,
+    who: &Principal,
+    handle: &Handle,
+) -> Result<Answer<S>, Error> {
+    let only_of = live.decide(rules, who, &handle.repo, Action::Delete(handle.object)).await?;
+    let changing = live.ledger.changing(handle);
+    let removed = live.store.delete(handle, only_of).await.map_err(Error::Delete)?;
+    if let Some(bytes) = removed {
+        changing.removed(bytes);
+    }
+    drop(changing);
+    if let (Object::Blob(kind, _), Some(bytes)) = (handle.object, removed) {
+        let row = live.blobs.row(who, &handle.repo, kind);
+        row.delete.increment();
+        row.delete_bytes.add(bytes);
+    }
+    Ok(Answer::done())
 }

@@ -10,6 +10,8 @@ use ring::digest;
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 
+use crate::auth::is_name;
+
 /// Largest password file read, in bytes: half a million users.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 /// The cost of the stand-in hash when the file has no bcrypt entry.
@@ -26,11 +28,17 @@ pub enum LoadError {
         /// Why.
         cause: io::Error,
     },
-    /// Something else is missing on this machine.
-    #[error(transparent)]
-    System(#[from] io::Error),
+    /// It is no password file.
+    #[error("{}: line {line} is not of the form user:hash", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The first bad line.
+        line: usize,
+    },
 }
 
+#[derive(Debug, PartialEq, Eq)]
 enum Hash {
     Bcrypt(String),
     Sha1([u8; 20]),
@@ -43,8 +51,43 @@ pub struct Htpasswd {
     stand_in: Hash,
 }
 
+/// One line of a password file.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line<'l> {
+    /// Empty, or a comment.
+    Nothing,
+    /// A user.
+    Entry {
+        /// The name.
+        user: &'l str,
+        /// What the password hashes to.
+        hash: &'l str,
+    },
+    /// Anything else.
+    Malformed,
+}
+
+impl<'l> Line<'l> {
+    /// What a line says.
+    pub fn parse(line: &'l str) -> Self {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            return Self::Nothing;
+        }
+        match line.split_once(':') {
+            Some((user, hash)) if is_name(user) && !hash.contains(':') => Self::Entry { user, hash },
+            _ => Self::Malformed,
+        }
+    }
+}
+
+/// The lines of a password file with their numbers.
+pub fn lines(text: &str) -> impl Iterator<Item = (usize, Line<'_>)> {
+    text.lines().enumerate().map(|(index, line)| (index + 1, Line::parse(line)))
+}
+
 impl Htpasswd {
-    /// Reads the file. Lines that can't be used are named in the log; their users can't log in.
+    /// Reads the file. Users whose hash can't be used are named in the log; they can't log in.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
         let read = || {
             if std::fs::metadata(path)?.len() > MAX_FILE_BYTES {
@@ -53,7 +96,8 @@ impl Htpasswd {
             std::fs::read_to_string(path)
         };
         let text = read().map_err(|cause| LoadError::Read { path: path.into(), cause })?;
-        let (htpasswd, problems) = Self::parse(&text);
+        let (htpasswd, problems) =
+            Self::parse(&text).map_err(|line| LoadError::Malformed { path: path.into(), line })?;
         for problem in problems {
             log::warn!("{}: {problem}", path.display());
         }
@@ -61,21 +105,25 @@ impl Htpasswd {
     }
 
     /// The users, and what is wrong with which lines. Of two entries for one user the last counts, as in rest-server.
-    fn parse(text: &str) -> (Self, Vec<String>) {
+    ///
+    /// # Errors
+    /// The number of a line that is not of the form `user:hash`: as for rest-server, the whole file is not to be trusted.
+    fn parse(text: &str) -> Result<(Self, Vec<String>), usize> {
         let (mut users, mut problems, mut highest) = (HashMap::new(), Vec::new(), DEFAULT_COST);
-        for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line.trim())) {
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let entry = line.split_once(':').map(|(user, hash)| (user, Hash::parse(hash)));
-            match entry {
-                None | Some(("", _)) => problems.push(format!("line {number}: not of the form user:hash")),
-                Some((user, Err(problem))) => {
-                    problems.push(format!("line {number}, user {}: {problem}", user.escape_debug()));
-                }
-                Some((user, Ok(hash))) => {
+        for (number, line) in lines(text) {
+            let (user, hash) = match line {
+                Line::Nothing => continue,
+                Line::Malformed => return Err(number),
+                Line::Entry { user, hash } => (user, Hash::parse(hash)),
+            };
+            let named = |problem: &str| format!("line {number}, user {}: {problem}", user.escape_debug());
+            match hash {
+                Err(problem) => problems.push(named(problem)),
+                Ok(hash) => {
                     highest = highest.max(hash.cost());
-                    users.insert(user.to_owned(), hash);
+                    if users.insert(user.to_owned(), hash).is_some() {
+                        problems.push(named("there is an earlier line for this user, which does not count"));
+                    }
                 }
             }
         }
@@ -83,7 +131,7 @@ impl Htpasswd {
             "$2b${highest:02}${}",
             "abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01232"
         ));
-        (Self { users, stand_in }, problems)
+        Ok((Self { users, stand_in }, problems))
     }
 
     /// Number of users that can log in.
@@ -94,6 +142,11 @@ impl Htpasswd {
     /// Whether nobody can.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty()
+    }
+
+    /// Whether a user has the same entry here and there.
+    pub fn same_entry(&self, other: &Self, user: &str) -> bool {
+        self.users.get(user) == other.users.get(user)
     }
 
     /// Whether this is the user's password. Slow on purpose: not for a worker.
@@ -146,12 +199,12 @@ mod tests {
     fn schemes_and_problems() {
         let hash = bcrypt::hash_with_result("pw", 4).expect("a hash");
         let text = format!(
-            "# staff\n\na:{}\nb:{}\nc:{}\nsha:{{SHA}}5en6G6MezRroT3XKqkdPOmY/BfQ=\nmd5:$apr1$x$y\nnothing\nold:{{SHA}}x\nbad:$2y$99$x\n",
+            "# staff\n\na:{}\nb:{}\nc:{}\nsha:{{SHA}}5en6G6MezRroT3XKqkdPOmY/BfQ=\nmd5:$apr1$x$y\nold:{{SHA}}x\nbad:$2y$99$x\n",
             hash.format_for_version(bcrypt::Version::TwoA),
             hash.format_for_version(bcrypt::Version::TwoB),
             hash.format_for_version(bcrypt::Version::TwoY),
         );
-        let (users, problems) = Htpasswd::parse(&text);
+        let (users, problems) = Htpasswd::parse(&text).unwrap_or_else(|line| panic!("line {line}"));
         assert_eq!(users.len(), 4);
         for user in ["a", "b", "c"] {
             assert!(users.verify(user, b"pw") && !users.verify(user, b"pW"), "{user}");
@@ -160,12 +213,16 @@ mod tests {
         assert!(!users.verify("md5", b"x") && !users.verify("", b""));
         let lines: Vec<_> =
             problems.iter().map(|problem| problem.split([':', ',']).next().unwrap_or_default()).collect();
-        assert_eq!(lines, ["line 7", "line 8", "line 9", "line 10"]);
+        assert_eq!(lines, ["line 7", "line 8", "line 9"]);
+        for broken in ["a:{SHA}x\nnothing\n", "a:{SHA}x\na:b:c\n", "a:x\n\u{1}:x\n", "a:x\n:x\n"] {
+            assert_eq!(Htpasswd::parse(broken).err(), Some(2), "{broken:?}");
+        }
     }
 
     #[test]
     fn the_stand_in_costs_as_much_as_the_dearest_entry() {
-        let (users, _) = Htpasswd::parse(&format!("a:{}\n", bcrypt::hash("pw", 6).expect("a hash")));
+        let text = format!("a:{}\n", bcrypt::hash("pw", 6).expect("a hash"));
+        let (users, _) = Htpasswd::parse(&text).unwrap_or_else(|line| panic!("line {line}"));
         assert_eq!(users.stand_in.cost(), 6);
         assert!(matches!(&users.stand_in, Hash::Bcrypt(hash) if bcrypt::verify("pw", hash).is_ok()));
     }

@@ -6,16 +6,22 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::logging;
-use crate::server::drain::Outcome;
-use crate::server::{self, control};
-use crate::settings::Settings;
-use crate::settings::args::{Cli, Command, RepoCommand, StateArgs};
+use crate::settings::args::{Cli, Command, RepoCommand};
+use crate::settings::merge::Variables;
+
+mod config;
+mod repo;
+mod serve;
+mod user;
 
 /// It failed while running.
 const FAILED: u8 = 1;
+/// The command line is wrong.
+const USAGE: u8 = 2;
 /// The server could not be started.
 const NOT_STARTED: u8 = 3;
+/// The settings are wrong (`EX_CONFIG` of sysexits.h).
+const CONFIG: u8 = 78;
 
 /// Runs the command that the arguments ask for. Called as `rest-server`, that is `serve`.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -25,8 +31,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     match Cli::try_parse_from(arguments) {
         Ok(cli) => match cli.command {
-            Command::Serve(args) => serve(&args.settings()),
-            Command::Repo { command: RepoCommand::Resume(state) } => resume(&state),
+            Command::Serve(given) => serve::run(&given),
+            Command::Config { command } => config::run(&command),
+            Command::User { command } => user::run(&command),
+            Command::Repo { command: RepoCommand::Resume(state) } => repo::resume(&state),
+            Command::Repo { command } => repo::run(command),
         },
         Err(e) => {
             let code = e.exit_code();
@@ -41,33 +50,20 @@ fn is_rest_server(program: Option<&OsString>) -> bool {
     program.and_then(|program| Path::new(program).file_name()).is_some_and(|name| name == "rest-server")
 }
 
-fn serve(settings: &Settings) -> ExitCode {
-    let Ok(_log) = logging::init(settings.debug) else { return ExitCode::from(NOT_STARTED) };
-    std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
-    match server::run(settings) {
-        Ok(Outcome::Stopped) => ExitCode::SUCCESS,
-        Ok(Outcome::StoppedAtOnce | Outcome::Failed) => ExitCode::from(FAILED),
-        Err(e) => {
-            log::error!("{e}");
-            ExitCode::from(NOT_STARTED)
-        }
-    }
+/// The variables of the environment that may be settings.
+fn environment() -> Variables {
+    let all = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    all.filter(|(name, _)| name.starts_with("PACKHOUSE_")).collect()
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command that speaks to its user")]
-fn resume(state: &StateArgs) -> ExitCode {
-    let folder = state.state_dir();
-    match control::resume(&folder) {
-        Ok(said) => {
-            println!("{said}");
-            ExitCode::SUCCESS
-        }
-        Err(e) => {
-            eprintln!(
-                "no packhouse answers in {}: {e}. Is it running, and was it started with this --path or --state-dir?",
-                folder.display()
-            );
-            ExitCode::from(FAILED)
-        }
-    }
+/// Speaks to the user of a command.
+#[expect(clippy::print_stdout, reason = "a command that speaks to its user")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+/// Tells the user of a command what went wrong.
+#[expect(clippy::print_stderr, reason = "a command that speaks to its user")]
+fn complain(text: &str) {
+    eprintln!("{text}");
 }

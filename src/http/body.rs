@@ -108,7 +108,7 @@ impl<'c> Body<'c> {
             buffer.extend(conn.received.drain(..count));
             return Ok(buffer);
         }
-        let readable = async { (conn.socket.readable().await.map(|()| 0), ()) };
+        let readable = async { (conn.stream.readable().await.map(|()| 0), ()) };
         Conn::transfer(&conn.limits, &mut self.pace, readable).await?;
         let buffer = conn.buffers.take().await;
         // What belongs to the next request stays in the socket, as far as that can be told beforehand.
@@ -116,7 +116,7 @@ impl<'c> Body<'c> {
             Rest::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.capacity()),
             Rest::Chunked(_) => buffer.capacity(),
         };
-        let read = conn.socket.read_upto(buffer, room);
+        let read = conn.stream.read_upto(buffer, room);
         let (read, buffer) = Conn::transfer(&conn.limits, &mut self.pace, read).await?;
         if read == 0 { Err(BodyError::Truncated) } else { Ok(buffer) }
     }

@@ -11,8 +11,8 @@ use crate::http::head::{self, Head, HeadError, Scanner};
 use crate::http::limits::{Limits, MAX_LINGER, MAX_LINGER_BYTES, MAX_LINGER_SILENCE};
 use crate::http::pace::{Pace, TooSlow};
 use crate::io::runtime::{Elapsed, now, timeout};
-use crate::io::socket::{Peer, Socket};
-use crate::io::{BufferPool, IoBuf};
+use crate::io::{BufferPool, Bytes};
+use crate::tls::Stream;
 
 /// Bytes asked for at a time while a head is read: restic's heads fit.
 const HEAD_READ_BYTES: usize = 2 * 1024;
@@ -57,21 +57,16 @@ impl From<TooSlow> for TransferError {
 /// A connection and what was received on it but not used yet. Dropped, it ends at once: a client sees that an answer
 /// without its end is not whole.
 pub struct Conn {
-    pub(super) socket: Socket,
+    pub(super) stream: Stream,
     pub(super) received: Vec<u8>,
     pub(super) limits: Limits,
     pub(super) buffers: BufferPool,
 }
 
 impl Conn {
-    /// Takes over a socket. `buffers` are for request bodies.
-    pub const fn new(socket: Socket, limits: Limits, buffers: BufferPool) -> Self {
-        Self { socket, received: Vec::new(), limits, buffers }
-    }
-
-    /// The other end.
-    pub const fn peer(&self) -> Peer {
-        self.socket.peer()
+    /// Takes over a stream. `buffers` are for request bodies.
+    pub const fn new(stream: Stream, limits: Limits, buffers: BufferPool) -> Self {
+        Self { stream, received: Vec::new(), limits, buffers }
     }
 
     /// Waits until a request begins to arrive; holds no memory meanwhile. False if none comes in the idle time.
@@ -80,7 +75,7 @@ impl Conn {
             return true;
         }
         self.received = Vec::new();
-        matches!(timeout(self.limits.idle, self.socket.readable()).await, Ok(Ok(())))
+        matches!(timeout(self.limits.idle, self.stream.readable()).await, Ok(Ok(())))
     }
 
     /// Reads one request head.
@@ -104,7 +99,7 @@ impl Conn {
             let left = deadline.saturating_duration_since(now());
             let received = std::mem::take(&mut self.received);
             let started = !received.is_empty();
-            let read = timeout(left, self.socket.read_more(received, HEAD_READ_BYTES)).await;
+            let read = timeout(left, self.stream.read_more(received, HEAD_READ_BYTES)).await;
             let Ok((read, received)) = read else { return Err(NoRequest::TimedOut) };
             self.received = received;
             match read {
@@ -121,45 +116,57 @@ impl Conn {
     }
 
     /// Sends all of `bytes`. `pace` watches the client's rate over one response.
-    pub async fn send<B: IoBuf>(&mut self, mut bytes: B, pace: &mut Pace) -> Result<B, TransferError> {
+    pub async fn send<B: Bytes>(&mut self, mut bytes: B, pace: &mut Pace) -> Result<B, TransferError> {
         let mut sent = 0;
-        while sent < bytes.bytes_init() {
+        while sent < bytes.as_ref().len() {
             let (written, back) = self.write(bytes, sent, pace).await?;
             bytes = back;
             sent += written;
         }
+        self.push(pace).await?;
         Ok(bytes)
     }
 
     /// Waits until the client can take something, so that no buffer is held for one that does not read.
     pub async fn writable(&mut self, pace: &mut Pace) -> Result<(), TransferError> {
-        let writable = async { (self.socket.writable().await.map(|()| 0), ()) };
+        self.push(pace).await?;
+        let writable = async { (self.stream.writable().await.map(|()| 0), ()) };
         Self::transfer(&self.limits, pace, writable).await?;
         Ok(())
     }
 
     /// Sends of `bytes` what the client takes now, and returns how much that was: for a buffer that is not to be held
-    /// until a slow client has taken all of it.
-    pub async fn send_some<B: IoBuf>(&mut self, bytes: B, pace: &mut Pace) -> Result<usize, TransferError> {
+    /// until a slow client has taken all of it. [`Self::push`] sends what may be left of it.
+    pub async fn send_some<B: Bytes>(&mut self, bytes: B, pace: &mut Pace) -> Result<usize, TransferError> {
         self.write(bytes, 0, pace).await.map(|(written, _)| written)
     }
 
-    /// Writes of `bytes[from..]` what the socket takes now, at least one byte.
-    async fn write<B: IoBuf>(
+    /// Sends what was taken and is not sent.
+    pub async fn push(&mut self, pace: &mut Pace) -> Result<(), TransferError> {
+        while self.stream.has_unsent() {
+            let push = async { (self.stream.push().await.map(|()| 1), ()) };
+            Self::transfer(&self.limits, pace, push).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes of `bytes[from..]` what the stream takes now, at least one byte.
+    async fn write<B: Bytes>(
         &mut self,
         bytes: B,
         from: usize,
         pace: &mut Pace,
     ) -> Result<(usize, B), TransferError> {
-        let (written, back) = Self::transfer(&self.limits, pace, self.socket.write(bytes, from)).await?;
+        self.push(pace).await?;
+        let (written, back) = Self::transfer(&self.limits, pace, self.stream.write(bytes, from)).await?;
         if written == 0 { Err(io::Error::from(io::ErrorKind::WriteZero).into()) } else { Ok((written, back)) }
     }
 
     /// Ends the connection so that the client still reads the answer: says that nothing more comes, then throws away
     /// what the client goes on sending, within bounds (RFC 9112 section 9.6).
     pub async fn linger(mut self) {
-        self.socket.finish();
         let discard = async {
+            self.stream.finish().await;
             let mut discarded = 0;
             while discarded < MAX_LINGER_BYTES {
                 match self.discard_some(MAX_LINGER_SILENCE).await {
@@ -173,9 +180,10 @@ impl Conn {
 
     /// Reads and forgets; none on silence or error, 0 at the end.
     async fn discard_some(&mut self, silence: Duration) -> Option<u64> {
-        timeout(silence, self.socket.readable()).await.ok()?.ok()?;
+        timeout(silence, self.stream.readable()).await.ok()?.ok()?;
         let buffer = self.buffers.take().await;
-        let (read, _) = timeout(silence, self.socket.read(buffer)).await.ok()?;
+        let room = buffer.capacity();
+        let (read, _) = timeout(silence, self.stream.read_upto(buffer, room)).await.ok()?;
         read.ok().map(|count| count as u64)
     }
 

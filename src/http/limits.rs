@@ -20,6 +20,8 @@ pub const MAX_LINGER_SILENCE: Duration = Duration::from_secs(2);
 /// The time limits of a connection, settable on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// For a TLS handshake.
+    pub handshake: Duration,
     /// For a request head, from its first byte.
     pub head: Duration,
     /// For a connection without a request.
@@ -35,6 +37,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            handshake: Duration::from_secs(10),
             head: Duration::from_secs(10),
             // restic keeps idle connections for 90 s; ours must not be the side that closes first.
             idle: Duration::from_mins(2),

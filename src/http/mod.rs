@@ -7,9 +7,11 @@ pub mod body;
 pub mod chunked;
 pub mod conn;
 pub mod date;
+pub mod forwarded;
 pub mod head;
 pub mod limits;
 pub mod pace;
+pub mod proxy;
 pub mod range;
 pub mod response;
 

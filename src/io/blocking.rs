@@ -7,6 +7,9 @@ use std::thread;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use futures_channel::oneshot;
 
+/// What nice(2) adds to a thread of idle priority.
+const LOWEST_PRIORITY: i32 = 19;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Threads behind a bounded queue, shared by all workers. The threads end when the pool is dropped.
@@ -17,12 +20,38 @@ pub struct Pool {
 impl Pool {
     /// Starts `threads` threads that are named `name`, behind a queue of at most `queue` jobs.
     pub fn new(name: &str, threads: usize, queue: usize) -> io::Result<Self> {
+        Self::start(name, threads, queue, || ())
+    }
+
+    /// The same of threads that run when nothing else wants to.
+    pub fn idle_priority(name: &str, threads: usize, queue: usize) -> io::Result<Self> {
+        // On Linux this is a matter of the calling thread alone. Without it jobs are as fair as any.
+        Self::start(name, threads, queue, || {
+            rustix::process::nice(LOWEST_PRIORITY).ok();
+        })
+    }
+
+    fn start(name: &str, threads: usize, queue: usize, prepare: fn()) -> io::Result<Self> {
         let (jobs, queued) = bounded::<Job>(queue);
         for _ in 0..threads {
             let queued = queued.clone();
-            thread::Builder::new().name(name.into()).spawn(move || work(&queued))?;
+            let body = move || {
+                prepare();
+                work(&queued);
+            };
+            thread::Builder::new().name(name.into()).spawn(body)?;
         }
         Ok(Self { jobs })
+    }
+
+    /// Leaves `job` to a thread of the pool.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the queue is full; the job will not run then.
+    pub fn submit(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.jobs.try_send(Box::new(job)).map_err(|_full| {
+            io::Error::new(io::ErrorKind::WouldBlock, "the queue of the blocking pool is full")
+        })
     }
 
     /// Runs `job` on a thread of the pool and waits for its result.
@@ -33,10 +62,7 @@ impl Pool {
     /// `WouldBlock` when the queue is full; the job has not run then. `Other` when the job panicked.
     pub async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         let (answer, answered) = oneshot::channel();
-        let job = Box::new(move || drop(answer.send(job())));
-        if self.jobs.try_send(job).is_err() {
-            return Err(io::Error::new(io::ErrorKind::WouldBlock, "the queue of the blocking pool is full"));
-        }
+        self.submit(move || drop(answer.send(job())))?;
         answered.await.map_err(|_canceled| io::Error::other("a job of the blocking pool panicked"))
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags, fcntl_setfl,
@@ -226,10 +226,21 @@ impl Dir {
         .await
     }
 
-    /// Removes a file.
-    pub async fn unlink(&self, name: &OsStr) -> io::Result<()> {
+    /// Removes a file; returns the bytes that it had.
+    pub async fn unlink(&self, name: &OsStr) -> io::Result<u64> {
+        // No two removals of one name at once in this process: what is looked at must be what is removed, and nothing
+        // but a removal can put another file in its place.
+        static TURNS: [Mutex<()>; 64] = [const { Mutex::new(()) }; 64];
         let name = name.to_owned();
-        self.blocking(move |fd| Ok(unlinkat(fd, name, AtFlags::empty())?)).await
+        self.blocking(move |fd| {
+            let sum: usize = name.as_bytes().iter().map(|byte| usize::from(*byte)).sum();
+            let _turn =
+                TURNS.get(sum % TURNS.len()).map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
+            let stat = statx(fd, &name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::SIZE)?;
+            unlinkat(fd, name, AtFlags::empty())?;
+            Ok(stat.stx_size)
+        })
+        .await
     }
 
     /// Removes a file unless some process holds a lock on it. True if it is gone.

@@ -6,12 +6,17 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use monoio::buf::IoBuf;
-use rustix::fs::{FallocateFlags, fallocate, fdatasync, ftruncate};
+use rustix::fs::{FallocateFlags, XattrFlags, fallocate, fdatasync, fgetxattr, fsetxattr, ftruncate};
 use rustix::io::Errno;
 
 use crate::io::blocking::Pool;
 use crate::io::buffer::Buffer;
 use crate::io::runtime::{Driver, current};
+
+/// The extended attribute with the user that a file belongs to.
+const OWNER: &str = "user.packhouse.owner";
+/// Longest name that is read back.
+const MAX_OWNER_BYTES: usize = 1024;
 
 /// An open file.
 pub struct File {
@@ -109,6 +114,32 @@ impl File {
             Ok(()) => Ok(true),
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
             Err(e) => Err(e.into()),
+        })
+        .await
+    }
+
+    /// Notes who the file belongs to, in an extended attribute. Nothing happens where the file system has none.
+    pub async fn set_owner(&self, owner: &str) -> io::Result<()> {
+        let owner = owner.to_owned();
+        self.blocking(move |fd| match fsetxattr(fd, OWNER, owner.as_bytes(), XattrFlags::empty()) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(e) => Err(e.into()),
+        })
+        .await
+    }
+
+    /// Who the file belongs to, if that is known.
+    pub async fn owner(&self) -> io::Result<Option<String>> {
+        self.blocking(move |fd| {
+            let mut name = vec![0; MAX_OWNER_BYTES];
+            match fgetxattr(fd, OWNER, name.as_mut_slice()) {
+                Ok(length) => {
+                    name.truncate(length);
+                    Ok(String::from_utf8(name).ok())
+                }
+                Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS | Errno::RANGE) => Ok(None),
+                Err(e) => Err(e.into()),
+            }
         })
         .await
     }

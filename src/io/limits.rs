@@ -1,6 +1,9 @@
 //! What the process may use: descriptors, and the modes that new files get.
 
+use std::time::Duration;
+
 use rustix::fs::Mode;
+use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 
 /// Raises the soft limit on open files to the hard one and returns the limit that holds now.
@@ -20,4 +23,41 @@ pub fn open_descriptors() -> u64 {
 /// and nothing for the group unless `group`.
 pub fn set_umask(group: bool) {
     umask(if group { Mode::from_raw_mode(0o007) } else { Mode::from_raw_mode(0o077) });
+}
+
+/// What the process has used.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessFigures {
+    /// Processor time, of all threads.
+    pub cpu: Duration,
+    /// Since its start.
+    pub age: Duration,
+    /// Bytes of memory in use.
+    pub resident: u64,
+    /// Bytes of address space.
+    pub virtual_memory: u64,
+    /// Descriptors that are open.
+    pub open_descriptors: u64,
+    /// Descriptors that may be open.
+    pub max_descriptors: u64,
+}
+
+/// What this process has used (proc(5)). None where /proc is not there.
+pub fn process_figures() -> Option<ProcessFigures> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // What stands before is the name of the program, in which anything may be.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let fields: Vec<u64> = rest.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+    let ticks =
+        |count: u64| Duration::from_millis(count.saturating_mul(1000) / clock_ticks_per_second().max(1));
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split(' ').next()?.parse().ok()?;
+    Some(ProcessFigures {
+        cpu: ticks(fields.get(11)? + fields.get(12)?),
+        age: Duration::try_from_secs_f64(uptime).ok()?.saturating_sub(ticks(*fields.get(19)?)),
+        virtual_memory: *fields.get(20)?,
+        resident: fields.get(21)?.saturating_mul(page_size() as u64),
+        open_descriptors: open_descriptors(),
+        max_descriptors: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+    })
 }

@@ -5,7 +5,8 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -16,7 +17,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, bind, listen
 use socket2::SockRef;
 
 use crate::io::runtime::{Driver, current};
-use crate::io::socket::{Peer, Socket};
+use crate::io::socket::{Peer, Socket, inherited};
 use crate::types::ListenAddress;
 
 /// Connections that wait to be accepted.
@@ -38,27 +39,28 @@ enum Bound {
 }
 
 impl Listener {
-    /// Binds. Blocks for up to a second: for the start of the process.
+    /// Binds; `mode` are the permissions of a unix socket. Blocks for up to a second: for the start of the process.
     ///
     /// # Errors
     /// `AddrInUse` if another process listens there. A unix socket's file that nobody listens on is replaced.
-    pub fn bind(address: &ListenAddress) -> io::Result<Self> {
+    pub fn bind(address: &ListenAddress, mode: Option<u32>) -> io::Result<Self> {
         // The ring of a process that was killed a moment ago lets go of its listening socket only when the kernel has
         // cleaned up behind it: a restart must not fail for that.
         for _ in 0..BIND_TRIES {
-            match Self::try_bind(address) {
+            match Self::try_bind(address, mode) {
                 Err(e) if e.kind() == io::ErrorKind::AddrInUse => thread::sleep(BIND_PAUSE),
                 other => return other,
             }
         }
-        Self::try_bind(address)
+        Self::try_bind(address, mode)
     }
 
-    fn try_bind(address: &ListenAddress) -> io::Result<Self> {
+    fn try_bind(address: &ListenAddress, mode: Option<u32>) -> io::Result<Self> {
         let socket = match address {
             ListenAddress::Host(host, port) => Bound::Tcp(bind_host(host, *port)?),
             ListenAddress::AnyHost(port) => Bound::Tcp(bind_any(*port)?),
-            ListenAddress::Unix(path) => bind_unix(path)?,
+            ListenAddress::Unix(path) => bind_unix(path, mode)?,
+            ListenAddress::Systemd(_) => return Err(io::Error::other("systemd has passed no such socket")),
         };
         Ok(Self { socket })
     }
@@ -69,6 +71,11 @@ impl Listener {
             Bound::Tcp(socket) => socket.local_addr().map_or_else(|_| "?".into(), |a| a.to_string()),
             Bound::Unix { path, .. } => format!("unix:{}", path.display()),
         }
+    }
+
+    /// Whether it is a unix socket.
+    pub const fn is_unix(&self) -> bool {
+        matches!(self.socket, Bound::Unix { .. })
     }
 
     /// Whether hosts elsewhere can reach it.
@@ -140,14 +147,45 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn bind_unix(path: &Path) -> io::Result<Bound> {
+fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Bound> {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     if is_socket && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
         std::fs::remove_file(path)?;
     }
     let socket = UnixListener::bind(path)?;
+    if let Some(mode) = mode {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode))?;
+    }
     let inode = std::fs::symlink_metadata(path)?.ino();
     Ok(Bound::Unix { socket, path: path.into(), inode })
+}
+
+/// The sockets that systemd passes to this process, with their names. To be called once.
+///
+/// # Errors
+/// One of them is neither a listening TCP nor a listening unix socket.
+pub fn from_systemd() -> io::Result<Vec<(String, Listener)>> {
+    let take = |(raw, name)| adopt(inherited(raw)).map(|socket| (name, Listener { socket }));
+    sd_notify::listen_fds_with_names()?.map(take).collect()
+}
+
+fn adopt(fd: OwnedFd) -> io::Result<Bound> {
+    let socket = socket2::Socket::from(fd);
+    if !socket.is_listener()? {
+        return Err(io::Error::other("a socket that systemd passes does not listen (it needs Accept=no)"));
+    }
+    if socket.domain()? == socket2::Domain::UNIX {
+        let socket = UnixListener::from(OwnedFd::from(socket));
+        let address = socket.local_addr()?;
+        // systemd removes the file, not we: an inode that no file has.
+        return Ok(Bound::Unix {
+            socket,
+            path: address.as_pathname().unwrap_or(Path::new("")).into(),
+            inode: 0,
+        });
+    }
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    Ok(Bound::Tcp(TcpListener::from(OwnedFd::from(socket))))
 }
 
 /// A worker's handle on a listening socket, before the worker's runtime runs.

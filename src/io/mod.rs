@@ -22,4 +22,8 @@ pub mod wake;
 
 pub use buffer::{Buffer, BufferPool};
 pub use errno::Fault;
-pub use monoio::buf::IoBuf;
+
+/// Bytes that can be lent to the kernel.
+pub trait Bytes: monoio::buf::IoBuf + AsRef<[u8]> {}
+
+impl<T: monoio::buf::IoBuf + AsRef<[u8]>> Bytes for T {}

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use event_listener::Event;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::io::wake::until;
@@ -42,14 +42,20 @@ pub enum Signal {
     Stop,
     /// SIGHUP.
     Reload,
+    /// SIGUSR1: the log was rotated.
+    Reopen,
 }
 
 /// Calls `on_signal` for every signal that comes, on a thread of its own.
 pub fn listen(on_signal: impl Fn(Signal) + Send + 'static) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
-            on_signal(if signal == SIGHUP { Signal::Reload } else { Signal::Stop });
+            on_signal(match signal {
+                SIGHUP => Signal::Reload,
+                SIGUSR1 => Signal::Reopen,
+                _ => Signal::Stop,
+            });
         }
     })?;
     Ok(())

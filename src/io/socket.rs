@@ -3,12 +3,12 @@
 //! An operation that is given up (a timeout) stays with the kernel, and keeps its buffer and the descriptor, until it ends.
 //! A socket that is dropped is shut down, which ends them all.
 
-#![expect(unsafe_code, reason = "monoio's sockets lend their descriptor only as a raw one")]
+#![expect(unsafe_code, reason = "monoio's sockets and systemd know raw descriptors only")]
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
@@ -31,6 +31,12 @@ impl fmt::Display for Peer {
             Self::Unix => f.write_str("unix"),
         }
     }
+}
+
+/// Takes a descriptor that systemd left open for this process (`sd_listen_fds(3)`).
+pub(super) fn inherited(raw: RawFd) -> OwnedFd {
+    // SAFETY: systemd opened it for this process and nothing else here knows of it; `listener` takes each one once.
+    unsafe { OwnedFd::from_raw_fd(raw) }
 }
 
 /// One connection.

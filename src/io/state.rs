@@ -37,3 +37,10 @@ impl StateDir {
         &self.path
     }
 }
+
+/// Waits for the lock of a folder and holds it until the result is dropped: for tools that change a file in it.
+pub fn lock_folder(path: &Path) -> io::Result<File> {
+    let folder = File::open(path)?;
+    flock(&folder, FlockOperation::LockExclusive)?;
+    Ok(folder)
+}

@@ -13,6 +13,8 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use env_logger::{Builder, Target};
 use log::{LevelFilter, Record};
 
+pub mod access;
+
 /// Lines that may wait for the writer: about 1 MiB.
 const QUEUE_LINES: usize = 8192;
 /// How long the end of the process waits for the writer.

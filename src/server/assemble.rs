@@ -9,28 +9,35 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use crossbeam::channel::{Sender, unbounded};
 
-use crate::api::Live;
-use crate::auth::Authenticator;
-use crate::http::Limits;
+use crate::api::status::Status;
+use crate::api::{Live, Rules};
 use crate::io::blocking::Pool;
 use crate::io::buffer::BUFFER_BYTES;
 use crate::io::dir::Dir;
-use crate::io::listener::{self, Listener};
+use crate::io::listener;
 use crate::io::runtime::{self, Driver, block_on};
-use crate::io::signal::Flag;
 use crate::io::state::StateDir;
 use crate::io::{Fault, affinity, limits};
+use crate::logging::access::AccessLog;
 use crate::metrics::Counters;
-use crate::policy::Policy;
+use crate::metrics::blobs::BlobCounters;
+use crate::policy::rate::Rates;
+use crate::quota::Ledger;
 use crate::server::StartError;
 use crate::server::banner::{self, Facts};
 use crate::server::control::{self, Event};
+use crate::server::count::{self, Wanted};
+use crate::server::door::Door;
 use crate::server::drain::{Outcome, Watch};
 use crate::server::gate::Gate;
+use crate::server::listen::{self, Listening};
+use crate::server::reload::{self, Again, Reloader};
+use crate::server::rules::{self, Held};
 use crate::server::shard::{Shard, Shared};
-use crate::settings::{IoDriver, Settings, Timeouts, Workers};
+use crate::settings::{IoDriver, Loaded, LogTarget, Settings, Workers};
 use crate::store::fs::{FsStore, Options};
 use crate::store::health::Health;
 use crate::store::local::{LocalDisk, Modes};
@@ -46,52 +53,138 @@ const MAX_POOL_THREADS: usize = 64;
 /// Jobs that may wait for the blocking pool.
 const POOL_QUEUE: usize = 4096;
 
-/// Runs a server to its end.
+/// Runs a server to its end. `again` reads its settings anew.
 ///
 /// # Errors
 /// It could not be started.
-pub fn run(settings: &Settings) -> Result<Outcome, StartError> {
+pub fn run(loaded: Loaded, again: Again) -> Result<Outcome, StartError> {
+    let settings = &loaded.settings.clone();
     limits::set_umask(settings.group_accessible);
     let (events, happened) = unbounded();
     control::listen_for_signals(events.clone())
         .map_err(|cause| StartError::System { step: "listen for signals", cause })?;
     let driver = choose_driver(settings.io_driver)?;
     let workers = workers(&settings.workers)?;
-    let auth = authenticator(settings)?;
+    let (rules, held) = first_rules(settings)?;
     let disk = open_disk(settings, workers.len())?;
     let unnamed_temps = probe(&disk.root);
     let health = Arc::new(Health::new(settings.min_free));
-    let _state = hold_state(settings, &health)?;
-    let listeners = bind(settings)?;
+    let state = hold_state(settings, &health)?;
+    let ledger = open_ledger(settings, state.as_ref())?;
+    let access_log = open_access_log(settings)?;
+    let listeners = listen::bind(settings, held.tls.as_ref())?;
     let gate = Arc::new(Gate::for_descriptors(workers.len(), 2 * workers.len() * listeners.len()));
-    let shared = Arc::new(Shared { stopping: Flag::default(), gate, counters: Counters::default() });
+    let shared = Arc::new(Shared {
+        stopping: Arc::default(),
+        gate,
+        crowd: Arc::default(),
+        access_log: access_log.clone(),
+    });
     let facts = Facts {
         driver,
         workers: workers.len(),
-        users: auth.as_ref().map(|auth| auth.users()),
+        users: held.passwords.as_ref().map(|passwords| passwords.users()),
         max_connections: shared.gate.limit(),
         unnamed_temps,
         volatile: disk.root.is_volatile(),
         listeners: &listeners,
     };
     banner::print(settings, &facts);
+    let counters: Vec<Arc<Counters>> = workers.iter().map(|_| Arc::default()).collect();
+    let status = status(&counters, &health, &ledger, &held, &shared);
+    let wanted = Arc::new(Wanted::default());
+    if !rules::quotas(settings).is_empty() {
+        wanted.ask();
+    }
     let parts = Parts {
         driver,
         disk,
         options: Options { verify: settings.verify, unnamed_temps },
         health,
-        auth: auth.clone(),
-        policy: Policy { append_only: settings.append_only },
+        rules: Arc::clone(&rules),
+        ledger: Arc::clone(&ledger),
+        rates: Arc::default(),
+        status,
+        wanted: Arc::clone(&wanted),
         max_folder_depth: settings.max_folder_depth,
-        limits: limits_of(&settings.timeouts),
         buffers: (TRANSFER_BYTES / BUFFER_BYTES / workers.len()).max(MIN_BUFFERS),
         drain: settings.drain,
         shared: Arc::clone(&shared),
-        events,
+        events: events.clone(),
     };
     start(&parts, &workers, &listeners)?;
-    let watch = Watch { happened, workers: workers.len(), listeners, shared, auth, drain: settings.drain };
+    reload::watch(rules::files(settings), events)
+        .map_err(|cause| StartError::System { step: "start threads", cause })?;
+    let count = Box::new(move || wanted.ask());
+    let reloader = Reloader { loaded, again, held, rules, ledger, access_log, count };
+    let watch = Watch { happened, workers: workers.len(), listeners, shared, counters, reloader };
     Ok(watch.until_the_end())
+}
+
+fn status(
+    counters: &[Arc<Counters>],
+    health: &Arc<Health>,
+    ledger: &Arc<Ledger>,
+    held: &Held,
+    shared: &Shared,
+) -> Arc<Status> {
+    Arc::new(Status {
+        workers: counters.to_vec(),
+        blobs: counters.iter().map(|_| Arc::default()).collect(),
+        health: Arc::clone(health),
+        ledger: Arc::clone(ledger),
+        logins: Arc::clone(&held.logins),
+        stopping: Arc::clone(&shared.stopping),
+        tls: held.tls.clone(),
+    })
+}
+
+/// All that is wrong with the files that settings name.
+pub fn check(settings: &Settings) -> Vec<String> {
+    let mut problems = match rules::prepare(settings) {
+        Ok(prepared) => prepared.expired(),
+        Err(problems) => problems,
+    };
+    if settings.path.exists() && !settings.path.is_dir() {
+        problems.push(format!("path: {} is no folder", settings.path.display()));
+    }
+    problems
+}
+
+fn first_rules(settings: &Settings) -> Result<(Arc<ArcSwap<Rules>>, Held), StartError> {
+    let prepared = rules::prepare(settings).map_err(StartError::Files)?;
+    for problem in prepared.expired() {
+        log::error!("{problem}");
+    }
+    let mut held = Held::default();
+    let rules =
+        prepared.take(&mut held).map_err(|cause| StartError::System { step: "start threads", cause })?;
+    Ok((Arc::new(ArcSwap::from_pointee(rules)), held))
+}
+
+fn open_ledger(settings: &Settings, state: Option<&StateDir>) -> Result<Arc<Ledger>, StartError> {
+    let limits = rules::quotas(settings);
+    if !limits.is_empty() && state.is_none() {
+        log::warn!(
+            "without a state folder of its own this server counts what is stored anew at every start, and knows nothing of what others store"
+        );
+    }
+    let opened = Ledger::open(limits, state.map(StateDir::path));
+    let ledger =
+        opened.map_err(|cause| StartError::StateFolder { path: settings.state_dir.clone(), cause })?;
+    Ok(Arc::new(ledger))
+}
+
+fn open_access_log(settings: &Settings) -> Result<Option<Arc<AccessLog>>, StartError> {
+    let path = match &settings.access_log {
+        None => return Ok(None),
+        Some(LogTarget::Stdout) => None,
+        Some(LogTarget::File(path)) => Some(path.as_path()),
+    };
+    let opened = AccessLog::open(path);
+    let log =
+        opened.map_err(|cause| StartError::Log { path: path.unwrap_or(Path::new("-")).into(), cause })?;
+    Ok(Some(Arc::new(log)))
 }
 
 fn choose_driver(wanted: IoDriver) -> Result<Driver, StartError> {
@@ -118,12 +211,6 @@ fn workers(wanted: &Workers) -> Result<Vec<Option<usize>>, StartError> {
                 .map_or_else(|| Ok(cpus.iter().copied().map(Some).collect()), |cpu| Err(StartError::Cpu(cpu)))
         }
     }
-}
-
-fn authenticator(settings: &Settings) -> Result<Option<Arc<Authenticator>>, StartError> {
-    let Some(file) = &settings.htpasswd else { return Ok(None) };
-    let auth = Authenticator::open(file)?;
-    if auth.users() == 0 { Err(StartError::NoUsers(file.clone())) } else { Ok(Some(Arc::new(auth))) }
 }
 
 /// What every worker makes its own disk of.
@@ -167,7 +254,7 @@ fn probe(root: &Dir) -> bool {
         root.unlink(OsStr::new(&name)).await
     };
     match block_on(Driver::Epoll, attempt) {
-        Ok(Ok(())) => true,
+        Ok(Ok(_)) => true,
         // A disk that is full or read-only now says nothing about what the file system can.
         Ok(Err(e)) => matches!(Fault::of(&e), Fault::ReadOnly | Fault::NoSpace),
         Err(_) => false,
@@ -193,18 +280,6 @@ fn hold_state(settings: &Settings, health: &Arc<Health>) -> Result<Option<StateD
     Ok(state)
 }
 
-fn bind(settings: &Settings) -> Result<Vec<Listener>, StartError> {
-    let one = |address| {
-        Listener::bind(address).map_err(|cause| StartError::Listen { address: Clone::clone(address), cause })
-    };
-    settings.listen.iter().map(one).collect()
-}
-
-const fn limits_of(timeouts: &Timeouts) -> Limits {
-    let Timeouts { head, idle, stall, min_rate, grace } = *timeouts;
-    Limits { head, idle, stall, min_rate, grace }
-}
-
 /// What a worker is made of.
 #[derive(Clone)]
 struct Parts {
@@ -212,20 +287,23 @@ struct Parts {
     disk: SharedDisk,
     options: Options,
     health: Arc<Health>,
-    auth: Option<Arc<Authenticator>>,
-    policy: Policy,
+    rules: Arc<ArcSwap<Rules>>,
+    ledger: Arc<Ledger>,
+    rates: Arc<Rates>,
+    status: Arc<Status>,
+    wanted: Arc<Wanted>,
     max_folder_depth: usize,
-    limits: Limits,
     buffers: usize,
     drain: Duration,
     shared: Arc<Shared>,
     events: Sender<Event>,
 }
 
-fn start(parts: &Parts, workers: &[Option<usize>], listeners: &[Listener]) -> Result<(), StartError> {
+fn start(parts: &Parts, workers: &[Option<usize>], listeners: &[Listening]) -> Result<(), StartError> {
     for (number, cpu) in workers.iter().copied().enumerate() {
         let parts = parts.clone();
-        let sockets: io::Result<Vec<_>> = listeners.iter().map(Listener::share).collect();
+        let share = |l: &Listening| Ok((l.listener.share()?, l.door.clone()));
+        let sockets: io::Result<Vec<_>> = listeners.iter().map(share).collect();
         let sockets = sockets.map_err(|cause| StartError::System { step: "share a socket", cause })?;
         let body = move || {
             // Should the worker panic, the process must hear of it.
@@ -259,7 +337,7 @@ fn random_prefix() -> u32 {
 }
 
 /// One worker. Returns only if it fails: the runtime must not end before the process does (see `block_on`).
-async fn work(parts: Parts, sockets: Vec<listener::Shared>, number: usize) -> io::Error {
+async fn work(parts: Parts, sockets: Vec<(listener::Shared, Door)>, number: usize) -> io::Error {
     let disk = LocalDisk::new(parts.disk.root, parts.disk.modes);
     if number == 0 {
         let disk = disk.clone();
@@ -268,10 +346,23 @@ async fn work(parts: Parts, sockets: Vec<listener::Shared>, number: usize) -> io
             log::debug!("the walk after the start has ended: {report:?}");
         });
     }
+    if number == 0 {
+        let (ledger, wanted) = (Arc::clone(&parts.ledger), Arc::clone(&parts.wanted));
+        runtime::spawn(count::serve(disk.clone(), ledger, wanted, parts.max_folder_depth));
+    }
     let store = FsStore::new(disk, parts.options, parts.health);
-    let live =
-        Live { store, auth: parts.auth, policy: parts.policy, max_folder_depth: parts.max_folder_depth };
-    let shard = Rc::new(Shard::new(live, parts.limits, parts.buffers, parts.shared, random_prefix()));
+    let blobs = parts.status.blobs.get(number).map(Arc::clone).unwrap_or_default();
+    let live = Live {
+        store,
+        rules: parts.rules,
+        ledger: parts.ledger,
+        rates: parts.rates,
+        counters: parts.status.workers.get(number).map(Arc::clone).unwrap_or_default(),
+        blobs: Rc::new(BlobCounters::new(blobs)),
+        status: parts.status,
+        max_folder_depth: parts.max_folder_depth,
+    };
+    let shard = Rc::new(Shard::new(live, parts.buffers, parts.shared, random_prefix()));
     parts.events.send(Event::Ready).ok();
     match shard.run(sockets, parts.drain).await {
         Ok(left) => {

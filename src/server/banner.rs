@@ -1,8 +1,8 @@
 //! What an operator reads at the start: what runs where, and what is risky about it.
 
-use crate::io::listener::Listener;
 use crate::io::runtime::Driver;
 use crate::logging::PLAIN;
+use crate::server::listen::Listening;
 use crate::settings::Settings;
 
 /// What the start has found out.
@@ -20,7 +20,7 @@ pub struct Facts<'a> {
     /// Whether the data is gone when the machine goes down.
     pub volatile: bool,
     /// The bound sockets.
-    pub listeners: &'a [Listener],
+    pub listeners: &'a [Listening],
 }
 
 /// Writes the banner.
@@ -34,43 +34,62 @@ pub fn print(settings: &Settings, facts: &Facts<'_>) {
         "I/O driver: {}, {} workers, at most {} connections",
         facts.driver, facts.workers, facts.max_connections
     ));
-    match (facts.users, &settings.htpasswd) {
-        (Some(users), Some(file)) => {
-            say(format!("Authentication enabled: {users} users of {}", file.display()));
-        }
-        _ => say("Authentication disabled".into()),
-    }
-    say(format!("Append only mode {}", if settings.append_only { "enabled" } else { "disabled" }));
+    say(authentication(settings, facts));
+    let enabled = |on: bool| if on { "enabled" } else { "disabled" };
+    say(format!("Append only mode {}", enabled(settings.access.append_only)));
+    say(format!("Private repositories {}", enabled(settings.access.private_repos)));
     if settings.group_accessible {
         say("Group accessible repos enabled".into());
     }
     if !facts.unnamed_temps {
         say("Uploads have temporary names: this file system has no files without a name (O_TMPFILE)".into());
     }
+    if let Some(tls) = &settings.tls {
+        for (cert, key) in &tls.pairs {
+            say(format!("TLS enabled, private key {}, pubkey {}", key.display(), cert.display()));
+        }
+    }
     for warning in warnings(settings, facts) {
         log::warn!("{warning}");
     }
 }
 
+fn authentication(settings: &Settings, facts: &Facts<'_>) -> String {
+    let client_ca = settings.tls.as_ref().and_then(|tls| tls.client_ca.as_ref());
+    match (&settings.logins.proxy_header, facts.users, &settings.logins.htpasswd, client_ca) {
+        (Some(header), ..) => format!("Proxy Authentication enabled: header {header}"),
+        (None, Some(users), Some(file), _) => {
+            format!("Authentication enabled: {users} users of {}", file.display())
+        }
+        (None, _, _, Some(ca)) => format!("Authentication enabled: client certificates of {}", ca.display()),
+        _ => "Authentication disabled".into(),
+    }
+}
+
 fn warnings(settings: &Settings, facts: &Facts<'_>) -> Vec<&'static str> {
-    let public = facts.listeners.iter().any(Listener::is_public);
+    let public = facts.listeners.iter().any(|l| l.listener.is_public() && !l.door.admin);
+    let exposed = facts.listeners.iter().any(Listening::is_exposed);
+    let admin = facts.listeners.iter().any(|l| l.listener.is_public() && l.door.admin);
+    let client_ca = settings.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let anonymous = facts.users.is_none() && settings.logins.proxy_header.is_none() && !client_ca;
     let all = [
         (
             !settings.verify,
             "UPLOADS ARE NOT VERIFIED (--no-verify-upload): bytes damaged on the way are stored and acknowledged",
         ),
         (
-            public && facts.users.is_none(),
+            public && anonymous,
             "everybody who reaches this port can read and write all repositories: --no-auth on a public address",
         ),
         (
-            public && facts.users.is_some(),
-            "passwords cross the network in the clear: this port has no TLS. Put a TLS proxy in front or listen on 127.0.0.1",
+            exposed && facts.users.is_some(),
+            "passwords cross the network in the clear: this port has no TLS. Use --tls, put a TLS proxy in front or listen on 127.0.0.1",
         ),
         (
-            facts.users.is_none() && !settings.append_only && public,
+            anonymous && !settings.access.append_only && public,
             "and delete them: neither a login nor --append-only protects them",
         ),
+        (admin, "--admin-listen is a public address: its metrics name users and repositories"),
         (
             facts.volatile,
             "the data folder is in memory (tmpfs): backups are gone when this machine goes down",

@@ -1,23 +1,28 @@
 //! One connection: request after request. The only place that writes responses and logs requests: one request, one line.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::{Method, StatusCode};
+use http::header::{REFERER, USER_AGENT};
+use http::{HeaderValue, Method, StatusCode};
 use thiserror::Error;
 
 use crate::api::list::ListBody;
-use crate::api::{self, Answer, Content};
+use crate::api::{self, Answer, Content, Origin, Request};
 use crate::http::conn::{NoRequest, TransferError};
+use crate::http::date::with_date;
 use crate::http::head::Target;
 use crate::http::pace::Pace;
 use crate::http::response::Ending;
-use crate::http::{Conn, Head, ResponseHead};
+use crate::http::{Conn, Head, Limits, ResponseHead};
 use crate::io::runtime::{Either, now, race};
-use crate::io::socket::{Peer, Socket};
+use crate::logging::access::{self, AccessLog};
+use crate::metrics::Refusal;
 use crate::server::shard::{RequestId, Shard};
 use crate::store::{self, Download, Listing, Store};
-use crate::types::{ByteRange, Principal};
+use crate::tls::Stream;
+use crate::types::{ByteRange, Principal, UserName};
 
 /// Why a response did not get to its end.
 #[derive(Debug, Error)]
@@ -31,15 +36,15 @@ enum Broken {
 }
 
 /// Serves a connection to its end. What takes room is boxed, so that an idle connection holds little.
-pub async fn serve<S: Store>(shard: Rc<Shard<S>>, socket: Socket) {
-    let mut conn = Conn::new(socket, shard.limits, shard.receive_buffers.clone());
+pub async fn serve<S: Store>(shard: Rc<Shard<S>>, stream: Stream, origin: Origin, limits: Limits) {
+    let mut conn = Conn::new(stream, limits, shard.receive_buffers.clone());
     loop {
         let Either::Right(true) = race(shard.shared.stopping.wait(), conn.wait()).await else { return };
         let start = now();
         let next = match conn.read_head().await {
-            Ok(head) => Box::pin(exchange(&shard, &mut conn, &head, start)).await,
+            Ok(head) => Box::pin(exchange(&shard, &mut conn, &origin, &head, start)).await,
             Err(NoRequest::Closed) => Next::Abort,
-            Err(refused) => Box::pin(refuse_head(&shard, &mut conn, &refused, start)).await,
+            Err(refused) => Box::pin(refuse_head(&shard, &mut conn, &origin, &refused, start)).await,
         };
         match next {
             Next::Request => {}
@@ -57,21 +62,40 @@ enum Next {
 }
 
 /// Answers one request.
-async fn exchange<S: Store>(shard: &Shard<S>, conn: &mut Conn, request: &Head, start: Instant) -> Next {
-    let entry = Entry { peer: conn.peer(), request: Some(request), id: shard.next_request_id(), start };
+async fn exchange<S: Store>(
+    shard: &Shard<S>,
+    conn: &mut Conn,
+    origin: &Origin,
+    request: &Head,
+    start: Instant,
+) -> Next {
+    let rules = shard.live.rules.load_full();
+    let address = origin.caller(&rules, &request.headers).address;
+    let entry = Entry { address, request: Some(request), id: shard.next_request_id(), start };
     let mut body = conn.body(request);
-    let Answer { head, content, who, reason, hang_up } = api::handle(&shard.live, request, &mut body).await;
+    let asked = Request { head: request, origin, rules: &rules };
+    let mut answer = api::handle(&shard.live, &asked, &mut body).await;
+    if let Some(hsts) = rules.hsts.as_ref().filter(|_| origin.encrypted) {
+        answer.head.headers.push(("Strict-Transport-Security", hsts.clone().into()));
+    }
+    drop(rules);
+    let Answer { head, content, who, reason, refusal, reading, hang_up } = answer;
     let ending = ending(&content, request);
     let keep = request.keep_alive && !hang_up && ending != Ending::Close && body.may_keep_alive();
     let keep = keep && !shard.shared.stopping.is_raised();
     let head_bytes = head.encode(ending, keep, request.is_1_1);
     let content = Some(content).filter(|_| request.method != Method::HEAD);
-    let sent = write(shard, body.conn(), head_bytes, content, ending).await;
-    entry.log(shard, who.as_ref(), head.status, reason.as_deref(), &sent);
-    match sent {
+    let mut sent = 0;
+    let written = write(shard, body.conn(), head_bytes, content, ending, &mut sent).await;
+    if let Some(row) = reading {
+        row.read.increment();
+        row.read_bytes.add(sent);
+    }
+    entry.log(shard, who.as_ref(), head.status, reason.as_deref(), refusal, (sent, &written));
+    match written {
         Err(_) => Next::Abort,
-        Ok(_) if keep && body.settle().await => Next::Request,
-        Ok(_) => Next::Linger,
+        Ok(()) if keep && body.settle().await => Next::Request,
+        Ok(()) => Next::Linger,
     }
 }
 
@@ -86,14 +110,15 @@ fn ending<S: Store>(content: &Content<S>, request: &Head) -> Ending {
     }
 }
 
-/// Writes one response; returns the bytes of its body.
+/// Writes one response; counts the bytes of its body into `sent`.
 async fn write<S: Store>(
     shard: &Shard<S>,
     conn: &mut Conn,
     mut head: Vec<u8>,
     content: Option<Content<S>>,
     ending: Ending,
-) -> Result<u64, Broken> {
+    sent: &mut u64,
+) -> Result<(), Broken> {
     let mut pace = Pace::default();
     if let Some(Content::Text(text)) = &content {
         head.extend(text.as_bytes());
@@ -101,13 +126,13 @@ async fn write<S: Store>(
     conn.send(head, &mut pace).await?;
     match content {
         Some(Content::Object(object, range)) => {
-            write_object(shard, conn, &object, range, &mut pace).await?;
-            Ok(range.len())
+            write_object(shard, conn, &object, range, &mut pace, sent).await?;
         }
-        Some(Content::List(list)) => write_list(conn, list, ending, &mut pace).await,
-        Some(Content::Text(text)) => Ok(text.len() as u64),
-        Some(Content::Length(_)) | None => Ok(0),
+        Some(Content::List(list)) => write_list(conn, list, ending, &mut pace, sent).await?,
+        Some(Content::Text(text)) => *sent = text.len() as u64,
+        Some(Content::Length(_)) | None => {}
     }
+    Ok(())
 }
 
 async fn write_object<S: Store>(
@@ -116,6 +141,7 @@ async fn write_object<S: Store>(
     object: &S::Download,
     range: ByteRange,
     pace: &mut Pace,
+    sent: &mut u64,
 ) -> Result<(), Broken> {
     let mut at = range.start;
     while at < range.end {
@@ -125,9 +151,11 @@ async fn write_object<S: Store>(
         if buffer.is_empty() {
             return Err(Broken::Shrunk);
         }
-        at += conn.send_some(buffer, pace).await? as u64;
+        let count = conn.send_some(buffer, pace).await? as u64;
+        at += count;
+        *sent += count;
     }
-    Ok(())
+    Ok(conn.push(pace).await?)
 }
 
 async fn write_list<L: Listing>(
@@ -135,17 +163,18 @@ async fn write_list<L: Listing>(
     mut list: ListBody<L>,
     ending: Ending,
     pace: &mut Pace,
-) -> Result<u64, Broken> {
-    let mut count = 0;
+    sent: &mut u64,
+) -> Result<(), Broken> {
     while let Some(piece) = list.next().await? {
-        count += piece.len() as u64;
+        let count = piece.len() as u64;
         let piece = if ending == Ending::Chunked { chunk(&piece) } else { piece };
         conn.send(piece, pace).await?;
+        *sent += count;
     }
     if ending == Ending::Chunked {
         conn.send(b"0\r\n\r\n".as_slice(), pace).await?;
     }
-    Ok(count)
+    Ok(())
 }
 
 fn chunk(piece: &[u8]) -> Vec<u8> {
@@ -156,6 +185,7 @@ fn chunk(piece: &[u8]) -> Vec<u8> {
 async fn refuse_head<S: Store>(
     shard: &Shard<S>,
     conn: &mut Conn,
+    origin: &Origin,
     refused: &NoRequest,
     start: Instant,
 ) -> Next {
@@ -167,16 +197,16 @@ async fn refuse_head<S: Store>(
     let head = ResponseHead::new(status).with("Content-Type", "text/plain; charset=utf-8");
     let mut bytes = head.encode(Ending::Length(text.len() as u64), false, true);
     bytes.extend(text.as_bytes());
-    let entry = Entry { peer: conn.peer(), request: None, id: shard.next_request_id(), start };
-    let sent = conn.send(bytes, &mut Pace::default()).await;
-    let sent = sent.map(|_| text.len() as u64).map_err(Broken::from);
-    entry.log(shard, None, status, Some(&refused.to_string()), &sent);
+    let entry = Entry { address: origin.address, request: None, id: shard.next_request_id(), start };
+    let written = conn.send(bytes, &mut Pace::default()).await.map(drop).map_err(Broken::from);
+    let reason = refused.to_string();
+    entry.log(shard, None, status, Some(&reason), Some(Refusal::Request), (text.len() as u64, &written));
     Next::Linger
 }
 
-/// What the log says about a request.
+/// What the logs say about a request.
 struct Entry<'r> {
-    peer: Peer,
+    address: Option<IpAddr>,
     request: Option<&'r Head>,
     id: RequestId,
     start: Instant,
@@ -189,35 +219,64 @@ impl Entry<'_> {
         who: Option<&Principal>,
         status: StatusCode,
         reason: Option<&str>,
-        sent: &Result<u64, Broken>,
+        refusal: Option<Refusal>,
+        (sent, written): (u64, &Result<(), Broken>),
     ) {
-        let counters = &shard.shared.counters;
-        counters.requests.increment();
+        let counters = &shard.live.counters;
+        let method = self.request.map_or("-", |request| request.method.as_str());
+        counters.note_request(method, status.as_u16(), self.start.elapsed());
+        if let Some(refusal) = refusal {
+            counters.note_refusal(refusal);
+        }
+        if let Some(log) = &shard.shared.access_log {
+            self.write_access(log, who, status, sent);
+        }
         let level = match status.as_u16() {
             500.. => log::Level::Error,
             400.. => log::Level::Info,
-            _ if sent.is_err() => log::Level::Info,
+            _ if written.is_err() => log::Level::Info,
             _ => log::Level::Debug,
         };
-        if status.as_u16() >= 400 {
-            counters.refusals.increment();
-        }
         if !log::log_enabled!(level) {
             return;
         }
-        let method = self.request.map_or("-", |request| request.method.as_str());
         let target = self.request.map_or_else(|| "-".into(), |request| shown(&request.target));
         let who = who.map_or_else(|| "-".into(), ToString::to_string);
         let took = self.start.elapsed().as_secs_f64() * 1000.0;
         let named = |reason: &str| format!(" reason=\"{}\"", reason.escape_default());
         let reason = reason.map(named).unwrap_or_default();
         let aborted =
-            sent.as_ref().err().map(|broken| named(&format!("aborted: {broken}"))).unwrap_or_default();
-        let (Self { peer, id, .. }, status, bytes) = (self, status.as_u16(), sent.as_ref().unwrap_or(&0));
+            written.as_ref().err().map(|broken| named(&format!("aborted: {broken}"))).unwrap_or_default();
+        let (address, id, status) = (self.shown_address(), self.id, status.as_u16());
         log::log!(
             level,
-            "{peer} user={who} \"{method} {target}\" status={status} bytes={bytes} ms={took:.1} id={id}{reason}{aborted}"
+            "{address} user={who} \"{method} {target}\" status={status} bytes={sent} ms={took:.1} id={id}{reason}{aborted}"
         );
+    }
+
+    fn shown_address(&self) -> String {
+        self.address.map_or_else(|| "unix".into(), |address| address.to_string())
+    }
+
+    fn write_access(&self, log: &AccessLog, who: Option<&Principal>, status: StatusCode, bytes: u64) {
+        let request = self.request.map_or_else(
+            || "-".into(),
+            |r| format!("{} {} HTTP/1.{}", r.method, shown(&r.target), u8::from(r.is_1_1)),
+        );
+        let header =
+            |name| self.request.and_then(|r| r.headers.get(name)).map_or(&b""[..], HeaderValue::as_bytes);
+        with_date(|date| {
+            log.write(&access::Entry {
+                address: &self.shown_address(),
+                user: who.and_then(Principal::user).map(UserName::as_str),
+                date,
+                request: &request,
+                status: status.as_u16(),
+                bytes,
+                referer: header(REFERER),
+                agent: header(USER_AGENT),
+            });
+        });
     }
 }
 

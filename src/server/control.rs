@@ -29,6 +29,8 @@ const MAX_LINE: u64 = 1024;
 pub enum Event {
     /// A signal came.
     Signal(Signal),
+    /// A file that the settings name has changed.
+    FilesChanged,
     /// A worker accepts connections.
     Ready,
     /// A worker has drained; so many connections were left.

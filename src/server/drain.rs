@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
+use sd_notify::NotifyState;
 
-use crate::auth::Authenticator;
-use crate::io::listener::Listener;
 use crate::io::signal::Signal;
 use crate::logging::PLAIN;
-use crate::metrics::Counters;
+use crate::metrics::{Counter, Counters};
 use crate::server::control::Event;
+use crate::server::listen::Listening;
+use crate::server::reload::Reloader;
 use crate::server::shard::Shared;
 
 /// Time that workers have beyond the drain limit to say that they are done.
@@ -34,18 +35,18 @@ pub struct Watch {
     /// Number of workers.
     pub workers: usize,
     /// The bound sockets: a unix socket's file goes with them.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<Listening>,
     /// What the shards share.
     pub shared: Arc<Shared>,
-    /// The users, to be read anew on SIGHUP.
-    pub auth: Option<Arc<Authenticator>>,
-    /// How long requests in flight may take after the signal to stop.
-    pub drain: Duration,
+    /// What every worker counts.
+    pub counters: Vec<Arc<Counters>>,
+    /// What takes new settings.
+    pub reloader: Reloader,
 }
 
 impl Watch {
     /// Waits until all workers have drained, or one has failed.
-    pub fn until_the_end(self) -> Outcome {
+    pub fn until_the_end(mut self) -> Outcome {
         let (mut ready, mut drained, mut cut) = (0, 0, 0);
         while drained < self.workers {
             match self.next() {
@@ -53,15 +54,22 @@ impl Watch {
                     ready += 1;
                     self.announce(ready);
                 }
-                Ok(Event::Signal(Signal::Reload)) => self.reload(),
+                Ok(Event::Signal(Signal::Reload)) => {
+                    notify(&[NotifyState::Reloading]);
+                    self.reloader.reload();
+                    notify(&[NotifyState::Ready]);
+                }
+                Ok(Event::Signal(Signal::Reopen)) => self.reloader.reopen(),
+                Ok(Event::FilesChanged) => self.reloader.reload_files(),
                 Ok(Event::Signal(Signal::Stop)) if self.shared.stopping.is_raised() => {
                     log::warn!("stopped at once by a second signal");
                     return Outcome::StoppedAtOnce;
                 }
                 Ok(Event::Signal(Signal::Stop)) => {
-                    log::info!("stopping: requests in flight have {} s", self.drain.as_secs());
+                    log::info!("stopping: requests in flight have {} s", self.drain().as_secs());
+                    notify(&[NotifyState::Stopping]);
                     self.shared.stopping.raise();
-                    self.listeners.iter().for_each(Listener::close);
+                    self.listeners.iter().for_each(|listening| listening.listener.close());
                 }
                 Ok(Event::Drained(left)) => (drained, cut) = (drained + 1, cut + left),
                 Ok(Event::Failed(why)) => {
@@ -81,42 +89,52 @@ impl Watch {
     /// A worker that does not answer any more must not keep the process alive.
     fn next(&self) -> Result<Event, RecvTimeoutError> {
         if self.shared.stopping.is_raised() {
-            self.happened.recv_timeout(self.drain.saturating_add(GRACE))
+            self.happened.recv_timeout(self.drain().saturating_add(GRACE))
         } else {
             self.happened.recv().map_err(Into::into)
         }
     }
 
-    fn announce(&self, ready: usize) {
-        if ready == self.workers {
-            for listener in &self.listeners {
-                log::info!(target: PLAIN, "start server on {}", listener.address());
-            }
-        }
+    /// How long requests in flight may take after the signal to stop.
+    const fn drain(&self) -> Duration {
+        self.reloader.settings().drain
     }
 
-    fn reload(&self) {
-        match self.auth.as_ref().map(|auth| auth.reload()) {
-            None => log::info!("nothing to reload: authentication is off"),
-            Some(Ok(users)) => log::info!("reloaded the password file: {users} users"),
-            Some(Err(e)) => log::error!("the password file was not reloaded, the old users stay: {e}"),
+    fn announce(&self, ready: usize) {
+        if ready < self.workers {
+            return;
         }
+        for Listening { listener, door } in &self.listeners {
+            let what = if door.admin { "start admin server on" } else { "start server on" };
+            log::info!(target: PLAIN, "{what} {}", listener.address());
+        }
+        notify(&[NotifyState::Ready]);
     }
 
     fn farewell(&self, cut: usize) {
-        let Counters { connections, requests, refusals, panics, stalls, accept_failures } =
-            &self.shared.counters;
         if cut > 0 {
             log::warn!("{cut} connections were cut: their requests did not end in time");
+        } else {
+            // Nothing is in flight: what is stored is known exactly.
+            self.reloader.ledger.close();
         }
+        let sum = |pick: &dyn Fn(&Counters) -> u64| self.counters.iter().map(|c| pick(c)).sum::<u64>();
+        let get = |pick: fn(&Counters) -> &Counter| sum(&|counters| pick(counters).get());
         log::info!(
             "shutdown cleanly: {} connections, {} requests, {} refusals, {} panics, {} stalls, {} failed accepts",
-            connections.get(),
-            requests.get(),
-            refusals.get(),
-            panics.get(),
-            stalls.get(),
-            accept_failures.get()
+            get(|c| &c.connections),
+            sum(&Counters::all_requests),
+            sum(&Counters::all_refusals),
+            get(|c| &c.panics),
+            get(|c| &c.stalls),
+            get(|c| &c.accept_failures)
         );
+    }
+}
+
+/// Tells systemd, if it is there.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(state) {
+        log::debug!("systemd can't be told: {e}");
     }
 }

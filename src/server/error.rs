@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::auth::htpasswd::LoadError;
 use crate::io::runtime::NoUring;
 use crate::types::ListenAddress;
 
@@ -28,14 +27,17 @@ pub enum StartError {
         /// Why.
         cause: io::Error,
     },
-    /// The password file.
-    #[error(
-        "cannot load the password file: {0}. Make one with `htpasswd -B -c FILE USER`, name another with --htpasswd-file, or let everybody in with --no-auth."
-    )]
-    Passwords(#[from] LoadError),
-    /// Nobody could log in.
-    #[error("the password file {} has no user that can log in. Add one with `htpasswd -B FILE USER`, or let everybody in with --no-auth.", .0.display())]
-    NoUsers(PathBuf),
+    /// Files that the settings name.
+    #[error("{}", .0.join("\n"))]
+    Files(Vec<String>),
+    /// The log of requests.
+    #[error("the log {} can't be written: {cause}. Give --log a file in a folder that this user may write.", path.display())]
+    Log {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
     /// An address is taken or not ours.
     #[error(
         "cannot listen on {address}: {cause}. Stop what listens there, or choose another address with --listen."

@@ -4,10 +4,17 @@ pub mod assemble;
 pub mod banner;
 pub mod connection;
 pub mod control;
+pub mod count;
+pub mod crowd;
+pub mod door;
 pub mod drain;
 pub mod error;
 pub mod gate;
+pub mod inventory;
+pub mod listen;
+pub mod reload;
+pub mod rules;
 pub mod shard;
 
-pub use assemble::run;
+pub use assemble::{check, run};
 pub use error::StartError;

@@ -10,15 +10,16 @@ use std::time::Duration;
 use event_listener::Event;
 
 use crate::api::Live;
-use crate::http::Limits;
 use crate::io::BufferPool;
 use crate::io::listener::{Acceptor, Shared as SharedListener};
 use crate::io::runtime::{Either, race, sleep, spawn, supervise, timeout};
 use crate::io::signal::Flag;
 use crate::io::socket::Socket;
 use crate::io::wake::until;
-use crate::metrics::Counters;
+use crate::logging::access::AccessLog;
 use crate::server::connection;
+use crate::server::crowd::Crowd;
+use crate::server::door::{self, Door, Turned, Visitor};
 use crate::server::gate::{Gate, Permit};
 use crate::store::Store;
 
@@ -28,19 +29,19 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What all shards share.
 pub struct Shared {
     /// Raised when the server is to end: no new connections, no new requests.
-    pub stopping: Flag,
+    pub stopping: Arc<Flag>,
     /// How many connections there may be.
     pub gate: Arc<Gate>,
-    /// What is counted.
-    pub counters: Counters,
+    /// How many of one address.
+    pub crowd: Arc<Crowd>,
+    /// Where requests are logged.
+    pub access_log: Option<Arc<AccessLog>>,
 }
 
 /// What one worker's connections share.
 pub struct Shard<S> {
     /// What requests are answered with.
     pub live: Live<S>,
-    /// The time limits of connections.
-    pub limits: Limits,
     /// For request bodies.
     pub receive_buffers: BufferPool,
     /// For objects on their way out. Apart from the others: clients that do not read must not stop uploads.
@@ -56,10 +57,9 @@ pub struct Shard<S> {
 
 impl<S: Store> Shard<S> {
     /// A worker with `buffers` transfer buffers in each direction; the ids of its requests start with `id_prefix`.
-    pub fn new(live: Live<S>, limits: Limits, buffers: usize, shared: Arc<Shared>, id_prefix: u32) -> Self {
+    pub fn new(live: Live<S>, buffers: usize, shared: Arc<Shared>, id_prefix: u32) -> Self {
         Self {
             live,
-            limits,
             receive_buffers: BufferPool::new(buffers),
             send_buffers: BufferPool::new(buffers),
             shared,
@@ -74,11 +74,11 @@ impl<S: Store> Shard<S> {
     /// connections were left.
     pub async fn run(
         self: Rc<Self>,
-        listeners: Vec<SharedListener>,
+        listeners: Vec<(SharedListener, Door)>,
         drain: Duration,
     ) -> std::io::Result<usize> {
-        for listener in listeners {
-            spawn(accept(Rc::clone(&self), listener.register()?));
+        for (listener, door) in listeners {
+            spawn(accept(Rc::clone(&self), listener.register()?, Rc::new(door)));
         }
         self.shared.stopping.wait().await;
         let drained = until(&self.connection_ended, || (self.connections.get() == 0).then_some(()));
@@ -109,7 +109,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor) {
+async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor, door: Rc<Door>) {
     let stopping = &shard.shared.stopping;
     loop {
         let next = async {
@@ -119,8 +119,8 @@ async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor) {
         match race(stopping.wait(), next).await {
             Either::Left(()) => return,
             Either::Right((Ok(socket), permit)) => {
-                shard.shared.counters.connections.increment();
-                spawn(connect(Rc::clone(&shard), socket, permit));
+                shard.live.counters.connections.increment();
+                spawn(connect(Rc::clone(&shard), Rc::clone(&door), socket, permit));
             }
             Either::Right((Err(e), _)) => {
                 // A connection that was reset while it waited is nobody's loss. Anything else would come again at once.
@@ -128,7 +128,7 @@ async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor) {
                     log::debug!("a connection was lost before it was accepted: {e}");
                     continue;
                 }
-                shard.shared.counters.accept_failures.increment();
+                shard.live.counters.accept_failures.increment();
                 log::warn!(
                     "cannot accept a connection: {e}: trying again in {} ms",
                     ACCEPT_PAUSE.as_millis()
@@ -139,11 +139,11 @@ async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor) {
     }
 }
 
-async fn connect<S: Store>(shard: Rc<Shard<S>>, socket: Socket, permit: Permit) {
+async fn connect<S: Store>(shard: Rc<Shard<S>>, door: Rc<Door>, socket: Socket, permit: Permit) {
     shard.connections.set(shard.connections.get() + 1);
     let peer = socket.peer();
-    let counters = &shard.shared.counters;
-    let ended = supervise(connection::serve(Rc::clone(&shard), socket), |took| {
+    let counters = Arc::clone(&shard.live.counters);
+    let ended = supervise(visit(Rc::clone(&shard), door, socket), |took| {
         counters.stalls.increment();
         log::debug!("a worker stalled for {} ms", took.as_millis());
     });
@@ -152,6 +152,33 @@ async fn connect<S: Store>(shard: Rc<Shard<S>>, socket: Socket, permit: Permit) 
         log::error!("{peer}: the connection ended in a panic: {panic}");
     }
     drop(permit);
+    counters.connections_ended.increment();
     shard.connections.set(shard.connections.get() - 1);
     shard.connection_ended.notify(usize::MAX);
+}
+
+/// One connection from its first byte to its last.
+async fn visit<S: Store>(shard: Rc<Shard<S>>, door: Rc<Door>, socket: Socket) {
+    let peer = socket.peer();
+    let rules = shard.live.rules.load_full();
+    // What is needed at the entrance takes no room afterwards.
+    let entering = Box::pin(door::enter(&door, &rules, &shard.shared.crowd, socket));
+    let entered = match race(shard.shared.stopping.wait(), entering).await {
+        Either::Left(()) => return,
+        Either::Right(entered) => entered,
+    };
+    match entered {
+        Ok(Visitor { stream, origin, place }) => {
+            let limits = rules.limits;
+            drop(rules);
+            connection::serve(shard, stream, origin, limits).await;
+            drop(place);
+        }
+        Err(turned) => {
+            if let Turned::Crowded = turned {
+                shard.live.counters.crowded.increment();
+            }
+            log::debug!("{peer}: not served: {turned}");
+        }
+    }
 }

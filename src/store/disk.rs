@@ -53,8 +53,8 @@ pub trait Disk: Clone + 'static {
     async fn link(&self, file: &Self::File, dir: &Self::Dir, name: &OsStr) -> io::Result<()>;
     /// Renames; `Exists` if the new name is taken.
     async fn rename(&self, dir: &Self::Dir, from: &OsStr, to: &OsStr) -> io::Result<()>;
-    /// Removes a file.
-    async fn unlink(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<()>;
+    /// Removes a file; returns the bytes that this very file had.
+    async fn unlink(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<u64>;
     /// Removes a file that no process holds locked; true if it is gone.
     async fn unlink_if_unlocked(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<bool>;
 
@@ -64,6 +64,10 @@ pub trait Disk: Clone + 'static {
     async fn write_all_at(&self, file: &Self::File, buffer: Buffer, offset: u64) -> (io::Result<()>, Buffer);
     /// Reserves room without moving the end of the file; false if the file system can't.
     async fn preallocate(&self, file: &Self::File, offset: u64, len: u64) -> io::Result<bool>;
+    /// Notes who a file belongs to; nothing happens where the file system can't.
+    async fn set_owner(&self, file: &Self::File, owner: &str) -> io::Result<()>;
+    /// Who a file belongs to, if that is known.
+    async fn owner(&self, file: &Self::File) -> io::Result<Option<String>>;
     /// Cuts or extends.
     async fn set_len(&self, file: &Self::File, len: u64) -> io::Result<()>;
     /// Makes the content durable.

@@ -18,6 +18,9 @@ pub enum Error {
     /// The uploaded bytes hash to the name, the stored ones do not. They stay as they are.
     #[error("the stored object is damaged: its bytes do not hash to its name, those uploaded do")]
     Damaged,
+    /// Somebody else's, or of nobody who is known.
+    #[error("the lock is another user's")]
+    NotOwner,
     /// The uploaded bytes do not hash to the name.
     #[error("the SHA-256 of the body is not the name of the object")]
     Mismatch,

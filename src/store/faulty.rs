@@ -189,7 +189,7 @@ impl<D: Disk> Disk for FaultyDisk<D> {
         self.disk.rename(dir, from, to).await
     }
 
-    async fn unlink(&self, dir: &D::Dir, name: &OsStr) -> io::Result<()> {
+    async fn unlink(&self, dir: &D::Dir, name: &OsStr) -> io::Result<u64> {
         self.check(Op::Unlink)?;
         self.disk.unlink(dir, name).await
     }
@@ -216,6 +216,16 @@ impl<D: Disk> Disk for FaultyDisk<D> {
     async fn preallocate(&self, file: &D::File, offset: u64, len: u64) -> io::Result<bool> {
         self.check(Op::Preallocate)?;
         self.disk.preallocate(file, offset, len).await
+    }
+
+    async fn set_owner(&self, file: &D::File, owner: &str) -> io::Result<()> {
+        self.check(Op::Write)?;
+        self.disk.set_owner(file, owner).await
+    }
+
+    async fn owner(&self, file: &D::File) -> io::Result<Option<String>> {
+        self.check(Op::Read)?;
+        self.disk.owner(file).await
     }
 
     async fn set_len(&self, file: &D::File, len: u64) -> io::Result<()> {

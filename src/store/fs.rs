@@ -18,7 +18,7 @@ use crate::store::list::FsListing;
 use crate::store::sync::DirSyncs;
 use crate::store::upload::{Fresh, FsUpload, Repeat};
 use crate::store::{Download, Error, Store, layout};
-use crate::types::{BlobType, Handle, Object, RepoPath};
+use crate::types::{BlobType, Handle, Object, RepoPath, UserName};
 
 /// Buffers a worker has for reading stored objects back while an upload is compared with them.
 const COMPARE_BUFFERS: usize = 8;
@@ -83,33 +83,44 @@ impl<D: Disk> FsStore<D> {
         Ok(dir)
     }
 
-    async fn exists(&self, repo: &RepoPath) -> Result<bool, Error> {
-        let dir = match self.0.disk.open_dir(&layout::repo_dir(repo)).await.step("open a repository") {
-            Err(Error::NotFound) => return Ok(false),
-            other => other?,
-        };
-        for mark in layout::repo_marks() {
-            match self.0.disk.stat(&dir, OsStr::new(mark)).await.step("look into a repository") {
-                Err(Error::NotFound) => {}
-                other => return other.map(|_| true),
-            }
-        }
-        Ok(false)
-    }
-
-    /// Removes one file and makes that durable; none there is fine.
-    async fn remove(&self, dir: &D::Dir, name: &OsStr) -> Result<(), Error> {
+    /// Removes one file and makes that durable; none there is fine. Returns its bytes.
+    async fn remove(
+        &self,
+        dir: &D::Dir,
+        name: &OsStr,
+        only_of: Option<&UserName>,
+    ) -> Result<Option<u64>, Error> {
         let shared = &*self.0;
+        let mut removed = None;
         match shared.disk.stat(dir, name).await.step("look for an object") {
-            Ok(Meta { kind: Kind::File, .. }) => match shared.wrote(shared.disk.unlink(dir, name).await) {
-                Err(e) if Fault::of(&e) == Fault::Missing => {}
-                other => other.step("delete an object")?,
-            },
+            Ok(Meta { kind: Kind::File, .. }) => {
+                if let Some(user) = only_of {
+                    self.check_owner(dir, name, user).await?;
+                }
+                match shared.wrote(shared.disk.unlink(dir, name).await) {
+                    Err(e) if Fault::of(&e) == Fault::Missing => {}
+                    other => removed = Some(other.step("delete an object")?),
+                }
+            }
             // A folder of that name is no object.
             Ok(_) | Err(Error::NotFound) => {}
             Err(e) => return Err(e),
         }
-        shared.sync_dir(dir).await
+        shared.sync_dir(dir).await?;
+        Ok(removed)
+    }
+
+    /// Names are hashes: another file of this name, made meanwhile, would be the same lock.
+    async fn check_owner(&self, dir: &D::Dir, name: &OsStr, user: &UserName) -> Result<(), Error> {
+        let disk = &self.0.disk;
+        match disk.open_file(dir, name).await.step("open an object") {
+            Ok((file, _)) => match disk.owner(&file).await.step("ask for the owner of a lock")? {
+                Some(owner) if owner == user.as_str() => Ok(()),
+                _ => Err(Error::NotOwner),
+            },
+            Err(Error::NotFound) => Ok(()),
+            Err(e) => Err(e),
+        }
     }
 }
 
@@ -193,7 +204,12 @@ impl<D: Disk> Store for FsStore<D> {
         Ok(())
     }
 
-    async fn upload(&self, handle: &Handle, length: Option<u64>) -> Result<FsUpload<D>, Error> {
+    async fn upload(
+        &self,
+        handle: &Handle,
+        length: Option<u64>,
+        owner: Option<&UserName>,
+    ) -> Result<FsUpload<D>, Error> {
         let shared = &self.0;
         shared.health.check_writable()?;
         let dir = self.require_dir(&layout::object_dir(handle)).await?;
@@ -205,7 +221,7 @@ impl<D: Disk> Store for FsStore<D> {
             }
             Err(Error::NotFound) => {
                 shared.make_room(&dir, handle.object, length.unwrap_or(0)).await?;
-                Ok(FsUpload::Fresh(Fresh::begin(shared, dir, handle, length).await?))
+                Ok(FsUpload::Fresh(Fresh::begin(shared, dir, handle, length, owner).await?))
             }
             Err(e) => Err(e),
         }
@@ -225,13 +241,32 @@ impl<D: Disk> Store for FsStore<D> {
         size_of_file(disk.stat(&dir, &layout::object_name(handle.object)).await.step("look for an object")?)
     }
 
-    async fn delete(&self, handle: &Handle) -> Result<(), Error> {
+    async fn delete(&self, handle: &Handle, only_of: Option<&UserName>) -> Result<Option<u64>, Error> {
         self.0.health.check_writable()?;
         match self.0.disk.open_dir(&layout::object_dir(handle)).await.step("open a folder") {
-            Ok(dir) => self.remove(&dir, &layout::object_name(handle.object)).await,
-            Err(Error::NotFound) => Ok(()),
+            Ok(dir) => self.remove(&dir, &layout::object_name(handle.object), only_of).await,
+            Err(Error::NotFound) => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    async fn exists(&self, repo: &RepoPath) -> Result<bool, Error> {
+        let dir = match self.0.disk.open_dir(&layout::repo_dir(repo)).await.step("open a repository") {
+            Err(Error::NotFound) => return Ok(false),
+            other => other?,
+        };
+        for mark in layout::repo_marks() {
+            match self.0.disk.stat(&dir, OsStr::new(mark)).await.step("look into a repository") {
+                Err(Error::NotFound) => {}
+                other => return other.map(|_| true),
+            }
+        }
+        Ok(false)
+    }
+
+    async fn space(&self) -> Result<(u64, u64), Error> {
+        let space = self.0.disk.space(&self.0.disk.root()).await.step("ask for free space")?;
+        Ok((space.free_bytes, space.bytes))
     }
 
     async fn list(&self, repo: &RepoPath, kind: BlobType, sizes: bool) -> Result<FsListing<D>, Error> {

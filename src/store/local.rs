@@ -106,7 +106,7 @@ impl Disk for LocalDisk {
         dir.rename(from, to).await
     }
 
-    async fn unlink(&self, dir: &Dir, name: &OsStr) -> io::Result<()> {
+    async fn unlink(&self, dir: &Dir, name: &OsStr) -> io::Result<u64> {
         dir.unlink(name).await
     }
 
@@ -124,6 +124,14 @@ impl Disk for LocalDisk {
 
     async fn preallocate(&self, file: &File, offset: u64, len: u64) -> io::Result<bool> {
         file.preallocate(offset, len).await
+    }
+
+    async fn set_owner(&self, file: &File, owner: &str) -> io::Result<()> {
+        file.set_owner(owner).await
+    }
+
+    async fn owner(&self, file: &File) -> io::Result<Option<String>> {
+        file.owner().await
     }
 
     async fn set_len(&self, file: &File, len: u64) -> io::Result<()> {

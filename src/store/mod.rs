@@ -8,8 +8,9 @@
 //! name that exists is never replaced.
 
 use crate::io::Buffer;
-use crate::types::{BlobId, BlobType, Handle, RepoPath};
+use crate::types::{BlobId, BlobType, Handle, RepoPath, UserName};
 
+pub mod census;
 pub mod disk;
 pub mod error;
 #[cfg(any(test, feature = "testing"))]
@@ -41,12 +42,18 @@ pub trait Store: Clone + 'static {
     /// Makes a repository's folders, those that are missing. Durable when it returns, also if all were there.
     async fn create_repo(&self, repo: &RepoPath) -> Result<(), Error>;
 
-    /// Begins an upload of `length` bytes, if that is known. Makes the repository's folders where they are missing.
+    /// Begins an upload of `length` bytes, if that is known. Makes the repository's folders where they are missing. A
+    /// lock is kept with its owner, if there is one.
     ///
     /// # Errors
     /// Everything that can be known before the first byte: [`Error::Conflict`] if the object exists with another length,
     /// no space, a store that takes no writes.
-    async fn upload(&self, handle: &Handle, length: Option<u64>) -> Result<Self::Upload, Error>;
+    async fn upload(
+        &self,
+        handle: &Handle,
+        length: Option<u64>,
+        owner: Option<&UserName>,
+    ) -> Result<Self::Upload, Error>;
 
     /// Opens an object.
     async fn download(&self, handle: &Handle) -> Result<Self::Download, Error>;
@@ -54,8 +61,18 @@ pub trait Store: Clone + 'static {
     /// Bytes of an object.
     async fn size(&self, handle: &Handle) -> Result<u64, Error>;
 
-    /// Removes an object. Durable when it returns; no error if there was none.
-    async fn delete(&self, handle: &Handle) -> Result<(), Error>;
+    /// Removes an object, with `only_of` one that this user owns. Durable when it returns; no error if there was none.
+    /// Returns the bytes that it had, if there was one.
+    ///
+    /// # Errors
+    /// [`Error::NotOwner`]
+    async fn delete(&self, handle: &Handle, only_of: Option<&UserName>) -> Result<Option<u64>, Error>;
+
+    /// Whether there is anything of a repository.
+    async fn exists(&self, repo: &RepoPath) -> Result<bool, Error>;
+
+    /// Bytes that are free, and bytes in all.
+    async fn space(&self) -> Result<(u64, u64), Error>;
 
     /// Begins a list of all blobs of one type, with their sizes if `sizes`.
     ///
@@ -67,15 +84,19 @@ pub trait Store: Clone + 'static {
 /// An object on its way in. Dropped before it is committed, it leaves nothing behind.
 #[expect(async_fn_in_trait, reason = "one thread a core: futures are not Send on purpose")]
 pub trait Upload {
+    /// Whether nothing had this name when the upload began.
+    fn is_new(&self) -> bool;
+
     /// Takes the next bytes.
     async fn write(&mut self, piece: Buffer) -> Result<(), Error>;
 
-    /// Verifies, makes durable and visible. If the object exists with the same bytes, that is success.
+    /// Verifies, makes durable and visible. If the object exists with the same bytes, that is success. Calls `published`
+    /// as soon as the object can be seen, unless it could be before: from then on its bytes are there, come what may.
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the bytes don't hash to the name, [`Error::Conflict`] if the object exists with other bytes,
     /// [`Error::Damaged`] if these bytes are right and the stored ones are not.
-    async fn commit(self) -> Result<(), Error>;
+    async fn commit(self, published: impl FnOnce()) -> Result<(), Error>;
 }
 
 /// An open object. It stays readable if the object is deleted meanwhile.

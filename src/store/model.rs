@@ -28,6 +28,7 @@ struct Node {
     durable_entries: BTreeMap<OsString, Inode>,
     data: Vec<u8>,
     durable_data: Vec<u8>,
+    owner: Option<String>,
 }
 
 struct State {
@@ -237,15 +238,17 @@ impl Disk for ModelDisk {
     async fn rename(&self, dir: &Inode, from: &OsStr, to: &OsStr) -> io::Result<()> {
         let inode = self.lookup(*dir, from)?;
         self.enter(*dir, to, inode)?;
-        self.unlink(dir, from).await
+        self.unlink(dir, from).await.map(drop)
     }
 
-    async fn unlink(&self, dir: &Inode, name: &OsStr) -> io::Result<()> {
-        self.with(*dir, |dir| dir.entries.remove(name).map(|_| ()).ok_or_else(|| Fault::Missing.to_error()))
+    async fn unlink(&self, dir: &Inode, name: &OsStr) -> io::Result<u64> {
+        let inode =
+            self.with(*dir, |dir| dir.entries.remove(name).ok_or_else(|| Fault::Missing.to_error()))?;
+        self.with(inode, |file| Ok(file.data.len() as u64))
     }
 
     async fn unlink_if_unlocked(&self, dir: &Inode, name: &OsStr) -> io::Result<bool> {
-        self.unlink(dir, name).await.map(|()| true)
+        self.unlink(dir, name).await.map(|_| true)
     }
 
     async fn read_at(&self, file: &Inode, mut buffer: Buffer, offset: u64) -> (io::Result<usize>, Buffer) {
@@ -274,6 +277,17 @@ impl Disk for ModelDisk {
 
     async fn preallocate(&self, _: &Inode, _: u64, len: u64) -> io::Result<bool> {
         if len > self.0.borrow().free_bytes { Err(Fault::NoSpace.to_error()) } else { Ok(true) }
+    }
+
+    async fn set_owner(&self, file: &Inode, owner: &str) -> io::Result<()> {
+        self.with(*file, |file| {
+            file.owner = Some(owner.to_owned());
+            Ok(())
+        })
+    }
+
+    async fn owner(&self, file: &Inode) -> io::Result<Option<String>> {
+        self.with(*file, |file| Ok(file.owner.clone()))
     }
 
     async fn set_len(&self, file: &Inode, len: u64) -> io::Result<()> {

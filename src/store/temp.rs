@@ -105,8 +105,8 @@ async fn unlink<D: Disk>(disk: &D, dir: &D::Dir, name: &OsStr) -> io::Result<()>
     for _ in 0..UNLINK_TRIES {
         match disk.unlink(dir, name).await {
             Err(e) if Fault::of(&e) == Fault::Busy => sleep(UNLINK_PAUSE).await,
-            other => return other,
+            other => return other.map(drop),
         }
     }
-    disk.unlink(dir, name).await
+    disk.unlink(dir, name).await.map(drop)
 }

@@ -11,7 +11,7 @@ use crate::store::error::Step;
 use crate::store::fs::Shared;
 use crate::store::temp::Temp;
 use crate::store::{Error, Upload, layout};
-use crate::types::Handle;
+use crate::types::{BlobType, Handle, Object, UserName};
 
 /// Room reserved ahead of what has arrived: enough that a full disk is known before the body, not so much that idle
 /// clients could reserve a disk.
@@ -28,6 +28,10 @@ pub enum FsUpload<D: Disk> {
 }
 
 impl<D: Disk> Upload for FsUpload<D> {
+    fn is_new(&self) -> bool {
+        matches!(self, Self::Fresh(_))
+    }
+
     async fn write(&mut self, piece: Buffer) -> Result<(), Error> {
         match self {
             Self::Fresh(upload) => upload.write(piece).await,
@@ -35,9 +39,9 @@ impl<D: Disk> Upload for FsUpload<D> {
         }
     }
 
-    async fn commit(self) -> Result<(), Error> {
+    async fn commit(self, published: impl FnOnce()) -> Result<(), Error> {
         match self {
-            Self::Fresh(upload) => upload.commit().await,
+            Self::Fresh(upload) => upload.commit(published).await,
             Self::Repeat(upload) => upload.commit().await,
         }
     }
@@ -122,14 +126,19 @@ pub struct Fresh<D: Disk> {
 }
 
 impl<D: Disk> Fresh<D> {
-    /// Of `length` bytes, if that is known.
+    /// Of `length` bytes, if that is known; a lock may have an owner.
     pub(super) async fn begin(
         shared: &Rc<Shared<D>>,
         dir: D::Dir,
         handle: &Handle,
         length: Option<u64>,
+        owner: Option<&UserName>,
     ) -> Result<Self, Error> {
         let temp = shared.wrote(Temp::create(shared, &dir, handle.object).await).step("make a file")?;
+        if let (Some(owner), Object::Blob(BlobType::Locks, _)) = (owner, handle.object) {
+            let noted = shared.disk.set_owner(&temp.file, owner.as_str()).await;
+            shared.wrote(noted).step("note the owner of a lock")?;
+        }
         let unreserved = length.filter(|length| *length >= PREALLOCATE_FROM).unwrap_or(0);
         let common = Common::new(shared, dir, handle);
         let mut upload = Self { common, temp, reserved: 0, unreserved, metered: length.is_none() };
@@ -174,7 +183,7 @@ impl<D: Disk> Fresh<D> {
         Ok(())
     }
 
-    async fn commit(mut self) -> Result<(), Error> {
+    async fn commit(mut self, published: impl FnOnce()) -> Result<(), Error> {
         let came = self.common.verify();
         if let Verdict::Wrong = came {
             return Err(Error::Mismatch);
@@ -187,7 +196,10 @@ impl<D: Disk> Fresh<D> {
             // The store has learnt; the client's next try will do.
             Err(e) if Fault::of(&e) == Fault::CrossDevice => Err(Error::Busy),
             Err(e) => Err(Error::from_io("name an object", e)),
-            Ok(()) => shared.sync_dir(&self.common.dir).await,
+            Ok(()) => {
+                published();
+                shared.sync_dir(&self.common.dir).await
+            }
         }
     }
 

@@ -13,6 +13,8 @@ pub enum ListenAddress {
     Host(String, u16),
     /// `unix:/path`.
     Unix(PathBuf),
+    /// `systemd`, `systemd:name`: the sockets that systemd passes, all of them or those of one name.
+    Systemd(Option<String>),
 }
 
 impl FromStr for ListenAddress {
@@ -26,7 +28,14 @@ impl FromStr for ListenAddress {
                 Ok(Self::Unix(path.into()))
             };
         }
-        let (host, port) = text.rsplit_once(':').ok_or("not of the form HOST:PORT, :PORT or unix:/PATH")?;
+        if text == "systemd" {
+            return Ok(Self::Systemd(None));
+        }
+        if let Some(name) = text.strip_prefix("systemd:") {
+            return Ok(Self::Systemd(Some(name.into())));
+        }
+        let (host, port) =
+            text.rsplit_once(':').ok_or("not of the form HOST:PORT, :PORT, unix:/PATH or systemd")?;
         let port = port.parse().map_err(|_number| "the port is no number up to 65535")?;
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         match bracketed.unwrap_or(host) {
@@ -46,6 +55,8 @@ impl fmt::Display for ListenAddress {
             Self::Host(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Host(host, port) => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Systemd(None) => f.write_str("systemd"),
+            Self::Systemd(Some(name)) => write!(f, "systemd:{name}"),
         }
     }
 }
@@ -56,7 +67,16 @@ mod tests {
 
     #[test]
     fn forms() {
-        for text in [":8000", "localhost:0", "127.0.0.1:80", "[::1]:8000", "unix:/run/x.sock", "unix:rel"] {
+        for text in [
+            ":8000",
+            "localhost:0",
+            "127.0.0.1:80",
+            "[::1]:8000",
+            "unix:/run/x.sock",
+            "unix:rel",
+            "systemd",
+            "systemd:admin",
+        ] {
             let parsed: Result<ListenAddress, _> = text.parse();
             assert_eq!(parsed.map(|address| address.to_string()), Ok(text.to_owned()));
         }

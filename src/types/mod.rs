@@ -7,10 +7,12 @@ pub mod blob;
 pub mod listen;
 pub mod range;
 pub mod repo;
+pub mod right;
 pub mod user;
 
 pub use blob::{BlobId, BlobType, Handle, Object};
 pub use listen::ListenAddress;
 pub use range::ByteRange;
 pub use repo::{FolderName, RepoPath};
+pub use right::{PathPattern, Right};
 pub use user::{Principal, UserName};

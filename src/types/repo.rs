@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
+use std::str::FromStr;
 
 use crate::types::BlobType;
 
@@ -20,7 +21,7 @@ pub enum BadFolder {
 
 /// One folder of a repository's path: 1–255 bytes, not necessarily UTF-8, none of them NUL, `/` or a control
 /// character, no leading dot (so `..`, `.htpasswd` and the state folder can't be named).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FolderName(Box<[u8]>);
 
 impl FolderName {
@@ -31,6 +32,11 @@ impl FolderName {
         }
         let clean = !name.starts_with(b".") && !name.iter().any(|b| b.is_ascii_control() || *b == b'/');
         if name.is_empty() || !clean { Err(BadFolder::Forbidden) } else { Ok(Self(name.into())) }
+    }
+
+    /// The name as it stands in the path.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 
     /// The name as a file name.
@@ -45,7 +51,7 @@ impl FolderName {
 }
 
 /// A repository's place below the data folder. No folder at all is the root repository.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RepoPath(Vec<FolderName>);
 
 impl RepoPath {
@@ -57,6 +63,21 @@ impl RepoPath {
     /// The folders, outermost first.
     pub fn folders(&self) -> &[FolderName] {
         &self.0
+    }
+}
+
+impl FromStr for RepoPath {
+    type Err = &'static str;
+
+    /// Takes `/`, `/a/b/` and `a/b`, as an operator writes them.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let path = text.strip_prefix('/').unwrap_or(text);
+        if path.is_empty() {
+            return Ok(Self::default());
+        }
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let folders = path.split('/').map(|folder| FolderName::parse(folder.as_bytes()));
+        folders.collect::<Result<_, _>>().map(Self).map_err(|_bad| "write a path such as /alice/laptop/")
     }
 }
 

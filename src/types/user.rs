@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The name of an authenticated user.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserName(Arc<str>);
 
 impl UserName {
@@ -27,12 +27,22 @@ impl fmt::Display for UserName {
 }
 
 /// Whom a request speaks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Principal {
     /// Nobody in particular: the server runs with `--no-auth`.
     Anonymous,
     /// A user whose credentials were verified.
     User(UserName),
+}
+
+impl Principal {
+    /// The user, if it is one.
+    pub const fn user(&self) -> Option<&UserName> {
+        match self {
+            Self::Anonymous => None,
+            Self::User(name) => Some(name),
+        }
+    }
 }
 
 impl fmt::Display for Principal {

@@ -316,9 +316,10 @@ fn case_31_expectations() {
 fn case_33_the_answer_to_a_refused_body_can_be_read() {
     on_both(|driver| {
         let server = Server::start(driver, &[]);
-        let path = server.store("/r1/", "keys", b"key");
+        let path = server.store("/r1/", "data", b"pack");
+        let key = format!("/r1/keys/{}", id_of(b"key"));
         let body = noise(17 << 20, 1);
-        for (path, status) in [(path.as_str(), 403), ("/r1/keys/foobar", 404), ("/r1/", 400)] {
+        for (path, status) in [(path.as_str(), 403), (&key, 413), ("/r1/keys/foobar", 404), ("/r1/", 400)] {
             let mut conn = server.connect();
             conn.send(format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len()));
             conn.send(&body);

@@ -91,7 +91,7 @@ fn case_13_and_66_a_full_disk() {
             let before = server.files();
             // The length is known, or it is not: 507 from the head, or in the middle.
             let body = noise(2 << 20, 1);
-            for kind in ["data", "locks"] {
+            for kind in ["data", "index"] {
                 assert_eq!(put(&server, kind, &body), 507);
                 let path = format!("/r1/{kind}/{}", id_of(&body));
                 let coded = [format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();

@@ -170,7 +170,7 @@ fn one_line_of_log_a_refusal_and_none_can_be_forged() {
         let text = server.text();
         let line = text.lines().find(|line| line.contains("/nothing/config")).unwrap();
         for part in [
-            "127.0.0.1:",
+            " 127.0.0.1 ",
             "user=-",
             "\"GET /nothing/config\"",
             "status=404",

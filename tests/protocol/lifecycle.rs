@@ -188,7 +188,7 @@ fn a_start_that_fails_says_what_to_do() {
         (&["serve"], 2, "--path"),
         (&["serve", "--path", path, "--nonsense"], 2, "--nonsense"),
         (&["serve", "--path", path, "--listen", "nowhere"], 2, "HOST:PORT"),
-        (&["serve", "--path", path], 3, "htpasswd -B"),
+        (&["serve", "--path", path], 3, "packhouse user add"),
         (&["serve", "--path", path, "--htpasswd-file", file], 3, "no user that can log in"),
         (&["serve", "--path", file, "--no-auth"], 3, "--path"),
         (&["serve", "--path", path, "--no-auth", "--state-dir", file], 3, "--state-dir"),

@@ -1,0 +1,83 @@
+//! What can change while the server runs. A request is answered by the rules of its beginning.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::api::live::is_trusted;
+use crate::auth::Authenticator;
+use crate::http::Limits;
+use crate::policy::Policy;
+use crate::policy::rate::Allowances;
+use crate::types::{BlobType, Object};
+
+/// The rules.
+#[derive(Clone)]
+pub struct Rules {
+    /// Who may log in.
+    pub auth: Authenticator,
+    /// What is allowed.
+    pub policy: Policy,
+    /// Networks whose proxies are believed.
+    pub trusted: Vec<IpNet>,
+    /// Connections from trusted proxies begin with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Largest objects, in bytes.
+    pub sizes: ObjectSizes,
+    /// How much each user may upload at a time.
+    pub allowances: Allowances,
+    /// Connections of one address.
+    pub max_connections: Option<usize>,
+    /// For whom metrics are.
+    pub metrics: MetricsFor,
+    /// The value of `Strict-Transport-Security`.
+    pub hsts: Option<String>,
+    /// The time limits of new connections.
+    pub limits: Limits,
+}
+
+/// For whom metrics are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsFor {
+    /// For nobody; their path is a repository's.
+    Nobody,
+    /// For who logs in.
+    Users,
+    /// For the user `metrics`.
+    MetricsUser,
+    /// For everybody.
+    Everybody,
+}
+
+/// Largest objects, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct ObjectSizes {
+    /// `config`
+    pub config: u64,
+    /// Keys and locks.
+    pub key: u64,
+    /// Indexes and snapshots.
+    pub index: u64,
+    /// Packs.
+    pub data: u64,
+}
+
+impl ObjectSizes {
+    /// The largest that an object of this kind may be.
+    pub const fn of(&self, object: Object) -> u64 {
+        match object {
+            Object::Config => self.config,
+            Object::Blob(BlobType::Keys | BlobType::Locks, _) => self.key,
+            Object::Blob(BlobType::Index | BlobType::Snapshots, _) => self.index,
+            Object::Blob(BlobType::Data, _) => self.data,
+        }
+    }
+}
+
+impl Rules {
+    /// Whether the other end of a connection is believed about its clients and users; an address that is none is that of
+    /// a unix socket.
+    pub fn trusts(&self, address: Option<IpAddr>) -> bool {
+        is_trusted(&self.trusted, address)
+    }
+}

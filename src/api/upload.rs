@@ -1,0 +1,77 @@
+//! Storing one object: everything that the head allows to refuse, then piece by piece, then all or nothing.
+
+use crate::api::{Answer, Error, Live, Rules};
+use crate::http::{Body, Head};
+use crate::io::runtime::{now, sleep};
+use crate::policy::Action;
+use crate::quota::{Claim, QuotaError};
+use crate::store::{Store, Upload};
+use crate::types::{Handle, Object, Principal};
+
+/// POST of an object.
+pub(super) async fn respond<S: Store>(
+    live: &Live<S>,
+    rules: &Rules,
+    head: &Head,
+    body: &mut Body<'_>,
+    who: &Principal,
+    handle: &Handle,
+) -> Result<Answer<S>, Error> {
+    live.decide(rules, who, &handle.repo, Action::Store(handle.object)).await?;
+    let (length, largest) = (Body::announced(head), rules.sizes.of(handle.object));
+    if length.is_some_and(|length| length > largest) {
+        return Err(Error::TooLarge(largest));
+    }
+    let slot = live.rates.begin(who, rules.allowances.of(who), now()).ok_or(Error::TooManyUploads)?;
+    let claimed = claim(live, handle, length).await?;
+    let mut upload = live.store.upload(handle, length, who.user()).await?;
+    let mut claim = match claimed {
+        Ok(claim) => claim,
+        // A repeat takes no room. If it is none after all, there is none.
+        Err(full) if upload.is_new() => return Err(full.into()),
+        Err(_) => live.ledger.claim(handle, None).await?,
+    };
+    let is_new = upload.is_new();
+    let mut received = 0;
+    while let Some(piece) = body.next().await? {
+        let count = piece.len();
+        received += count as u64;
+        if received > largest {
+            return Err(Error::TooLarge(largest));
+        }
+        if is_new {
+            claim.grow_ahead(received).await?;
+        }
+        upload.write(piece).await?;
+        // No buffer is held meanwhile.
+        let wait = slot.take(count, now());
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
+    }
+    let changing = live.ledger.changing(handle);
+    let committed = upload.commit(|| claim.published(received)).await;
+    drop(changing);
+    committed?;
+    if let Object::Blob(kind, _) = handle.object
+        && is_new
+    {
+        let row = live.blobs.row(who, &handle.repo, kind);
+        row.write.increment();
+        row.write_bytes.add(received);
+    }
+    Ok(Answer::done())
+}
+
+/// Room for an upload; or why there is none, if a repeat of what is stored may do without.
+async fn claim<S: Store>(
+    live: &Live<S>,
+    handle: &Handle,
+    length: Option<u64>,
+) -> Result<Result<Claim, QuotaError>, Error> {
+    match live.ledger.claim(handle, length).await {
+        Err(full) if live.store.size(handle).await.is_ok_and(|size| Some(size) == length) => Ok(Err(full)),
+        Err(full) => Err(full.into()),
+        Ok(claim) => Ok(Ok(claim)),
+    }
+}

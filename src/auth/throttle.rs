@@ -1,0 +1,122 @@
+//! How long the answer to a wrong login is held back. Right and remembered ones never are.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::types::UserName;
+
+/// Networks, and users of networks, that are kept in mind.
+const MAX_ENTRIES: usize = 65_536;
+/// A failure is forgotten after this time: the count falls by one.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(30);
+/// Failures of one user from one network that are answered at once: a mistyped password is no attack.
+const FREE_OF_USER: u32 = 3;
+/// Failures of one network.
+const FREE_OF_NETWORK: u32 = 20;
+/// The delay after the free ones; it doubles with every further failure.
+const FIRST_DELAY: Duration = Duration::from_millis(250);
+/// The longest. restic gives up on a silent server after minutes only.
+const LONGEST_DELAY: Duration = Duration::from_secs(8);
+
+/// Where a client comes from: one IPv4 address, an IPv6 network that one customer has, or this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Network(IpAddr);
+
+impl Network {
+    pub(super) fn of(address: Option<IpAddr>) -> Self {
+        Self(match address.map(|address| address.to_canonical()) {
+            None => Ipv6Addr::LOCALHOST.into(),
+            Some(IpAddr::V6(v6)) => {
+                let [a, b, c, d, ..] = v6.segments();
+                Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+            }
+            Some(v4) => v4,
+        })
+    }
+}
+
+struct Strikes {
+    count: u32,
+    last: Instant,
+}
+
+impl Strikes {
+    /// One more; returns how many count now.
+    fn add(&mut self, now: Instant) -> u32 {
+        let forgiven = now.duration_since(self.last).as_secs() / FORGIVEN_AFTER.as_secs();
+        self.count = self.count.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX)).saturating_add(1);
+        self.last = now;
+        self.count
+    }
+
+    fn is_forgiven(&self, now: Instant) -> bool {
+        now.duration_since(self.last) > FORGIVEN_AFTER * self.count
+    }
+}
+
+/// Failed logins of late.
+#[derive(Default)]
+pub(super) struct Throttle(Mutex<HashMap<(Network, Option<UserName>), Strikes>>);
+
+impl Throttle {
+    /// Counts a failure; returns how long its answer is to be held back.
+    pub(super) fn note_failure(&self, address: Option<IpAddr>, user: &UserName) -> Duration {
+        self.note(Network::of(address), user, Instant::now())
+    }
+
+    fn note(&self, network: Network, user: &UserName, now: Instant) -> Duration {
+        let mut strikes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if strikes.len() + 2 > MAX_ENTRIES {
+            strikes.retain(|_, strikes| !strikes.is_forgiven(now));
+        }
+        if strikes.len() + 2 > MAX_ENTRIES {
+            // An attack from everywhere: all wrong logins are slow until it is over.
+            return LONGEST_DELAY;
+        }
+        let mut count =
+            |user| strikes.entry((network, user)).or_insert(Strikes { count: 0, last: now }).add(now);
+        delay(count(Some(user.clone())), FREE_OF_USER).max(delay(count(None), FREE_OF_NETWORK))
+    }
+}
+
+fn delay(count: u32, free: u32) -> Duration {
+    match count.checked_sub(free + 1) {
+        None => Duration::ZERO,
+        Some(doublings) => FIRST_DELAY.saturating_mul(1 << doublings.min(16)).min(LONGEST_DELAY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_cost_more_and_more_and_are_forgiven() {
+        let (throttle, start) = (Throttle::default(), Instant::now());
+        let network = Network::of(Some([10, 0, 0, 1].into()));
+        let fail = |user: &str, after| {
+            throttle.note(network, &UserName::new(user), start + Duration::from_secs(after))
+        };
+        let delays: Vec<_> = (0..10).map(|_| fail("a", 0).as_millis()).collect();
+        assert_eq!(delays, [0, 0, 0, 250, 500, 1000, 2000, 4000, 8000, 8000]);
+        assert_eq!(fail("b", 0), Duration::ZERO, "another user of the same network");
+        for n in 0..9 {
+            assert_eq!(fail(&format!("c{n}"), 0), Duration::ZERO);
+        }
+        assert_eq!(fail("d", 0), FIRST_DELAY, "the network's budget is used up");
+        assert_eq!(fail("a", 3600), Duration::ZERO);
+        let other = throttle.note(Network::of(Some([10, 0, 0, 2].into())), &UserName::new("a"), start);
+        assert_eq!(other, Duration::ZERO);
+    }
+
+    #[test]
+    fn networks() {
+        let of = |text: &str| Network::of(Some(text.parse().expect("an address")));
+        assert_eq!(of("2001:db8::1"), of("2001:db8::2:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+        assert_ne!(of("10.0.0.2"), of("10.0.0.1"));
+    }
+}

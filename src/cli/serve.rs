@@ -1,0 +1,46 @@
+//! `packhouse serve`.
+
+use std::process::ExitCode;
+
+use crate::cli::{CONFIG, FAILED, NOT_STARTED, USAGE, complain, environment};
+use crate::logging;
+use crate::server;
+use crate::server::drain::Outcome;
+use crate::settings::given::Given;
+use crate::settings::merge::{Problems, misspelt};
+use crate::settings::{Loaded, load};
+
+pub(super) fn run(given: &Given) -> ExitCode {
+    match load(given, &environment()) {
+        Ok(loaded) => serve(loaded, given),
+        Err(problems) => refuse(&problems),
+    }
+}
+
+/// Names all problems of settings.
+pub(super) fn refuse(problems: &Problems) -> ExitCode {
+    for problem in &problems.all {
+        complain(&format!("error: {problem}"));
+    }
+    ExitCode::from(if problems.only_flags { USAGE } else { CONFIG })
+}
+
+fn serve(loaded: Loaded, given: &Given) -> ExitCode {
+    let Ok(_log) = logging::init(loaded.settings.debug) else { return ExitCode::from(NOT_STARTED) };
+    std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+    for (variable, meant) in misspelt(&environment()) {
+        log::warn!("the variable {variable} is no setting: did you mean {meant}?");
+    }
+    let given = given.clone();
+    // What SIGHUP reads: the same sources again.
+    let again =
+        move || load(&given, &environment()).map_err(|e| e.all.iter().map(ToString::to_string).collect());
+    match server::run(loaded, Box::new(again)) {
+        Ok(Outcome::Stopped) => ExitCode::SUCCESS,
+        Ok(Outcome::StoppedAtOnce | Outcome::Failed) => ExitCode::from(FAILED),
+        Err(e) => {
+            log::error!("{e}");
+            ExitCode::from(NOT_STARTED)
+        }
+    }
+}

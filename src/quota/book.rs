@@ -1,0 +1,491 @@
+//! The arithmetic of quotas: bounds of what is stored, reservations, leases and counts. Pure: no clock, no file.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::types::{BlobType, Object, RepoPath};
+
+/// What one lease adds, in bytes: one line of the journal for so much of uploads.
+const LEASE: u64 = 256 << 20;
+/// Room for the locks of a repository, beside its quota. A lock has about 200 bytes.
+const LOCK_ROOM: u64 = 16 << 20;
+
+/// How much may be stored, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// In all.
+    pub total: Option<u64>,
+    /// Below a first folder: a user's.
+    pub users: HashMap<Vec<u8>, u64>,
+    /// In single repositories.
+    pub repos: HashMap<RepoPath, u64>,
+}
+
+impl Limits {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.total.is_none() && self.users.is_empty() && self.repos.is_empty()
+    }
+}
+
+/// A folder of a repository, as far as counting goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// `config`, in the repository's own folder.
+    Config,
+    /// A flat type's folder.
+    Flat(BlobType),
+    /// A shard of `data`.
+    Shard(u8),
+}
+
+impl Place {
+    /// Where an object lies.
+    pub const fn of(object: Object) -> Self {
+        match object {
+            Object::Config => Self::Config,
+            Object::Blob(BlobType::Data, id) => {
+                let [first, ..] = *id.digest();
+                Self::Shard(first)
+            }
+            Object::Blob(kind, _) => Self::Flat(kind),
+        }
+    }
+
+    /// All places of a repository.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let flat = BlobType::ALL.into_iter().filter(|kind| *kind != BlobType::Data).map(Self::Flat);
+        flat.chain([Self::Config]).chain((0..=u8::MAX).map(Self::Shard))
+    }
+
+    const fn is_locks(self) -> bool {
+        matches!(self, Self::Flat(BlobType::Locks))
+    }
+}
+
+/// What is said to an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    Granted,
+    /// Not before more was written down.
+    NeedsLease,
+    /// It fits by the lower bound only.
+    Counting,
+    Full,
+}
+
+/// At least, and at most; none if that is not known.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    lower: u64,
+    upper: Option<u64>,
+}
+
+impl Bounds {
+    const ZERO: Self = Self { lower: 0, upper: Some(0) };
+    const UNKNOWN: Self = Self { lower: 0, upper: None };
+
+    fn add(&mut self, bytes: u64) {
+        self.lower = self.lower.saturating_add(bytes);
+        self.upper = self.upper.map(|upper| upper.saturating_add(bytes));
+    }
+
+    fn take(&mut self, bytes: u64) {
+        self.lower = self.lower.saturating_sub(bytes);
+        self.upper = self.upper.map(|upper| upper.saturating_sub(bytes));
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            lower: self.lower.saturating_add(other.lower),
+            upper: self.upper.zip(other.upper).map(|(a, b)| a.saturating_add(b)),
+        }
+    }
+
+    fn admit(self, bytes: u64, limit: Option<u64>) -> Admission {
+        let Some(limit) = limit else { return Admission::Granted };
+        let fits = |held: u64| held.checked_add(bytes).is_some_and(|sum| sum <= limit);
+        match (self.upper.is_some_and(fits), fits(self.lower)) {
+            (true, _) => Admission::Granted,
+            (false, true) => Admission::Counting,
+            (false, false) => Admission::Full,
+        }
+    }
+}
+
+/// What is known of one repository.
+struct Account {
+    stored: Bounds,
+    reserved: u64,
+    /// Bytes of locks, as far as they are known, and reserved ones.
+    locks: u64,
+    /// The upper bound that the journal has.
+    leased: u64,
+    leasing: bool,
+    /// Changes under way.
+    changing: HashMap<Place, u32>,
+    counting: Option<Box<Count>>,
+    /// Nothing is known from before this process, or not exactly.
+    uncounted: bool,
+}
+
+impl Account {
+    fn new(stored: Bounds) -> Self {
+        Self {
+            stored,
+            reserved: 0,
+            locks: 0,
+            leased: 0,
+            leasing: false,
+            changing: HashMap::new(),
+            counting: None,
+            uncounted: stored.upper != Some(stored.lower),
+        }
+    }
+
+    /// With what is reserved.
+    fn held(&self) -> Bounds {
+        let mut held = self.stored;
+        held.add(self.reserved);
+        held
+    }
+}
+
+/// A count under way.
+#[derive(Default)]
+struct Count {
+    /// How many changes have begun in each place since the count did.
+    begun: HashMap<Place, u64>,
+    known: HashMap<Place, u64>,
+}
+
+/// The state of a place when its count began.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticket {
+    place: Place,
+    begun: u64,
+}
+
+/// What is stored, for people and metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Usage {
+    /// Bytes at most, or none while they are not known, and the limit: in all.
+    pub total: (Option<u64>, Option<u64>),
+    /// Of users with a quota.
+    pub users: Vec<(String, Option<u64>, u64)>,
+    /// Of repositories with a quota.
+    pub repos: Vec<(RepoPath, Option<u64>, u64)>,
+}
+
+/// All accounts.
+pub(super) struct Book {
+    limits: Limits,
+    repos: BTreeMap<RepoPath, Account>,
+    /// By first folder, and in all. Kept as sums so that an upload costs the same with ten thousand repositories.
+    users: HashMap<Vec<u8>, Bounds>,
+    total: Bounds,
+    /// Every repository that there is has an account.
+    complete: bool,
+}
+
+impl Book {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, repos: BTreeMap::new(), users: HashMap::new(), total: Bounds::ZERO, complete: false }
+    }
+
+    pub(super) const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(super) fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    pub(super) const fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Takes what the journal says: exact sizes after a clean stop, else upper bounds.
+    pub(super) fn restore(&mut self, entries: Vec<(RepoPath, u64)>, clean: bool) {
+        for (repo, upper) in entries {
+            let lower = if clean { upper } else { 0 };
+            let mut account = Account::new(Bounds { lower, upper: Some(upper) });
+            account.uncounted = true;
+            self.repos.insert(repo, account);
+        }
+        self.complete = true;
+        self.sum();
+    }
+
+    fn sum(&mut self) {
+        (self.users, self.total) = (HashMap::new(), Bounds::ZERO);
+        for (repo, account) in &self.repos {
+            let held = account.held();
+            let user = self.users.entry(first_folder(repo)).or_insert(Bounds::ZERO);
+            *user = user.plus(held);
+            self.total = self.total.plus(held);
+        }
+    }
+
+    /// Changes an account, and the sums with it.
+    fn change(&mut self, repo: &RepoPath, change: impl FnOnce(&mut Account)) {
+        let unseen = if self.complete { Bounds::ZERO } else { Bounds::UNKNOWN };
+        let account = self.repos.entry(repo.clone()).or_insert_with(|| Account::new(unseen));
+        let before = account.held();
+        change(account);
+        let after = account.held();
+        if before.upper.is_none() || after.upper.is_none() {
+            return self.sum();
+        }
+        let user = self.users.entry(first_folder(repo)).or_insert(Bounds::ZERO);
+        for sum in [user, &mut self.total] {
+            sum.lower = sum.lower.saturating_sub(before.lower).saturating_add(after.lower);
+            sum.upper = sum.upper.map(|upper| {
+                upper.saturating_sub(before.upper.unwrap_or(0)).saturating_add(after.upper.unwrap_or(0))
+            });
+        }
+    }
+
+    /// Reserves room if there is some.
+    pub(super) fn admit(&mut self, repo: &RepoPath, place: Place, bytes: u64, journaled: bool) -> Admission {
+        if self.limits.is_empty() {
+            self.reserve(repo, place, bytes);
+            return Admission::Granted;
+        }
+        if place.is_locks() {
+            let held = self.repos.get(repo).map_or(0, |account| account.locks);
+            if held.saturating_add(bytes) > LOCK_ROOM {
+                return Admission::Full;
+            }
+            self.reserve(repo, place, bytes);
+            return Admission::Granted;
+        }
+        let answers = self.constraints(repo).map(|(held, limit)| held.admit(bytes, limit));
+        let verdict = match answers {
+            answers if answers.contains(&Admission::Full) => Admission::Full,
+            answers if answers.contains(&Admission::Counting) => Admission::Counting,
+            _ => Admission::Granted,
+        };
+        if verdict == Admission::Granted {
+            let (upper, leased) = self.repos.get(repo).map_or((Some(0), 0), |a| (a.held().upper, a.leased));
+            if journaled && self.complete && upper.is_none_or(|upper| upper.saturating_add(bytes) > leased) {
+                return Admission::NeedsLease;
+            }
+            self.reserve(repo, place, bytes);
+        }
+        verdict
+    }
+
+    /// What is held where a limit may be, and the limits.
+    fn constraints(&self, repo: &RepoPath) -> [(Bounds, Option<u64>); 3] {
+        let unseen = if self.complete { Bounds::ZERO } else { Bounds::UNKNOWN };
+        let folder = first_folder(repo);
+        let known = |mut held: Bounds| {
+            held.upper = held.upper.filter(|_| self.complete);
+            held
+        };
+        let of_repo = self.repos.get(repo).map_or(unseen, Account::held);
+        let of_user = known(self.users.get(&folder).copied().unwrap_or(Bounds::ZERO));
+        [
+            (of_repo, self.limits.repos.get(repo).copied()),
+            (of_user, self.limits.users.get(&folder).copied()),
+            (known(self.total), self.limits.total),
+        ]
+    }
+
+    fn reserve(&mut self, repo: &RepoPath, place: Place, bytes: u64) {
+        self.change(repo, |account| {
+            if place.is_locks() {
+                account.locks = account.locks.saturating_add(bytes);
+            } else {
+                account.reserved = account.reserved.saturating_add(bytes);
+            }
+        });
+    }
+
+    pub(super) fn release(&mut self, repo: &RepoPath, place: Place, bytes: u64) {
+        self.change(repo, |account| {
+            if place.is_locks() {
+                account.locks = account.locks.saturating_sub(bytes);
+            } else {
+                account.reserved = account.reserved.saturating_sub(bytes);
+            }
+        });
+    }
+
+    /// A reservation became an object of `bytes` bytes.
+    pub(super) fn publish(&mut self, repo: &RepoPath, place: Place, reserved: u64, bytes: u64) {
+        self.release(repo, place, reserved);
+        self.change(repo, |account| {
+            if place.is_locks() {
+                account.locks = account.locks.saturating_add(bytes);
+            } else {
+                account.stored.add(bytes);
+            }
+            if let Some(known) = account.counting.as_mut().and_then(|count| count.known.get_mut(&place)) {
+                *known = known.saturating_add(bytes);
+            }
+        });
+    }
+
+    pub(super) fn remove(&mut self, repo: &RepoPath, place: Place, bytes: u64) {
+        self.change(repo, |account| {
+            if place.is_locks() {
+                account.locks = account.locks.saturating_sub(bytes);
+            } else {
+                account.stored.take(bytes);
+            }
+            if let Some(known) = account.counting.as_mut().and_then(|count| count.known.get_mut(&place)) {
+                *known = known.saturating_sub(bytes);
+            }
+        });
+    }
+
+    pub(super) fn begin_change(&mut self, repo: &RepoPath, place: Place) {
+        self.change(repo, |account| {
+            *account.changing.entry(place).or_default() += 1;
+            if let Some(count) = &mut account.counting {
+                *count.begun.entry(place).or_default() += 1;
+            }
+        });
+    }
+
+    pub(super) fn end_change(&mut self, repo: &RepoPath, place: Place) {
+        if let Some(account) = self.repos.get_mut(repo)
+            && let Some(under_way) = account.changing.get_mut(&place)
+        {
+            *under_way -= 1;
+            if *under_way == 0 {
+                account.changing.remove(&place);
+            }
+        }
+    }
+
+    /// How far the journal is to go for `bytes` more; none if another lease is being written.
+    pub(super) fn begin_lease(&mut self, repo: &RepoPath, bytes: u64) -> Option<u64> {
+        let mut upto = None;
+        self.change(repo, |account| {
+            if !account.leasing {
+                account.leasing = true;
+                upto = Some(
+                    account.held().upper.unwrap_or(u64::MAX).saturating_add(bytes).saturating_add(LEASE),
+                );
+            }
+        });
+        upto
+    }
+
+    pub(super) fn is_leasing(&self, repo: &RepoPath) -> bool {
+        self.repos.get(repo).is_some_and(|account| account.leasing)
+    }
+
+    pub(super) fn end_lease(&mut self, repo: &RepoPath, upto: Option<u64>) {
+        if let Some(account) = self.repos.get_mut(repo) {
+            account.leasing = false;
+            account.leased = upto.unwrap_or(account.leased).max(account.leased);
+        }
+    }
+
+    /// What a journal of now is to say: bounds with room for a while, and never less than it says already.
+    pub(super) fn leases(&self) -> Vec<(RepoPath, u64)> {
+        let with_lease = |account: &Account| {
+            let upper = account.held().upper.unwrap_or(u64::MAX);
+            // Bounds that come from a journal have their room already.
+            let room = if account.uncounted { 0 } else { LEASE };
+            upper.saturating_add(room).max(account.leased)
+        };
+        self.repos.iter().map(|(repo, account)| (repo.clone(), with_lease(account))).collect()
+    }
+
+    /// The journal says this now.
+    pub(super) fn note_leases(&mut self, leases: &[(RepoPath, u64)]) {
+        for (repo, upto) in leases {
+            if let Some(account) = self.repos.get_mut(repo) {
+                account.leased = account.leased.max(*upto);
+            }
+        }
+    }
+
+    /// The exact sizes of all repositories, if they are known.
+    pub(super) fn exact(&self) -> Option<Vec<(RepoPath, u64)>> {
+        let exact = |account: &Account| {
+            account.stored.upper.filter(|upper| *upper == account.stored.lower && account.reserved == 0)
+        };
+        let all: Option<Vec<_>> =
+            self.repos.iter().map(|(repo, account)| Some((repo.clone(), exact(account)?))).collect();
+        all.filter(|_| self.complete)
+    }
+
+    pub(super) fn uncounted(&self) -> BTreeSet<RepoPath> {
+        self.repos.iter().filter(|(_, a)| a.uncounted).map(|(repo, _)| repo.clone()).collect()
+    }
+
+    pub(super) fn begin_count(&mut self, repo: &RepoPath) {
+        self.change(repo, |account| account.counting = Some(Box::default()));
+    }
+
+    pub(super) fn begin_folder(&self, repo: &RepoPath, place: Place) -> Option<Ticket> {
+        let account = self.repos.get(repo)?;
+        let count = account.counting.as_ref()?;
+        let quiet = !account.changing.contains_key(&place);
+        quiet.then(|| Ticket { place, begun: count.begun.get(&place).copied().unwrap_or(0) })
+    }
+
+    pub(super) fn end_folder(&mut self, repo: &RepoPath, ticket: Ticket, bytes: u64) -> bool {
+        let Some(count) = self.repos.get_mut(repo).and_then(|account| account.counting.as_mut()) else {
+            return false;
+        };
+        let same = count.begun.get(&ticket.place).copied().unwrap_or(0) == ticket.begun;
+        if same {
+            count.known.insert(ticket.place, bytes);
+        }
+        same
+    }
+
+    pub(super) fn end_count(&mut self, repo: &RepoPath) {
+        self.change(repo, |account| {
+            let Some(count) = account.counting.take() else { return };
+            if count.known.len() < Place::all().count() {
+                return;
+            }
+            let sum = |locks: bool| {
+                let parts = count.known.iter().filter(|(place, _)| place.is_locks() == locks);
+                parts.fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes))
+            };
+            // Reserved locks are not told apart: they are too small to matter.
+            account.locks = account.locks.max(sum(true));
+            account.stored = Bounds { lower: sum(false), upper: Some(sum(false)) };
+            account.uncounted = false;
+        });
+    }
+
+    /// All that was found is counted. False if there is more.
+    pub(super) fn complete(&mut self) -> bool {
+        if self.repos.values().any(|account| account.stored.upper.is_none()) {
+            return false;
+        }
+        self.complete = true;
+        self.sum();
+        true
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let upper = |held: Bounds| held.upper.filter(|_| self.complete);
+        let users = self.limits.users.iter().map(|(folder, limit)| {
+            let held = self.users.get(folder).copied().unwrap_or(Bounds::ZERO);
+            (folder.escape_ascii().to_string(), upper(held), *limit)
+        });
+        let repos = self.limits.repos.iter().map(|(repo, limit)| {
+            let held = self.repos.get(repo).map_or(Bounds::ZERO, Account::held);
+            (repo.clone(), upper(held), *limit)
+        });
+        Usage {
+            total: (upper(self.total), self.limits.total),
+            users: users.collect(),
+            repos: repos.collect(),
+        }
+    }
+}
+
+fn first_folder(repo: &RepoPath) -> Vec<u8> {
+    repo.folders().first().map(|folder| folder.as_bytes().to_vec()).unwrap_or_default()
+}

@@ -1,0 +1,368 @@
+//! How much is stored, and how much may be: reserve → publish, or give back.
+//!
+//! What counts are the bytes of all objects but locks; locks have room of their own, so that a prune can begin in a
+//! repository that is full. The [`book`] is pure arithmetic on bounds: after a crash the most that can be there is known
+//! from the [`journal`], which is always ahead of what was admitted; a count in the background finds out the rest.
+//!
+//! Invariant: an upload is admitted only if it fits by the upper bound; what would fit by the lower one may try again.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use event_listener::Event;
+use thiserror::Error;
+
+use crate::io::blocking::Pool;
+use crate::io::wake::until;
+use crate::types::{Handle, RepoPath};
+
+pub mod book;
+pub mod journal;
+
+pub use book::{Limits, Place, Ticket, Usage};
+
+use book::{Admission, Book};
+use journal::Journal;
+
+/// Uploads of unknown length reserve so much ahead, in bytes.
+const STEP: u64 = 1 << 20;
+
+/// Why an upload is not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum QuotaError {
+    /// It does not fit.
+    #[error("the quota is used up")]
+    Full,
+    /// Whether it fits is not known yet.
+    #[error("what is stored is still being counted, and this may or may not fit the quota")]
+    Counting,
+    /// The journal can't be written.
+    #[error("the journal of the quota can't be written")]
+    Journal,
+}
+
+/// What is stored and reserved. Shared by all shards.
+pub struct Ledger {
+    book: Mutex<Book>,
+    journal: Option<Arc<Journal>>,
+    writer: Pool,
+    /// A lease was written, or could not be.
+    leased: Event,
+}
+
+impl Ledger {
+    /// A ledger with these limits, which keeps its journal in `folder`, if it has one.
+    ///
+    /// # Errors
+    /// The journal can't be read, or the thread that writes it not started.
+    pub fn open(limits: Limits, folder: Option<&Path>) -> io::Result<Self> {
+        let journal = folder.map(|folder| Arc::new(Journal::new(folder)));
+        let mut book = Book::new(limits);
+        if let Some(journal) = &journal {
+            if book.limits().is_empty() {
+                // What is stored from now on is not written down: an old journal would be wrong later.
+                journal.remove()?;
+            } else if let Some((entries, clean)) = journal.read()? {
+                book.restore(entries, clean);
+                let leases = book.leases();
+                journal.rewrite(&leases, false)?;
+                book.note_leases(&leases);
+            }
+        }
+        let writer = Pool::new("quota", 1, 4096)?;
+        Ok(Self { book: Mutex::new(book), journal, writer, leased: Event::new() })
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the limits. True if what is stored must be counted now.
+    pub fn set_limits(&self, limits: Limits) -> bool {
+        let mut book = self.book();
+        book.set_limits(limits);
+        !book.limits().is_empty() && !book.is_complete()
+    }
+
+    /// Reserves room for an object, of `length` bytes if that is known.
+    pub async fn claim(self: &Arc<Self>, handle: &Handle, length: Option<u64>) -> Result<Claim, QuotaError> {
+        let mut claim = Claim {
+            ledger: Arc::clone(self),
+            repo: handle.repo.clone(),
+            place: Place::of(handle.object),
+            reserved: 0,
+        };
+        claim.grow_to(length.unwrap_or(0)).await?;
+        Ok(claim)
+    }
+
+    /// Announces that an object is about to be published or removed, until the ticket is dropped.
+    pub fn changing(self: &Arc<Self>, handle: &Handle) -> Changing {
+        let place = Place::of(handle.object);
+        self.book().begin_change(&handle.repo, place);
+        Changing { ledger: Arc::clone(self), repo: handle.repo.clone(), place }
+    }
+
+    async fn reserve(&self, repo: &RepoPath, place: Place, bytes: u64) -> Result<(), QuotaError> {
+        loop {
+            match self.book().admit(repo, place, bytes, self.journal.is_some()) {
+                Admission::Granted => return Ok(()),
+                Admission::Full => return Err(QuotaError::Full),
+                Admission::Counting => return Err(QuotaError::Counting),
+                Admission::NeedsLease => {}
+            }
+            self.lease(repo, bytes).await?;
+        }
+    }
+
+    /// Writes down that a repository may hold more, before it does.
+    async fn lease(&self, repo: &RepoPath, bytes: u64) -> Result<(), QuotaError> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        // One lease of a repository at a time; who waits looks again afterwards.
+        let Some(upto) = self.book().begin_lease(repo, bytes) else {
+            until(&self.leased, || (!self.book().is_leasing(repo)).then_some(())).await;
+            return Ok(());
+        };
+        let (journal, path) = (Arc::clone(journal), repo.clone());
+        let written = self.writer.run(move || journal.append(&path, upto)).await.and_then(|written| written);
+        self.book().end_lease(repo, written.is_ok().then_some(upto));
+        self.leased.notify(usize::MAX);
+        written.map_err(|e| {
+            log::error!("the journal of the quota can't be written: {e}");
+            QuotaError::Journal
+        })
+    }
+
+    /// What is in the repositories, and the limits that hold for them.
+    pub fn usage(&self) -> Usage {
+        self.book().usage()
+    }
+
+    /// The repositories that are to be counted although no folder of theirs was found: what was known of them is old.
+    pub fn uncounted(&self) -> BTreeSet<RepoPath> {
+        self.book().uncounted()
+    }
+
+    /// Begins to count a repository.
+    pub fn begin_count(&self, repo: &RepoPath) {
+        self.book().begin_count(repo);
+    }
+
+    /// Begins to count one folder of it; none while an object in it is being published or removed.
+    pub fn begin_folder(&self, repo: &RepoPath, place: Place) -> Option<Ticket> {
+        self.book().begin_folder(repo, place)
+    }
+
+    /// Takes the sum of a folder. False if something in it changed meanwhile: count it again.
+    pub fn end_folder(&self, repo: &RepoPath, ticket: Ticket, bytes: u64) -> bool {
+        self.book().end_folder(repo, ticket, bytes)
+    }
+
+    /// Ends the count of a repository: from now on its size is known exactly.
+    pub fn end_count(&self, repo: &RepoPath) {
+        self.book().end_count(repo);
+    }
+
+    /// Ends the count of the whole store. False if repositories came that were not counted yet.
+    ///
+    /// # Errors
+    /// The journal can't be written.
+    pub async fn end_counts(self: &Arc<Self>) -> io::Result<bool> {
+        if !self.book().complete() {
+            return Ok(false);
+        }
+        if let Some(journal) = &self.journal {
+            let (journal, ledger) = (Arc::clone(journal), Arc::clone(self));
+            // The writer does one thing after the other: a lease that is being asked for is appended behind this.
+            let job = move || {
+                let leases = ledger.book().leases();
+                journal.rewrite(&leases, false)?;
+                ledger.book().note_leases(&leases);
+                Ok(())
+            };
+            self.writer.run(job).await.and_then(|written: io::Result<()>| written)?;
+        }
+        Ok(true)
+    }
+
+    /// Writes down what is stored, for the next start. Blocks: for the end of the process, when nothing is in flight.
+    pub fn close(&self) {
+        let book = self.book();
+        let Some(journal) = &self.journal else { return };
+        if let Some(exact) = book.exact()
+            && !book.limits().is_empty()
+            && let Err(e) = journal.rewrite(&exact, true)
+        {
+            log::warn!("the journal of the quota can't be written: {e}: the next start counts anew");
+        }
+    }
+}
+
+/// Room for one upload. Dropped before the object is published, it is given back.
+pub struct Claim {
+    ledger: Arc<Ledger>,
+    repo: RepoPath,
+    place: Place,
+    reserved: u64,
+}
+
+impl Claim {
+    /// Reserves up to `bytes` in all.
+    pub async fn grow_to(&mut self, bytes: u64) -> Result<(), QuotaError> {
+        let Some(missing) = bytes.checked_sub(self.reserved).filter(|missing| *missing > 0) else {
+            return Ok(());
+        };
+        self.ledger.reserve(&self.repo, self.place, missing).await?;
+        self.reserved += missing;
+        Ok(())
+    }
+
+    /// The same for a body whose end is not known: a little ahead, if that fits.
+    pub async fn grow_ahead(&mut self, bytes: u64) -> Result<(), QuotaError> {
+        if bytes <= self.reserved || self.grow_to(bytes.saturating_add(STEP)).await.is_ok() {
+            return Ok(());
+        }
+        self.grow_to(bytes).await
+    }
+
+    /// The object is there, with `bytes` bytes.
+    pub fn published(&mut self, bytes: u64) {
+        let reserved = std::mem::take(&mut self.reserved);
+        self.ledger.book().publish(&self.repo, self.place, reserved, bytes);
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.reserved > 0 {
+            self.ledger.book().release(&self.repo, self.place, self.reserved);
+        }
+    }
+}
+
+/// An object is being published or removed.
+pub struct Changing {
+    ledger: Arc<Ledger>,
+    repo: RepoPath,
+    place: Place,
+}
+
+impl Changing {
+    /// The object is gone, with `bytes` bytes.
+    pub fn removed(&self, bytes: u64) {
+        self.ledger.book().remove(&self.repo, self.place, bytes);
+    }
+}
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        self.ledger.book().end_change(&self.repo, self.place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::runtime::{Driver, block_on};
+    use crate::types::{BlobId, BlobType, Object};
+
+    fn handle(n: u8) -> Handle {
+        Handle {
+            repo: "/a/".parse().expect("a path"),
+            object: Object::Blob(BlobType::Data, BlobId::from_digest([n; 32])),
+        }
+    }
+
+    fn run<T>(work: impl Future<Output = T>) -> T {
+        block_on(Driver::Epoll, work).expect("a runtime")
+    }
+
+    fn total(bytes: u64) -> Limits {
+        Limits { total: Some(bytes), ..Limits::default() }
+    }
+
+    /// A ledger of an empty store, counted.
+    fn counted(limits: Limits, folder: &Path) -> Arc<Ledger> {
+        let ledger = Arc::new(Ledger::open(limits, Some(folder)).expect("opens"));
+        assert!(run(ledger.end_counts()).expect("written"));
+        ledger
+    }
+
+    fn store(ledger: &Arc<Ledger>, n: u8, bytes: u64) -> Result<(), QuotaError> {
+        let mut claim = run(ledger.claim(&handle(n), Some(bytes)))?;
+        claim.published(bytes);
+        Ok(())
+    }
+
+    #[test]
+    fn what_fits_is_admitted_to_the_byte_and_survives_a_stop() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let ledger = counted(total(100), dir.path());
+        assert_eq!(store(&ledger, 1, 60), Ok(()));
+        assert_eq!(store(&ledger, 2, 41), Err(QuotaError::Full));
+        let held = run(ledger.claim(&handle(3), Some(40))).expect("fits");
+        assert_eq!(store(&ledger, 4, 1), Err(QuotaError::Full));
+        drop(held);
+        assert_eq!(store(&ledger, 4, 40), Ok(()));
+        ledger.changing(&handle(4)).removed(40);
+        assert_eq!(store(&ledger, 5, 30), Ok(()));
+        ledger.close();
+        let ledger = Arc::new(Ledger::open(total(100), Some(dir.path())).expect("opens"));
+        assert_eq!(store(&ledger, 6, 11), Err(QuotaError::Full));
+        assert_eq!(store(&ledger, 6, 10), Ok(()));
+    }
+
+    #[test]
+    fn after_a_crash_the_upper_bound_holds_until_it_was_counted() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let ledger = counted(total(1000), dir.path());
+        assert_eq!(store(&ledger, 1, 60), Ok(()));
+        drop(ledger);
+        let ledger = Arc::new(Ledger::open(total(1000), Some(dir.path())).expect("opens"));
+        assert_eq!(store(&ledger, 2, 10), Err(QuotaError::Counting), "the lease went up to the limit");
+        assert_eq!(store(&ledger, 2, 1001), Err(QuotaError::Full));
+        let repo = handle(1).repo;
+        assert!(ledger.uncounted().contains(&repo));
+        ledger.begin_count(&repo);
+        for place in Place::all() {
+            let ticket = ledger.begin_folder(&repo, place).expect("nothing changes");
+            let bytes = if place == Place::of(handle(1).object) { 60 } else { 0 };
+            assert!(ledger.end_folder(&repo, ticket, bytes));
+        }
+        ledger.end_count(&repo);
+        assert!(run(ledger.end_counts()).expect("written"));
+        assert_eq!(store(&ledger, 2, 941), Err(QuotaError::Full));
+        assert_eq!(store(&ledger, 2, 940), Ok(()));
+    }
+
+    #[test]
+    fn without_limits_nothing_is_kept() {
+        let dir = tempfile::tempdir().expect("a folder");
+        counted(total(1000), dir.path()).close();
+        assert_eq!(std::fs::read_dir(dir.path()).expect("read").count(), 1);
+        let ledger = Arc::new(Ledger::open(Limits::default(), Some(dir.path())).expect("opens"));
+        assert_eq!(std::fs::read_dir(dir.path()).expect("read").count(), 0);
+        assert_eq!(store(&ledger, 1, 9), Ok(()));
+        assert!(ledger.set_limits(total(10)), "now it must be counted");
+        assert_eq!(store(&ledger, 2, 1), Err(QuotaError::Counting));
+        assert_eq!(store(&ledger, 2, 2), Err(QuotaError::Full));
+    }
+
+    #[test]
+    fn many_threads_never_get_more_than_there_is() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let ledger = counted(total(1000), dir.path());
+        let admitted: u64 = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8u8)
+                .map(|n| {
+                    let ledger = Arc::clone(&ledger);
+                    scope.spawn(move || (0..50).filter(|_| store(&ledger, n, 7).is_ok()).count() as u64)
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).sum()
+        });
+        assert_eq!(admitted, 1000 / 7);
+    }
+}

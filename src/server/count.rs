@@ -1,0 +1,99 @@
+//! Counts the store in the background while it is used, so that quotas are exact again after a crash or after somebody
+//! else has changed the folder.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use event_listener::Event;
+
+use crate::io::runtime::sleep;
+use crate::io::wake::until;
+use crate::quota::{Ledger, Place};
+use crate::store::census;
+use crate::store::disk::Disk;
+use crate::types::{BlobType, RepoPath};
+
+/// How often, and after what pause each, a folder is tried whose objects change all the time.
+const TRIES: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(5);
+/// Rounds until every repository that came meanwhile must have been seen.
+const ROUNDS: u32 = 100;
+
+/// Asks for counts, from any thread.
+#[derive(Default)]
+pub struct Wanted {
+    wanted: AtomicBool,
+    event: Event,
+}
+
+impl Wanted {
+    /// Asks for one.
+    pub fn ask(&self) {
+        self.wanted.store(true, Ordering::SeqCst);
+        self.event.notify(usize::MAX);
+    }
+
+    /// Waits until one is asked for.
+    async fn next(&self) {
+        until(&self.event, || self.wanted.swap(false, Ordering::SeqCst).then_some(())).await;
+    }
+}
+
+/// Counts whenever it is asked for.
+pub async fn serve<D: Disk>(disk: D, ledger: Arc<Ledger>, wanted: Arc<Wanted>, depth: usize) {
+    loop {
+        wanted.next().await;
+        count(&disk, &ledger, depth).await;
+    }
+}
+
+/// Counts everything once.
+async fn count<D: Disk>(disk: &D, ledger: &Arc<Ledger>, depth: usize) {
+    for _ in 0..ROUNDS {
+        let mut repos: BTreeSet<RepoPath> = census::repositories(disk, depth).await.into_iter().collect();
+        repos.extend(ledger.uncounted());
+        for repo in &repos {
+            if let Err(e) = count_repo(disk, ledger, repo).await {
+                log::warn!("{repo}: can't be counted: {e}");
+            }
+        }
+        match ledger.end_counts().await {
+            Ok(true) => {
+                log::info!("counted what {} repositories hold: the quotas are exact", repos.len());
+                return;
+            }
+            Ok(false) => sleep(PAUSE).await,
+            Err(e) => return log::error!("the journal of the quotas can't be written: {e}"),
+        }
+    }
+    log::warn!("the quotas are not exact: some repositories could not be counted");
+}
+
+async fn count_repo<D: Disk>(disk: &D, ledger: &Ledger, repo: &RepoPath) -> io::Result<()> {
+    ledger.begin_count(repo);
+    for place in Place::all() {
+        count_place(disk, ledger, repo, place).await?;
+    }
+    ledger.end_count(repo);
+    Ok(())
+}
+
+async fn count_place<D: Disk>(disk: &D, ledger: &Ledger, repo: &RepoPath, place: Place) -> io::Result<()> {
+    for _ in 0..TRIES {
+        if let Some(ticket) = ledger.begin_folder(repo, place) {
+            let sum = match place {
+                Place::Config => census::config(disk, repo).await?,
+                Place::Flat(kind) => census::folder(disk, repo, kind, None).await?,
+                Place::Shard(shard) => census::folder(disk, repo, BlobType::Data, Some(shard)).await?,
+            };
+            if ledger.end_folder(repo, ticket, sum.bytes) {
+                return Ok(());
+            }
+        }
+        sleep(PAUSE).await;
+    }
+    Err(io::Error::other("it changes all the time"))
+}

@@ -1,0 +1,89 @@
+//! From an accepted socket to a connection that can be served: PROXY header, share of the address, TLS handshake.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::api::{Origin, Rules};
+use crate::http::proxy::{self, ProxyError};
+use crate::io::runtime::timeout;
+use crate::io::socket::{Peer, Socket};
+use crate::server::crowd::{Crowd, Place};
+use crate::tls::{Acceptor, HandshakeError, Stream};
+use crate::types::UserName;
+
+/// What a listening socket is for.
+#[derive(Clone)]
+pub struct Door {
+    /// Health and metrics alone.
+    pub admin: bool,
+    /// Encrypts connections.
+    pub tls: Option<Arc<Acceptor>>,
+}
+
+/// Why a connection is not served.
+#[derive(Debug, Error)]
+pub enum Turned {
+    /// The PROXY header is missing, malformed or late.
+    #[error("the PROXY header: {0}")]
+    Proxy(#[from] ProxyError),
+    /// The address has too many connections.
+    #[error("the address has too many connections: see --max-connections-per-address")]
+    Crowded,
+    /// No TLS.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+}
+
+/// A connection that can be served.
+pub struct Visitor {
+    /// To talk with it.
+    pub stream: Stream,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Its share of the address.
+    pub place: Option<Place>,
+}
+
+/// Lets a connection in.
+pub async fn enter(
+    door: &Door,
+    rules: &Rules,
+    crowd: &Arc<Crowd>,
+    mut socket: Socket,
+) -> Result<Visitor, Turned> {
+    let mut address = match socket.peer() {
+        Peer::Tcp(address) => Some(address.ip().to_canonical()),
+        Peer::Unix => None,
+    };
+    let is_proxy = rules.trusts(address);
+    if rules.proxy_protocol && !door.admin && is_named_proxy(rules, address) {
+        let read = timeout(rules.limits.head, proxy::read(&mut socket)).await;
+        // A health check of the proxy itself has no other address.
+        address = read.map_err(|_elapsed| ProxyError::TooSlow)??.or(address);
+    }
+    // Behind a proxy many clients have its address.
+    let limited = address.filter(|address| !door.admin && (!is_proxy || !rules.trusts(Some(*address))));
+    let place = match (rules.max_connections, limited) {
+        (Some(most), Some(address)) => Some(crowd.enter(address, most).ok_or(Turned::Crowded)?),
+        _ => None,
+    };
+    let stream = match &door.tls {
+        None => Stream::Plain(socket),
+        Some(tls) => tls.accept(socket, rules.limits.handshake).await?,
+    };
+    let origin = Origin {
+        address,
+        certificate: stream.user().map(|name| UserName::new(&name)),
+        admin: door.admin,
+        encrypted: stream.is_encrypted(),
+    };
+    Ok(Visitor { stream, origin, place })
+}
+
+/// This machine's own connections begin with a header only on unix sockets, where else nobody but a proxy is, or where
+/// the operator has named its address.
+fn is_named_proxy(rules: &Rules, address: Option<IpAddr>) -> bool {
+    address.is_none_or(|address| rules.trusted.iter().any(|network| network.contains(&address)))
+}

@@ -1,0 +1,70 @@
+//! What is in a data folder, for an operator. Needs no running server.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::io::blocking::Pool;
+use crate::io::dir::Dir;
+use crate::io::runtime::{Driver, block_on};
+use crate::store::census::{self, Sum};
+use crate::store::local::{LocalDisk, Modes};
+use crate::types::{BlobType, RepoPath};
+
+/// What is in one repository.
+pub struct Inventory {
+    /// Which.
+    pub repo: RepoPath,
+    /// `config` and the types, by name.
+    pub parts: Vec<(&'static str, Sum)>,
+    /// All of it.
+    pub total: Sum,
+}
+
+/// All repositories of a data folder.
+pub fn all(path: &Path, depth: usize) -> io::Result<Vec<Inventory>> {
+    let disk = open(path)?;
+    block_on(Driver::Epoll, async {
+        let mut all = Vec::new();
+        for repo in census::repositories(&disk, depth).await {
+            all.push(look(&disk, repo).await?);
+        }
+        Ok(all)
+    })?
+}
+
+/// One repository of a data folder, if it is there.
+pub fn one(path: &Path, repo: &RepoPath) -> io::Result<Option<Inventory>> {
+    let disk = open(path)?;
+    block_on(Driver::Epoll, async {
+        let known = census::repositories(&disk, repo.folders().len()).await;
+        match known.into_iter().find(|known| known == repo) {
+            Some(repo) => look(&disk, repo).await.map(Some),
+            None => Ok(None),
+        }
+    })?
+}
+
+fn open(path: &Path) -> io::Result<LocalDisk> {
+    let pool = Arc::new(Pool::new("inventory", 2, 64)?);
+    let root = Dir::open_root(path, pool)
+        .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+    Ok(LocalDisk::new(root, Modes::PRIVATE))
+}
+
+async fn look(disk: &LocalDisk, repo: RepoPath) -> io::Result<Inventory> {
+    let mut parts = vec![("config", census::config(disk, &repo).await?)];
+    for kind in BlobType::ALL {
+        let mut sum = Sum::default();
+        if kind == BlobType::Data {
+            for shard in 0..=u8::MAX {
+                sum = sum.plus(census::folder(disk, &repo, kind, Some(shard)).await?);
+            }
+        } else {
+            sum = census::folder(disk, &repo, kind, None).await?;
+        }
+        parts.push((kind.as_str(), sum));
+    }
+    let total = parts.iter().fold(Sum::default(), |total, (_, sum)| total.plus(*sum));
+    Ok(Inventory { repo, parts, total })
+}

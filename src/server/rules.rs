@@ -1,0 +1,236 @@
+//! Settings → what can change while the server runs, in two stages: everything is read and checked first, then taken.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use crate::api::Rules;
+use crate::api::rules::{MetricsFor, ObjectSizes};
+use crate::auth::htpasswd::Htpasswd;
+use crate::auth::{Authenticator, Options, Passwords};
+use crate::http::Limits;
+use crate::metrics::LoginCounters;
+use crate::policy::acl::Acl;
+use crate::policy::rate::{Allowance, Allowances};
+use crate::policy::{Grants, Policy, Rights};
+use crate::quota;
+use crate::settings::{Access, Metrics, Settings, TlsVersion, UserRules};
+use crate::tls::{Acceptor, Files, Material};
+use crate::types::UserName;
+
+/// The name of the rules for everybody who has none.
+const OTHERS: &str = "*";
+
+/// What lives through a reload.
+#[derive(Clone, Default)]
+pub struct Held {
+    /// Who logs in by password.
+    pub passwords: Option<Arc<Passwords>>,
+    /// The certificates.
+    pub tls: Option<Arc<Acceptor>>,
+    /// Logins.
+    pub logins: Arc<LoginCounters>,
+}
+
+/// Everything that was read and found right.
+pub struct Prepared {
+    users: Option<Htpasswd>,
+    material: Option<Material>,
+    rights: Rights,
+    settings: Settings,
+}
+
+/// Reads and checks all files that the settings name.
+///
+/// # Errors
+/// All that is wrong, each with its remedy.
+pub fn prepare(settings: &Settings) -> Result<Prepared, Vec<String>> {
+    let mut problems = Vec::new();
+    let users = users(settings).unwrap_or_else(|problem| note(&mut problems, problem));
+    let material = material(settings).unwrap_or_else(|problem| note(&mut problems, problem));
+    let rights = rights(&settings.access).unwrap_or_else(|problem| {
+        problems.push(problem);
+        Rights::default()
+    });
+    if problems.is_empty() {
+        Ok(Prepared { users, material, rights, settings: settings.clone() })
+    } else {
+        Err(problems)
+    }
+}
+
+fn note<T>(problems: &mut Vec<String>, problem: String) -> Option<T> {
+    problems.push(problem);
+    None
+}
+
+/// The users of the password file, if there is one.
+pub fn users(settings: &Settings) -> Result<Option<Htpasswd>, String> {
+    let Some(file) = &settings.logins.htpasswd else { return Ok(None) };
+    let remedy = |what: &dyn fmt::Display| {
+        format!(
+            "cannot load the password file: {what}. Make one with `packhouse user add --htpasswd-file FILE USER`, name another with --htpasswd-file, or let everybody in with --no-auth."
+        )
+    };
+    let users = Htpasswd::load(file).map_err(|e| remedy(&e))?;
+    if users.is_empty() {
+        return Err(remedy(&format!("{} has no user that can log in", file.display())));
+    }
+    Ok(Some(users))
+}
+
+/// The certificates, if there are any.
+pub fn material(settings: &Settings) -> Result<Option<Material>, String> {
+    let Some(tls) = &settings.tls else { return Ok(None) };
+    let files = Files {
+        pairs: tls.pairs.clone(),
+        only_1_3: tls.min_version == TlsVersion::V13,
+        client_ca: tls.client_ca.clone(),
+        client_crl: tls.client_crl.clone(),
+        client_optional: tls.client_optional,
+    };
+    Material::load(&files).map(Some).map_err(|e| format!("cannot serve TLS: {e}."))
+}
+
+/// Who has which right.
+pub fn rights(access: &Access) -> Result<Rights, String> {
+    if let Some(path) = &access.acl_file {
+        let text = std::fs::read_to_string(path).map_err(|e| format!("acl-file: {}: {e}", path.display()))?;
+        return Acl::parse(&text).map(Rights::Acl).map_err(|e| format!("acl-file: {}: {e}", path.display()));
+    }
+    let grants = |rules: &UserRules| Grants::new(rules.rights.clone(), rules.keys_closed);
+    let ruled = || access.users.iter().filter(|(_, rules)| !rules.rights.is_empty());
+    if ruled().next().is_none() {
+        return Ok(Rights::Full);
+    }
+    let named = ruled().filter(|(name, _)| *name != OTHERS);
+    let users = named.map(|(name, rules)| (UserName::new(name), grants(rules))).collect();
+    let others = access.users.get(OTHERS).filter(|rules| !rules.rights.is_empty()).map(grants);
+    Ok(Rights::ByUser { users, others })
+}
+
+/// The quotas.
+pub fn quotas(settings: &Settings) -> quota::Limits {
+    let users = settings
+        .access
+        .users
+        .iter()
+        .filter_map(|(name, rules)| Some((name.clone().into_bytes(), rules.max_size?)));
+    quota::Limits {
+        total: settings.quotas.total,
+        users: users.collect(),
+        repos: settings.quotas.repos.iter().cloned().collect(),
+    }
+}
+
+/// All files that are read anew when they change.
+pub fn files(settings: &Settings) -> Vec<PathBuf> {
+    let tls = settings.tls.iter().flat_map(|tls| {
+        let pairs = tls.pairs.iter().flat_map(|(cert, key)| [cert, key]);
+        pairs.chain(&tls.client_ca).chain(&tls.client_crl)
+    });
+    tls.chain(&settings.logins.htpasswd).chain(&settings.access.acl_file).cloned().collect()
+}
+
+impl Prepared {
+    /// Certificates that have expired.
+    pub fn expired(&self) -> Vec<String> {
+        self.material.as_ref().map(Material::problems).unwrap_or_default()
+    }
+
+    /// Number of users with a password.
+    pub fn user_count(&self) -> Option<usize> {
+        self.users.as_ref().map(Htpasswd::len)
+    }
+
+    /// Takes it all. `held` gets what is new, and what it has already takes what was read.
+    ///
+    /// # Errors
+    /// A thread can't be started.
+    pub fn take(self, held: &mut Held) -> std::io::Result<Rules> {
+        let Self { users, material, rights, settings } = self;
+        let options = login_options(&settings);
+        held.passwords = match (users, held.passwords.take()) {
+            (None, _) => None,
+            (Some(users), Some(passwords)) => {
+                passwords.replace(users, options);
+                Some(passwords)
+            }
+            (Some(users), None) => {
+                let counters = Arc::clone(&held.logins);
+                Some(Arc::new(Passwords::new(users, settings.logins.hash_threads, options, counters)?))
+            }
+        };
+        match (material, &held.tls) {
+            (Some(material), Some(tls)) => tls.replace(material),
+            (Some(material), None) => held.tls = Some(Arc::new(Acceptor::new(material))),
+            (None, _) => {}
+        }
+        Ok(rules(&settings, rights, held.passwords.clone()))
+    }
+}
+
+/// What passwords depend on.
+pub fn login_options(settings: &Settings) -> Options {
+    let logins = &settings.logins;
+    Options { remember: logins.remember, remember_max: logins.remember_max, throttle: logins.throttle }
+}
+
+fn rules(settings: &Settings, rights: Rights, passwords: Option<Arc<Passwords>>) -> Rules {
+    let header =
+        settings.logins.proxy_header.as_ref().and_then(|name| HeaderName::try_from(name.as_str()).ok());
+    let client_ca = settings.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let auth = match (header, passwords) {
+        (Some(header), _) => Authenticator::Proxy(header),
+        (None, Some(passwords)) => Authenticator::Passwords(passwords),
+        (None, None) if client_ca => Authenticator::Certificate,
+        (None, None) => Authenticator::Nobody,
+    };
+    let Access { append_only, private_repos, .. } = settings.access;
+    let limits = &settings.limits;
+    let hsts = settings.tls.as_ref().and_then(|tls| tls.hsts);
+    Rules {
+        auth,
+        policy: Policy { append_only, private_repos, rights },
+        trusted: settings.trusted_proxies.clone(),
+        proxy_protocol: settings.proxy_protocol,
+        sizes: ObjectSizes { config: limits.config, key: limits.key, index: limits.index, data: limits.data },
+        allowances: allowances(settings),
+        max_connections: limits.connections,
+        metrics: match settings.metrics {
+            None => MetricsFor::Nobody,
+            Some(Metrics::Everybody) => MetricsFor::Everybody,
+            Some(Metrics::Users) if private_repos => MetricsFor::MetricsUser,
+            Some(Metrics::Users) => MetricsFor::Users,
+        },
+        hsts: hsts.map(|age| format!("max-age={}", age.as_secs())),
+        limits: limits_of(settings),
+    }
+}
+
+fn limits_of(settings: &Settings) -> Limits {
+    let timeouts = settings.timeouts;
+    Limits {
+        handshake: timeouts.handshake,
+        head: timeouts.head,
+        idle: timeouts.idle,
+        stall: timeouts.stall,
+        min_rate: timeouts.min_rate,
+        grace: timeouts.grace,
+    }
+}
+
+fn allowances(settings: &Settings) -> Allowances {
+    let general = Allowance { uploads: settings.limits.per_user, rate: settings.limits.rate };
+    let own = |rules: &UserRules| Allowance {
+        uploads: rules.max_uploads.or(general.uploads),
+        rate: rules.upload_rate.or(general.rate),
+    };
+    let users = &settings.access.users;
+    Allowances {
+        general: users.get(OTHERS).map_or(general, own),
+        users: users.iter().map(|(name, rules)| (UserName::new(name), own(rules))).collect(),
+    }
+}

@@ -1,0 +1,292 @@
+//! The table of settings: one row makes a flag, a variable, a key of the file, and its line in sample and schema.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use ipnet::IpNet;
+
+use crate::settings::cpus::CpuList;
+use crate::settings::resolve::Draft;
+use crate::settings::{IoDriver, LogTarget, TlsVersion};
+use crate::types::ListenAddress;
+
+/// Largest `workers`.
+const MAX_WORKERS: usize = 1024;
+/// Largest `max-folder-depth`: what fits into `PATH_MAX` with the longest names.
+const MAX_DEPTH: usize = 12;
+/// Most threads that hash passwords.
+const MAX_HASH_THREADS: usize = 64;
+
+/// What a value looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `true` or `false`; as a flag it needs no value.
+    Switch,
+    /// A whole number.
+    Number,
+    /// Bytes: a number, or text such as `500MiB`.
+    Size,
+    /// A time such as `10s` or `2min`.
+    Time,
+    /// Any text.
+    Text,
+    /// One text or several.
+    List,
+}
+
+/// One setting.
+#[derive(Clone, Copy)]
+pub struct Key {
+    /// Its name: as a flag, and in the file.
+    pub name: &'static str,
+    /// What its value looks like.
+    pub kind: Kind,
+    /// The value's name in the help.
+    pub value: &'static str,
+    /// What it is when nobody sets it; empty if there is nothing, in parentheses if it is no plain value.
+    pub default: &'static str,
+    /// One line.
+    pub help: &'static str,
+    /// Whether it can change while the server runs.
+    pub live: bool,
+    /// Takes one value.
+    pub set: fn(&mut Draft, &str) -> Result<(), String>,
+}
+
+/// A heading of the sample and the help, and its settings.
+pub struct Section(pub &'static str, pub &'static [Key]);
+
+const fn key(
+    name: &'static str,
+    kind: Kind,
+    value: &'static str,
+    default: &'static str,
+    help: &'static str,
+    set: fn(&mut Draft, &str) -> Result<(), String>,
+) -> Key {
+    Key { name, kind, value, default, help, live: false, set }
+}
+
+const fn live(key: Key) -> Key {
+    Key { live: true, ..key }
+}
+
+use Kind::{List, Number, Size, Switch, Text, Time};
+
+/// All settings. `config`, the file's own name, is none of them.
+#[rustfmt::skip]
+pub const KEYS: &[Section] = &[
+    Section("Storage", &[
+        key("path", Text, "DIR", "", "Data folder: one folder a repository, as restic's local backend and rest-server have it", |d, v| { d.path = Some(v.into()); Ok(()) }),
+        key("state-dir", Text, "DIR", "(.packhouse in the data folder)", "Folder for the server's own files", |d, v| { d.state_dir = Some(v.into()); Ok(()) }),
+        key("group-accessible-repos", Switch, "BOOL", "false", "Let the file system's group read and write repositories", |d, v| put(&mut d.settings.group_accessible, switch(v))),
+        key("no-verify-upload", Switch, "BOOL", "false", "Store uploads without checking that their SHA-256 is their name. Damage on the way will not be noticed", |d, v| put(&mut d.settings.verify, switch(v).map(|off| !off))),
+        key("max-folder-depth", Number, "N", "2", "Folders that a repository's path may have", |d, v| put(&mut d.settings.max_folder_depth, number(v, 0, MAX_DEPTH))),
+        key("min-free", Size, "SIZE", "(the smaller of 64MiB and 1% of the file system)", "Room kept free for locks and deletes", |d, v| put(&mut d.settings.min_free, size(v).map(Some))),
+    ]),
+    Section("Network", &[
+        key("listen", List, "ADDRESS", ":8000", "Where to listen: :PORT, HOST:PORT, unix:PATH, or systemd and systemd:NAME for sockets that systemd passes; may be given several times", |d, v| push(&mut d.listen, listen(v))),
+        key("admin-listen", List, "ADDRESS", "", "Where to listen for /healthz, /readyz and /metrics alone, without logins; may be given several times", |d, v| push(&mut d.settings.admin_listen, listen(v))),
+        key("socket-mode", Text, "MODE", "(0700, for the group with --group-accessible-repos 0770)", "Permissions of unix sockets, in octal", |d, v| put(&mut d.settings.socket_mode, mode(v).map(Some))),
+        live(key("trusted-proxy", List, "CIDR", "", "Networks whose proxies are believed about clients and users, beside this machine's; may be given several times", |d, v| push(&mut d.settings.trusted_proxies, network(v)))),
+        live(key("proxy-protocol", Switch, "BOOL", "false", "Connections from --trusted-proxy and from unix sockets begin with a PROXY protocol header, version 2", |d, v| put(&mut d.settings.proxy_protocol, switch(v)))),
+        live(key("max-connections-per-address", Number, "N", "", "Connections that one address may have; proxies that are trusted may have more", |d, v| put(&mut d.settings.limits.connections, number(v, 1, usize::MAX).map(Some)))),
+    ]),
+    Section("TLS", &[
+        key("tls", Switch, "BOOL", "false", "Serve HTTPS; unix sockets and --admin-listen stay plain", |d, v| put(&mut d.tls, switch(v))),
+        live(key("tls-cert", List, "FILE", "(public_key in the data folder)", "Certificate chain, PEM; several times for several host names, each with its --tls-key", |d, v| { d.certs.push(v.into()); Ok(()) })),
+        live(key("tls-key", List, "FILE", "(private_key in the data folder)", "Private key of the certificate, PEM", |d, v| { d.keys.push(v.into()); Ok(()) })),
+        live(key("tls-min-ver", Text, "VERSION", "1.2", "Oldest TLS version: 1.2 or 1.3", |d, v| put(&mut d.tls_min, tls_version(v)))),
+        live(key("tls-client-ca", Text, "FILE", "", "Authority of client certificates, PEM: a client shows one and is the user that it names", |d, v| { d.client_ca = Some(v.into()); Ok(()) })),
+        live(key("tls-client-crl", Text, "FILE", "", "Revoked client certificates, PEM", |d, v| { d.client_crl = Some(v.into()); Ok(()) })),
+        live(key("tls-client-optional", Switch, "BOOL", "false", "A client without a certificate may log in by password", |d, v| put(&mut d.client_optional, switch(v)))),
+        live(key("hsts", Time, "TIME", "", "Tell clients to use HTTPS only for so long (Strict-Transport-Security)", |d, v| put(&mut d.hsts, time(v).map(Some)))),
+    ]),
+    Section("Logins", &[
+        live(key("no-auth", Switch, "BOOL", "false", "Let everybody in", |d, v| put(&mut d.no_auth, switch(v)))),
+        live(key("htpasswd-file", Text, "FILE", "(.htpasswd in the data folder)", "Password file with bcrypt or {SHA} hashes", |d, v| { d.htpasswd = Some(v.into()); Ok(()) })),
+        live(key("proxy-auth-username", Text, "HEADER", "", "Header in which a proxy on this machine or of --trusted-proxy names the user, in place of passwords", |d, v| put(&mut d.settings.logins.proxy_header, header(v).map(Some)))),
+        live(key("login-throttle", Switch, "BOOL", "true", "Slow down who sends wrong passwords", |d, v| put(&mut d.settings.logins.throttle, switch(v)))),
+        live(key("login-remember", Time, "TIME", "15m", "How long a verified login is remembered after its last use", |d, v| put(&mut d.settings.logins.remember, time(v)))),
+        live(key("login-remember-max", Time, "TIME", "24h", "How long a verified login is remembered at most", |d, v| put(&mut d.settings.logins.remember_max, time(v)))),
+        key("hash-threads", Number, "N", "1", "Threads that check passwords", |d, v| put(&mut d.settings.logins.hash_threads, number(v, 1, MAX_HASH_THREADS))),
+    ]),
+    Section("Rights and limits", &[
+        live(key("append-only", Switch, "BOOL", "false", "Let nobody delete or replace anything but locks", |d, v| put(&mut d.settings.access.append_only, switch(v)))),
+        live(key("private-repos", Switch, "BOOL", "false", "Let users reach only repositories below the folder of their name", |d, v| put(&mut d.settings.access.private_repos, switch(v)))),
+        live(key("acl-file", Text, "FILE", "", "Rights in the form of rustic_server's acl.toml", |d, v| { d.settings.access.acl_file = Some(v.into()); Ok(()) })),
+        live(key("max-size", Size, "SIZE", "", "Most bytes stored in all repositories together", |d, v| put(&mut d.settings.quotas.total, size(v).map(Some)))),
+        live(key("max-config-size", Size, "SIZE", "64KiB", "Largest config", |d, v| put(&mut d.settings.limits.config, size(v)))),
+        live(key("max-key-size", Size, "SIZE", "1MiB", "Largest key or lock", |d, v| put(&mut d.settings.limits.key, size(v)))),
+        live(key("max-index-size", Size, "SIZE", "256MiB", "Largest index or snapshot", |d, v| put(&mut d.settings.limits.index, size(v)))),
+        live(key("max-data-size", Size, "SIZE", "4294967295", "Largest pack", |d, v| put(&mut d.settings.limits.data, size(v)))),
+        live(key("max-uploads-per-user", Number, "N", "", "Uploads that one user may have at once", |d, v| put(&mut d.settings.limits.per_user, number(v, 1, usize::MAX).map(Some)))),
+        live(key("upload-rate-per-user", Size, "SIZE", "", "Bytes a second that one user may upload", |d, v| put(&mut d.settings.limits.rate, rate(v).map(Some)))),
+    ]),
+    Section("Logs and metrics", &[
+        key("debug", Switch, "BOOL", "false", "Log every request, not refusals alone", |d, v| put(&mut d.settings.debug, switch(v))),
+        key("log", Text, "FILE", "", "Log requests in Apache's combined format to a file, or to standard output with -", |d, v| put(&mut d.settings.access_log, Ok(Some(log_target(v))))),
+        live(key("prometheus", Switch, "BOOL", "false", "Serve metrics at /metrics, to who logs in (with --private-repos: to the user metrics)", |d, v| put(&mut d.prometheus, switch(v)))),
+        live(key("prometheus-no-auth", Switch, "BOOL", "false", "Serve metrics to everybody", |d, v| put(&mut d.prometheus_no_auth, switch(v)))),
+        key("cpu-profile", Text, "FILE", "", "Not in packhouse: `perf record -g -p PID` profiles a running server", |d, v| { d.cpu_profile = Some(v.into()); Ok(()) }),
+    ]),
+    Section("Threads and time limits", &[
+        key("workers", Number, "N", "(one a core that the process may use)", "Worker threads", |d, v| put(&mut d.workers, number(v, 1, MAX_WORKERS).map(Some))),
+        key("cpus", Text, "LIST", "", "Run one worker pinned to each of these processors, such as 0-3,8", |d, v| put(&mut d.cpus, v.parse::<CpuList>().map(Some))),
+        key("io-driver", Text, "DRIVER", "auto", "How workers wait for the kernel: auto, uring or epoll", |d, v| put(&mut d.settings.io_driver, driver(v))),
+        key("drain-timeout", Time, "TIME", "30s", "Time for requests in flight after SIGTERM", |d, v| put(&mut d.settings.drain, time(v))),
+        live(key("handshake-timeout", Time, "TIME", "10s", "Time for a TLS handshake", |d, v| put(&mut d.settings.timeouts.handshake, time(v)))),
+        live(key("head-timeout", Time, "TIME", "10s", "Time for a request head", |d, v| put(&mut d.settings.timeouts.head, time(v)))),
+        live(key("idle-timeout", Time, "TIME", "2m", "Time until an idle connection is closed", |d, v| put(&mut d.settings.timeouts.idle, time(v)))),
+        live(key("body-timeout", Time, "TIME", "1m", "Time without a byte of a body, in either direction, until the connection is given up", |d, v| put(&mut d.settings.timeouts.stall, time(v)))),
+        live(key("body-min-rate", Size, "SIZE", "64", "Slowest body in bytes per second, averaged over --body-grace and once that has passed", |d, v| put(&mut d.settings.timeouts.min_rate, size(v)))),
+        live(key("body-grace", Time, "TIME", "2m", "See --body-min-rate", |d, v| put(&mut d.settings.timeouts.grace, time(v)))),
+    ]),
+];
+
+/// All keys of all sections.
+pub fn all() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().flat_map(|Section(_, keys)| keys.iter())
+}
+
+/// The key of this name.
+pub fn find(name: &str) -> Option<&'static Key> {
+    all().find(|key| key.name == name)
+}
+
+/// The known name that is most like `name`, if one is like it at all.
+pub fn similar<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let rated = known.map(|known| (strsim::jaro_winkler(name, known), known));
+    rated.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+}
+
+impl Key {
+    /// The name of its variable in the environment.
+    pub fn variable(&self) -> String {
+        format!("PACKHOUSE_{}", self.name.replace('-', "_").to_uppercase())
+    }
+}
+
+fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *place = value?;
+    Ok(())
+}
+
+fn push<T>(place: &mut Vec<T>, value: Result<T, String>) -> Result<(), String> {
+    place.push(value?);
+    Ok(())
+}
+
+/// The words that Go's `strconv.ParseBool` takes.
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("write true or false".into()),
+    }
+}
+
+pub(super) fn number(text: &str, least: usize, most: usize) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| match most {
+        usize::MAX => format!("write a whole number from {least} on"),
+        _ => format!("write a whole number from {least} to {most}"),
+    })
+}
+
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let size: Result<ByteSize, _> = text.parse();
+    size.map(|size| size.as_u64()).map_err(|_text| "write a number of bytes, or a size such as 500MiB".into())
+}
+
+pub(super) fn rate(text: &str) -> Result<u64, String> {
+    // Slower, and uploads would run into the server's own limit on slow bodies.
+    const SLOWEST: u64 = 1024;
+    size(text).and_then(|rate| if rate < SLOWEST { Err("write at least 1KiB".into()) } else { Ok(rate) })
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_text| "write a time such as 10s or 2min".into())
+}
+
+fn mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| "write permissions in octal, such as 0660".into())
+}
+
+fn listen(text: &str) -> Result<ListenAddress, String> {
+    text.parse().map_err(ToString::to_string)
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let single = || text.parse::<IpAddr>().map(IpNet::from).ok();
+    let network = text.parse::<IpNet>().ok().or_else(single);
+    network.ok_or_else(|| "write a network such as 10.0.0.0/8, or an address".into())
+}
+
+fn header(text: &str) -> Result<String, String> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if !text.is_empty() && text.bytes().all(token) {
+        Ok(text.to_lowercase())
+    } else {
+        Err("write the name of a header".into())
+    }
+}
+
+fn tls_version(text: &str) -> Result<TlsVersion, String> {
+    match text {
+        "1.2" => Ok(TlsVersion::V12),
+        "1.3" => Ok(TlsVersion::V13),
+        _ => Err("write 1.2 or 1.3".into()),
+    }
+}
+
+fn driver(text: &str) -> Result<IoDriver, String> {
+    match text {
+        "auto" => Ok(IoDriver::Auto),
+        "uring" => Ok(IoDriver::Uring),
+        "epoll" => Ok(IoDriver::Epoll),
+        _ => Err("write auto, uring or epoll".into()),
+    }
+}
+
+fn log_target(text: &str) -> LogTarget {
+    if text == "-" { LogTarget::Stdout } else { LogTarget::File(text.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_that_are_told_are_those_that_hold() {
+        let names: std::collections::HashSet<_> = all().map(|key| key.name).collect();
+        assert_eq!(names.len(), all().count(), "no name twice");
+        for key in all().filter(|key| !key.default.is_empty() && !key.default.starts_with('(')) {
+            let mut draft = Draft::default();
+            (key.set)(&mut draft, key.default).unwrap_or_else(|e| panic!("{}: {e}", key.name));
+            let resolve = |mut draft: Draft| {
+                draft.path = Some("/d".into());
+                draft.resolve().unwrap_or_else(|e| panic!("{}: {e:?}", key.name))
+            };
+            assert_eq!(resolve(draft), resolve(Draft::default()), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn values() {
+        assert_eq!(size("1KiB"), Ok(1024));
+        assert!(
+            size("x").is_err() && rate("10").is_err() && mode("999").is_err() && mode("0660") == Ok(0o660)
+        );
+        assert_eq!(network("10.0.0.1").map(|net| net.to_string()), Ok("10.0.0.1/32".into()));
+        assert!(
+            network("10.0.0.0/33").is_err()
+                && header("X-User") == Ok("x-user".into())
+                && header("a b").is_err()
+        );
+        assert_eq!(similar("listn", all().map(|key| key.name)), Some("listen"));
+        assert_eq!(similar("zzz", all().map(|key| key.name)), None);
+    }
+}

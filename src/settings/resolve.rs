@@ -1,0 +1,228 @@
+//! A draft of settings, filled value by value, and what must hold between them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::settings::cpus::CpuList;
+use crate::settings::{
+    Access, IoDriver, Logins, Metrics, Quotas, Settings, Timeouts, Tls, TlsVersion, UploadLimits, Workers,
+};
+use crate::types::ListenAddress;
+
+/// Settings on their way: what has a default, and what depends on other settings.
+#[expect(clippy::struct_excessive_bools, reason = "one a switch of the command line")]
+pub struct Draft {
+    pub(super) settings: Settings,
+    pub(super) path: Option<PathBuf>,
+    pub(super) state_dir: Option<PathBuf>,
+    pub(super) listen: Vec<ListenAddress>,
+    pub(super) no_auth: bool,
+    pub(super) htpasswd: Option<PathBuf>,
+    pub(super) tls: bool,
+    pub(super) certs: Vec<PathBuf>,
+    pub(super) keys: Vec<PathBuf>,
+    pub(super) tls_min: TlsVersion,
+    pub(super) client_ca: Option<PathBuf>,
+    pub(super) client_crl: Option<PathBuf>,
+    pub(super) client_optional: bool,
+    pub(super) hsts: Option<Duration>,
+    pub(super) prometheus: bool,
+    pub(super) prometheus_no_auth: bool,
+    pub(super) cpu_profile: Option<PathBuf>,
+    pub(super) workers: Option<usize>,
+    pub(super) cpus: Option<CpuList>,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self {
+            settings: defaults(),
+            path: None,
+            state_dir: None,
+            listen: Vec::new(),
+            no_auth: false,
+            htpasswd: None,
+            tls: false,
+            certs: Vec::new(),
+            keys: Vec::new(),
+            tls_min: TlsVersion::V12,
+            client_ca: None,
+            client_crl: None,
+            client_optional: false,
+            hsts: None,
+            prometheus: false,
+            prometheus_no_auth: false,
+            cpu_profile: None,
+            workers: None,
+            cpus: None,
+        }
+    }
+}
+
+fn defaults() -> Settings {
+    Settings {
+        path: PathBuf::new(),
+        state_dir: PathBuf::new(),
+        listen: Vec::new(),
+        admin_listen: Vec::new(),
+        socket_mode: None,
+        proxy_protocol: false,
+        trusted_proxies: Vec::new(),
+        logins: Logins {
+            htpasswd: None,
+            proxy_header: None,
+            throttle: true,
+            remember: Duration::from_mins(15),
+            remember_max: Duration::from_hours(24),
+            hash_threads: 1,
+        },
+        tls: None,
+        access: Access::default(),
+        quotas: Quotas::default(),
+        limits: UploadLimits {
+            config: 64 << 10,
+            key: 1 << 20,
+            index: 256 << 20,
+            // rustic reads the sizes of a list as 32-bit numbers: one larger entry and it can't read the list.
+            data: u64::from(u32::MAX),
+            per_user: None,
+            rate: None,
+            connections: None,
+        },
+        group_accessible: false,
+        verify: true,
+        debug: false,
+        access_log: None,
+        metrics: None,
+        max_folder_depth: 2,
+        min_free: None,
+        workers: Workers::Auto,
+        io_driver: IoDriver::Auto,
+        drain: Duration::from_secs(30),
+        timeouts: Timeouts {
+            handshake: Duration::from_secs(10),
+            head: Duration::from_secs(10),
+            // restic keeps idle connections for 90 s; ours must not be the side that closes first.
+            idle: Duration::from_mins(2),
+            stall: Duration::from_mins(1),
+            // `restic --limit-upload 1` (1 KiB/s over five connections) still gets 204 B/s on each.
+            min_rate: 64,
+            grace: Duration::from_mins(2),
+        },
+    }
+}
+
+impl Draft {
+    /// The settings.
+    ///
+    /// # Errors
+    /// All that does not fit together, each with its remedy.
+    pub fn resolve(self) -> Result<Settings, Vec<String>> {
+        let problems = self.problems();
+        let Some(path) = self.path.clone().filter(|_| problems.is_empty()) else { return Err(problems) };
+        let tls = self.tls_settings(&path);
+        let mut settings = self.settings;
+        settings.state_dir = self.state_dir.unwrap_or_else(|| default_state_dir(&path));
+        settings.listen =
+            if self.listen.is_empty() { vec![ListenAddress::AnyHost(8000)] } else { self.listen };
+        let by_certificate = self.client_ca.is_some() && !self.client_optional;
+        let passwords = !self.no_auth && settings.logins.proxy_header.is_none() && !by_certificate;
+        settings.logins.htpasswd = passwords.then(|| self.htpasswd.unwrap_or_else(|| path.join(".htpasswd")));
+        settings.tls = tls;
+        settings.metrics = match (self.prometheus, self.prometheus_no_auth) {
+            (true, true) => Some(Metrics::Everybody),
+            (true, false) => Some(Metrics::Users),
+            (false, _) => None,
+        };
+        settings.workers = match (self.cpus, self.workers) {
+            (Some(cpus), _) => Workers::Pinned(cpus.0),
+            (None, Some(count)) => Workers::Count(count),
+            (None, None) => Workers::Auto,
+        };
+        settings.path = path;
+        Ok(settings)
+    }
+
+    fn tls_settings(&self, path: &std::path::Path) -> Option<Tls> {
+        // rest-server's names.
+        let certs = if self.certs.is_empty() { vec![path.join("public_key")] } else { self.certs.clone() };
+        let keys = if self.keys.is_empty() { vec![path.join("private_key")] } else { self.keys.clone() };
+        self.tls.then(|| Tls {
+            pairs: certs.into_iter().zip(keys).collect(),
+            min_version: self.tls_min,
+            client_ca: self.client_ca.clone(),
+            client_crl: self.client_crl.clone(),
+            client_optional: self.client_optional,
+            hsts: self.hsts,
+        })
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let tls_only = !self.certs.is_empty()
+            || !self.keys.is_empty()
+            || self.client_ca.is_some()
+            || self.hsts.is_some();
+        let logins = &self.settings.logins;
+        let anonymous = self.no_auth && self.client_ca.is_none() && logins.proxy_header.is_none();
+        let access = &self.settings.access;
+        let all = [
+            (self.path.is_none(), "path: there is no data folder: give --path DIR"),
+            (
+                self.cpu_profile.is_some(),
+                "cpu-profile: packhouse does not profile itself: run `perf record -g -p PID` beside it",
+            ),
+            (
+                tls_only && !self.tls,
+                "tls-cert, tls-key, tls-client-ca and hsts have no effect without tls: add --tls",
+            ),
+            (
+                self.certs.len() != self.keys.len(),
+                "every tls-cert needs its tls-key: give as many of one as of the other",
+            ),
+            (
+                (self.client_crl.is_some() || self.client_optional) && self.client_ca.is_none(),
+                "tls-client-crl and tls-client-optional have no effect without tls-client-ca",
+            ),
+            (
+                self.client_ca.is_some() && logins.proxy_header.is_some(),
+                "proxy-auth-username and tls-client-ca both name the user: use one of them",
+            ),
+            (
+                self.prometheus_no_auth && !self.prometheus,
+                "prometheus-no-auth has no effect without prometheus: add --prometheus",
+            ),
+            (
+                self.workers.is_some() && self.cpus.is_some(),
+                "workers and cpus both say how many workers there are: use one of them",
+            ),
+            (
+                anonymous && access.private_repos,
+                "private-repos needs to know users: it does not go with no-auth",
+            ),
+            (
+                anonymous && access.acl_file.is_some(),
+                "acl-file needs to know users: it does not go with no-auth",
+            ),
+            (
+                !access.users.is_empty() && access.acl_file.is_some(),
+                "acl-file and [users] both say who may do what: use one of them",
+            ),
+            (
+                self.settings.proxy_protocol
+                    && self
+                        .listen
+                        .iter()
+                        .all(|l| !matches!(l, ListenAddress::Unix(_) | ListenAddress::Systemd(_)))
+                    && self.settings.trusted_proxies.is_empty(),
+                "proxy-protocol has no effect without trusted-proxy: name the networks of your proxies",
+            ),
+            (logins.remember > logins.remember_max, "login-remember is longer than login-remember-max"),
+        ];
+        all.into_iter().filter(|(wrong, _)| *wrong).map(|(_, text)| text.to_owned()).collect()
+    }
+}
+
+/// The server's own folder unless another is named.
+pub fn default_state_dir(path: &std::path::Path) -> PathBuf {
+    path.join(".packhouse")
+}

@@ -1,0 +1,104 @@
+//! What only the settings file can say: the rules of users and the quotas of repositories.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::settings::UserRules;
+use crate::settings::file::{Places, scalar};
+use crate::settings::keys::{Kind, number, rate, size};
+use crate::settings::resolve::Draft;
+use crate::types::{PathPattern, RepoPath, Right};
+
+/// The keys of a user's table.
+pub const USER_KEYS: [(&str, &str); 5] = [
+    (
+        "rights",
+        "table: a path pattern, and list, read, append or full. The most specific pattern counts, none forbids",
+    ),
+    ("keys", "\"open\" or \"closed\": whether the right to append includes new keys"),
+    ("max-size", "most bytes below the folder of the user's name"),
+    ("max-uploads", "uploads at once, in place of max-uploads-per-user"),
+    ("upload-rate", "bytes a second uploaded, in place of upload-rate-per-user"),
+];
+/// The keys of a repository's table.
+pub const REPO_KEYS: [(&str, &str); 1] = [("max-size", "most bytes in this repository")];
+
+type Entry<'v, 'i> = (&'v Spanned<std::borrow::Cow<'i, str>>, &'v Spanned<DeValue<'i>>);
+
+pub(super) fn users(users: &DeTable<'_>, draft: &mut Draft, places: &mut Places<'_>) {
+    for (name, rules) in users {
+        let DeValue::Table(table) = rules.get_ref() else {
+            places.wrong(rules, "the rules of a user are a table");
+            continue;
+        };
+        let mut rules = UserRules::default();
+        for entry in table {
+            if let Err(text) = user_rule(entry, &mut rules, places) {
+                places.wrong(entry.1, text);
+            }
+        }
+        draft.settings.access.users.insert(name.get_ref().to_string(), rules);
+    }
+}
+
+fn user_rule(
+    (name, value): Entry<'_, '_>,
+    rules: &mut UserRules,
+    places: &mut Places<'_>,
+) -> Result<(), String> {
+    let text = |kind| scalar(kind, value.get_ref());
+    match name.get_ref().as_ref() {
+        "rights" => match value.get_ref() {
+            DeValue::Table(rights) => rights.iter().for_each(|entry| right(entry, rules, places)),
+            _ => return Err("rights are a table of path patterns".into()),
+        },
+        "keys" => {
+            rules.keys_closed = match text(Kind::Text)?.as_str() {
+                "open" => false,
+                "closed" => true,
+                _ => return Err("write \"open\" or \"closed\"".into()),
+            };
+        }
+        "max-size" => rules.max_size = Some(size(&text(Kind::Size)?)?),
+        "max-uploads" => rules.max_uploads = Some(number(&text(Kind::Number)?, 1, usize::MAX)?),
+        "upload-rate" => rules.upload_rate = Some(rate(&text(Kind::Size)?)?),
+        _ => places.unknown(name, USER_KEYS.iter().map(|(known, _)| *known)),
+    }
+    Ok(())
+}
+
+fn right((path, value): Entry<'_, '_>, rules: &mut UserRules, places: &mut Places<'_>) {
+    match path.get_ref().parse::<PathPattern>() {
+        Err(text) => places.wrong(path, text),
+        Ok(pattern) if rules.rights.iter().any(|(other, _)| *other == pattern) => {
+            places.wrong(path, "this path has a right already");
+        }
+        Ok(pattern) => match scalar(Kind::Text, value.get_ref())
+            .and_then(|text| text.parse::<Right>().map_err(Into::into))
+        {
+            Ok(right) => rules.rights.push((pattern, right)),
+            Err(text) => places.wrong(value, text),
+        },
+    }
+}
+
+pub(super) fn repos(repos: &DeTable<'_>, draft: &mut Draft, places: &mut Places<'_>) {
+    for (path, rules) in repos {
+        let (Ok(repo), DeValue::Table(table)) = (path.get_ref().parse::<RepoPath>(), rules.get_ref()) else {
+            places.wrong(path, "write [repos.\"/path/\"], and its settings below");
+            continue;
+        };
+        for (name, value) in table {
+            let parsed = if name.get_ref().as_ref() == "max-size" {
+                scalar(Kind::Size, value.get_ref()).and_then(|text| size(&text))
+            } else {
+                places.unknown(name, REPO_KEYS.iter().map(|(known, _)| *known));
+                continue;
+            };
+            match parsed {
+                Ok(bytes) => draft.settings.quotas.repos.push((repo.clone(), bytes)),
+                Err(text) => places.wrong(value, text),
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Counts what is stored, folder by folder, for the quotas and for people.
+
+use std::path::{Path, PathBuf};
+
+use crate::io::Fault;
+use crate::io::dir::Kind;
+use crate::store::disk::Disk;
+use crate::store::layout;
+use crate::types::{BlobId, BlobType, FolderName, RepoPath};
+
+/// Entries read at a time.
+const PAGE_ENTRIES: usize = 1000;
+
+/// Objects and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// How many.
+    pub objects: u64,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+impl Sum {
+    /// Both of both.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self { objects: self.objects + other.objects, bytes: self.bytes + other.bytes }
+    }
+}
+
+/// All repositories, which are at most `depth` folders deep. A folder that can't be read is named in the log.
+pub async fn repositories<D: Disk>(disk: &D, depth: usize) -> Vec<RepoPath> {
+    let mut found = Vec::new();
+    let mut folders: Vec<Vec<FolderName>> = vec![Vec::new()];
+    while let Some(path) = folders.pop() {
+        let repo = RepoPath::new(path.clone());
+        let (is_repo, below) = match look(disk, &layout::repo_dir(&repo)).await {
+            Ok(seen) => seen,
+            Err(e) if Fault::of(&e) == Fault::Missing => continue,
+            Err(e) => {
+                log::warn!("{repo}: this folder can't be read, its objects are not counted: {e}");
+                continue;
+            }
+        };
+        if is_repo {
+            found.push(repo);
+        }
+        if path.len() < depth {
+            folders.extend(below.into_iter().map(|name| [path.as_slice(), &[name]].concat()));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Whether a folder is a repository, and the folders in it that could be.
+async fn look<D: Disk>(disk: &D, path: &Path) -> std::io::Result<(bool, Vec<FolderName>)> {
+    let dir = disk.open_dir(path).await?;
+    let mut reader = disk.read_dir(&dir).await?;
+    let (mut is_repo, mut below) = (false, Vec::new());
+    loop {
+        let page = disk.next_page(&mut reader, PAGE_ENTRIES, false, |_| true).await?;
+        if page.is_empty() {
+            return Ok((is_repo, below));
+        }
+        for entry in page {
+            let name = entry.name.as_encoded_bytes();
+            if FolderName::is_reserved(name) {
+                is_repo = true;
+            } else if entry.meta.kind == Kind::Dir {
+                below.extend(FolderName::parse(name));
+            }
+        }
+    }
+}
+
+/// The `config` of a repository.
+pub async fn config<D: Disk>(disk: &D, repo: &RepoPath) -> std::io::Result<Sum> {
+    let dir = match disk.open_dir(&layout::repo_dir(repo)).await {
+        Err(e) if Fault::of(&e) == Fault::Missing => return Ok(Sum::default()),
+        other => other?,
+    };
+    match disk.stat(&dir, "config".as_ref()).await {
+        Ok(meta) if meta.kind == Kind::File => Ok(Sum { objects: 1, bytes: meta.size }),
+        Err(e) if Fault::of(&e) != Fault::Missing => Err(e),
+        _ => Ok(Sum::default()),
+    }
+}
+
+/// The objects of one flat type, or of one shard of `data`.
+pub async fn folder<D: Disk>(
+    disk: &D,
+    repo: &RepoPath,
+    kind: BlobType,
+    shard: Option<u8>,
+) -> std::io::Result<Sum> {
+    let mut path: PathBuf = layout::type_dir(repo, kind);
+    path.extend(shard.map(|shard| format!("{shard:02x}")));
+    let dir = match disk.open_dir(&path).await {
+        Err(e) if Fault::of(&e) == Fault::Missing => return Ok(Sum::default()),
+        other => other?,
+    };
+    let mut reader = disk.read_dir(&dir).await?;
+    let mut sum = Sum::default();
+    loop {
+        let page =
+            disk.next_page(&mut reader, PAGE_ENTRIES, true, |name| BlobId::parse(name).is_some()).await?;
+        if page.is_empty() {
+            return Ok(sum);
+        }
+        let files = page.iter().filter(|entry| entry.meta.kind == Kind::File);
+        sum = files.fold(sum, |sum, entry| sum.plus(Sum { objects: 1, bytes: entry.meta.size }));
+    }
+}

@@ -1,0 +1,170 @@
+//! Certificates, keys, authorities and revocations: from files to a configuration of rustls.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::client::verify_server_name;
+use rustls::crypto::ring;
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig, version};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
+
+use crate::tls::{TlsError, peer};
+
+/// Which files, and what is asked of clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// Certificate chains and their keys. The first pair serves clients that ask for no known name.
+    pub pairs: Vec<(PathBuf, PathBuf)>,
+    /// Nothing older than TLS 1.3.
+    pub only_1_3: bool,
+    /// Authority of client certificates; none asks for none.
+    pub client_ca: Option<PathBuf>,
+    /// Revoked client certificates.
+    pub client_crl: Option<PathBuf>,
+    /// A client may come without a certificate.
+    pub client_optional: bool,
+}
+
+/// What connections are accepted with.
+pub struct Material {
+    config: Arc<ServerConfig>,
+    /// By file: when its certificate ends.
+    ends: Vec<(PathBuf, i64)>,
+}
+
+impl Material {
+    /// Reads all files.
+    pub fn load(files: &Files) -> Result<Self, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let mut keys = Vec::new();
+        let mut ends = Vec::new();
+        for (cert, key) in &files.pairs {
+            let (certified, end) = pair(cert, key)?;
+            keys.push(Arc::new(certified));
+            ends.push((cert.clone(), end));
+        }
+        let versions: &[_] =
+            if files.only_1_3 { &[&version::TLS13] } else { &[&version::TLS12, &version::TLS13] };
+        let builder =
+            ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions)?;
+        let builder = match &files.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(ca) => builder.with_client_cert_verifier(verifier(ca, files, provider)?),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(ByName(keys)));
+        // Nothing else is spoken here.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // New at every load: no session outlives the certificates, authorities and revocations that it began with.
+        config.ticketer = ring::Ticketer::new()?;
+        Ok(Self { config: Arc::new(config), ends })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// When the certificates end, by file, in seconds since 1970.
+    pub fn ends(&self) -> Vec<(String, i64)> {
+        self.ends.iter().map(|(file, end)| (file.display().to_string(), *end)).collect()
+    }
+
+    /// Certificates that have expired: nobody should accept them.
+    pub fn problems(&self) -> Vec<String> {
+        let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+        let expired = self.ends.iter().filter(|(_, end)| u64::try_from(*end).unwrap_or(0) < now);
+        expired
+            .map(|(file, _)| {
+                format!("{}: the certificate has expired: renew it, then send SIGHUP", file.display())
+            })
+            .collect()
+    }
+}
+
+fn content(path: &Path, what: impl fmt::Display) -> TlsError {
+    TlsError::Content { path: path.into(), what: what.to_string() }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|cause| TlsError::Read { path: path.into(), cause })
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let text = read(path)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match all {
+        Ok(all) if all.is_empty() => {
+            Err(content(path, "there is no certificate in it: it must be PEM, with BEGIN CERTIFICATE"))
+        }
+        Ok(all) => Ok(all),
+        Err(e) => Err(content(path, format!("the PEM is malformed: {e}"))),
+    }
+}
+
+/// A certificate with its key, and when it ends.
+fn pair(cert: &Path, key: &Path) -> Result<(CertifiedKey, i64), TlsError> {
+    let chain = certificates(cert)?;
+    let end =
+        chain.first().and_then(peer::end).ok_or_else(|| content(cert, "the certificate is malformed"))?;
+    let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|e| {
+        content(key, format!("there is no private key in it ({e}): it must be PEM, without a passphrase"))
+    })?;
+    let certified =
+        CertifiedKey::from_der(chain, private, &ring::default_provider()).map_err(|e| match e {
+            rustls::Error::InconsistentKeys(_) => {
+                content(key, format!("this is not the key of the certificate in {}", cert.display()))
+            }
+            other => content(key, other),
+        })?;
+    Ok((certified, end))
+}
+
+fn verifier(
+    ca: &Path,
+    files: &Files,
+    provider: Arc<rustls::crypto::CryptoProvider>,
+) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for root in certificates(ca)? {
+        roots.add(root).map_err(|e| content(ca, e))?;
+    }
+    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    if let Some(path) = &files.client_crl {
+        let text = read(path)?;
+        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
+        let lists = lists.map_err(|e| content(path, format!("the PEM is malformed: {e}")))?;
+        if lists.is_empty() {
+            return Err(content(
+                path,
+                "there is no revocation list in it: it must be PEM, with BEGIN X509 CRL",
+            ));
+        }
+        // An authority without a list revokes nothing here.
+        builder = builder.with_crls(lists).allow_unknown_revocation_status();
+    }
+    if files.client_optional {
+        builder = builder.allow_unauthenticated();
+    }
+    builder.build().map_err(|e| content(files.client_crl.as_deref().unwrap_or(ca), e))
+}
+
+/// Chooses the certificate by the name that the client asks for.
+#[derive(Debug)]
+struct ByName(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
+        let fits = |key: &&Arc<CertifiedKey>| {
+            let parsed = key.cert.first().and_then(|cert| ParsedCertificate::try_from(cert).ok());
+            parsed.zip(name.as_ref()).is_some_and(|(cert, name)| verify_server_name(&cert, name).is_ok())
+        };
+        let known = if self.0.len() > 1 { self.0.iter().find(fits) } else { None };
+        known.or_else(|| self.0.first()).map(Arc::clone)
+    }
+}

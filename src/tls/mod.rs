@@ -1,0 +1,86 @@
+//! TLS 1.2 and 1.3 with rustls on ring: certificates that are read anew while connections go on, and a stream that moves
+//! large pieces. Knows no request and no user but the name in a client's certificate.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use thiserror::Error;
+
+use crate::io::runtime::timeout;
+use crate::io::socket::Socket;
+
+pub mod material;
+pub mod peer;
+pub mod stream;
+
+pub use material::{Files, Material};
+pub use stream::Stream;
+
+use stream::TlsSocket;
+
+/// Why certificates and keys can't be used. Every text names the file and the remedy.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// A file can't be read.
+    #[error("{}: {cause}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// A file has not what it should.
+    #[error("{}: {what}", path.display())]
+    Content {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// rustls refuses.
+    #[error("TLS can't be set up: {0}")]
+    Setup(#[from] rustls::Error),
+}
+
+/// Why a connection has no TLS.
+#[derive(Debug, Error)]
+pub enum HandshakeError {
+    /// The client was too slow.
+    #[error("the TLS handshake took too long")]
+    TooSlow,
+    /// It failed.
+    #[error("the TLS handshake failed: {0}")]
+    Failed(#[from] io::Error),
+}
+
+/// Accepts TLS connections. Shared by all workers.
+pub struct Acceptor(ArcSwap<Material>);
+
+impl Acceptor {
+    /// Accepts with this material.
+    pub fn new(material: Material) -> Self {
+        Self(ArcSwap::from_pointee(material))
+    }
+
+    /// Takes other material, for the connections that come from now on.
+    pub fn replace(&self, material: Material) {
+        self.0.store(Arc::new(material));
+    }
+
+    /// When the certificates end, by file, in seconds since 1970.
+    pub fn ends(&self) -> Vec<(String, i64)> {
+        self.0.load().ends()
+    }
+
+    /// Shakes hands with a client.
+    pub async fn accept(&self, socket: Socket, limit: Duration) -> Result<Stream, HandshakeError> {
+        let config = self.0.load().config();
+        match timeout(limit, TlsSocket::accept(socket, config)).await {
+            Ok(accepted) => Ok(Stream::Tls(Box::new(accepted?))),
+            Err(_) => Err(HandshakeError::TooSlow),
+        }
+    }
+}
