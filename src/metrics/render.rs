@@ -94,7 +94,7 @@ impl Snapshot {
             }
         }
         self.counter("packhouse_requests", "Requests answered", requests);
-        let classes = DURATIONS_MS.iter().map(|ms| *ms as f64 / 1000.0).chain([f64::MAX]);
+        let classes = DURATIONS_MS.iter().map(|ms| *ms as f64 / 1000.0).chain([f64::INFINITY]);
         let counts = classes
             .enumerate()
             .map(|(at, end)| (end, sum(&|c: &Counters| c.durations.get(at).map_or(0, super::Counter::get))));

@@ -76,6 +76,8 @@ pub fn load(given: &Given, variables: &Variables) -> Result<Loaded, Problems> {
             }
         }
     }
+    // A flag of rest-server that is none here is a matter of settings, whoever says it.
+    only_flags &= draft.cpu_profile.is_none();
     match draft.resolve() {
         Ok(settings) if problems.is_empty() => return Ok(Loaded { settings, origins, file: path }),
         Ok(_) => {}
@@ -85,7 +87,15 @@ pub fn load(given: &Given, variables: &Variables) -> Result<Loaded, Problems> {
             only_flags &= origins.iter().all(|(_, _, place)| place.starts_with("--"));
         }
     }
+    problems.sort_by_key(line_and_column);
     Err(Problems { all: problems, only_flags })
+}
+
+/// In the order of the file; what stands elsewhere comes behind.
+fn line_and_column(problem: &Problem) -> (usize, usize) {
+    let mut parts = problem.place.rsplit(':').map(|part| part.parse().unwrap_or(usize::MAX));
+    let (column, line) = (parts.next().unwrap_or(usize::MAX), parts.next().unwrap_or(usize::MAX));
+    (line, column)
 }
 
 /// What a variable says, or the file that the same variable with `_FILE` names (for secrets that a container is given).

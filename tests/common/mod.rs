@@ -98,7 +98,8 @@ impl Server {
     pub fn command(data: &Path, driver: &str, flags: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.args(["serve", "--debug", "--io-driver", driver, "--path"]).arg(data);
-        if !flags.iter().any(|flag| flag.starts_with("--htpasswd-file")) {
+        let names_users = ["--htpasswd-file", "--tls-client-ca", "--proxy-auth-username"];
+        if !flags.iter().any(|flag| names_users.contains(flag)) {
             command.arg("--no-auth");
         }
         if !flags.iter().any(|flag| flag.starts_with("--listen")) {
@@ -271,6 +272,13 @@ pub fn id_of(body: &[u8]) -> String {
     HEXLOWER.encode(&Sha256::of(body))
 }
 
+/// A header that logs in.
+pub fn login(user: &str, password: &str) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+    format!("Authorization: Basic {text}\r\n")
+}
+
 /// Bytes that look random and are always the same.
 pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -286,8 +294,8 @@ pub fn noise(len: usize, seed: u64) -> Vec<u8> {
 }
 
 /// One connection, raw.
-pub struct Conn {
-    pub stream: TcpStream,
+pub struct Conn<S = TcpStream> {
+    pub stream: S,
     received: Vec<u8>,
 }
 
@@ -316,11 +324,32 @@ impl Response {
     }
 }
 
+/// Gives a stream its time limits.
+pub fn patient(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
 impl Conn {
     pub fn new(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
+        Self::over(patient(stream))
+    }
+
+    /// Ends the sending direction.
+    pub fn finish(&self) {
+        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
+    /// Ends the connection with RST.
+    pub fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).unwrap();
+    }
+}
+
+impl<S: Read + Write> Conn<S> {
+    pub fn over(stream: S) -> Self {
         Self { stream, received: Vec::new() }
     }
 
@@ -431,15 +460,5 @@ impl Conn {
     /// Whether the server ends the connection without another byte.
     pub fn is_ended(&mut self) -> bool {
         self.received.is_empty() && !self.read_more()
-    }
-
-    /// Ends the sending direction.
-    pub fn finish(&self) {
-        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
-    }
-
-    /// Ends the connection with RST.
-    pub fn reset(self) {
-        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).unwrap();
     }
 }
