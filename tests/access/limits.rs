@@ -1,0 +1,137 @@
+//! Sizes of objects, uploads and bytes a second of a user, connections of an address.
+
+use std::time::{Duration, Instant};
+
+use crate::common::{Server, id_of, login, noise, on_both};
+use crate::proxies::connect_from;
+use crate::rights::{as_user, configured};
+
+#[test]
+fn objects_have_a_largest_size() {
+    on_both(|driver| {
+        let flags = [
+            "--max-data-size",
+            "3000",
+            "--max-index-size",
+            "2000",
+            "--max-key-size",
+            "1000",
+            "--max-config-size",
+            "500",
+        ];
+        let server = Server::start(driver, &flags);
+        server.create("/r1/");
+        for (kind, most) in
+            [("data", 3000), ("index", 2000), ("snapshots", 2000), ("keys", 1000), ("locks", 1000)]
+        {
+            for (size, status) in [(most, 200), (most + 1, 413)] {
+                let body = noise(size, size as u64);
+                let path = format!("/r1/{kind}/{}", id_of(&body));
+                let coded = [format!("{size:x}\r\n").as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+                let chunked = server.request("POST", &path, "Transfer-Encoding: chunked\r\n", &coded);
+                assert_eq!(chunked.status, status, "{kind} {size}");
+                assert_eq!(server.status("POST", &path, &body), status, "{kind} {size}");
+            }
+        }
+        assert_eq!(server.status("POST", "/r1/config", &noise(501, 1)), 413);
+        // From the head: before a byte of the body.
+        let mut conn = server.connect();
+        let path = format!("/r1/data/{}", id_of(b"x"));
+        conn.send(format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 9999999999\r\n\r\n"));
+        assert_eq!(conn.response().status, 413);
+        assert_eq!(server.files().len(), 5);
+    });
+}
+
+#[test]
+fn the_defaults() {
+    on_both(|driver| {
+        let server = Server::start(driver, &[]);
+        for (kind, most) in
+            [("locks", 1u64 << 20), ("keys", 1 << 20), ("index", 256 << 20), ("data", (4 << 30) - 1)]
+        {
+            let mut conn = server.connect();
+            let path = format!("/r1/{kind}/{}", id_of(b"x"));
+            conn.send(format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", most + 1));
+            assert_eq!(conn.response().status, 413, "{kind}");
+        }
+    });
+}
+
+#[test]
+fn a_user_has_so_many_uploads_and_the_others_theirs() {
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let server = configured(
+            driver,
+            dir.path(),
+            &["alice", "bob"],
+            "[users.bob]\nmax-uploads = 1\n",
+            &["--max-uploads-per-user", "2"],
+        );
+        let body = noise(1000, 1);
+        let begin = |user: &str, repo: &str| {
+            let mut conn = server.connect();
+            let path = format!("/{repo}/data/{}", id_of(&body));
+            conn.send(format!(
+                "POST {path} HTTP/1.1\r\nHost: h\r\n{}Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n",
+                login(user, "pw")
+            ));
+            let status = conn.response().status;
+            (conn, status)
+        };
+        let (mut first, status) = begin("alice", "r1");
+        assert_eq!(status, 100);
+        let (_second, status) = begin("alice", "r2");
+        assert_eq!(status, 100);
+        assert_eq!(begin("alice", "r3").1, 429);
+        let (_third, status) = begin("bob", "r3");
+        assert_eq!(status, 100);
+        assert_eq!(begin("bob", "r4").1, 429);
+        first.send(&body);
+        assert_eq!(first.response().status, 200);
+        assert_eq!(begin("alice", "r4").1, 100);
+        assert_eq!(as_user(&server, "alice", "GET", "/r1/data/", b""), 200);
+    });
+}
+
+#[test]
+fn bytes_a_second_are_bounded_and_shared() {
+    on_both(|driver| {
+        // A megabyte at once, then half a megabyte a second: 2.5 MB take three seconds at the least.
+        let server = Server::start(driver, &["--upload-rate-per-user", "500000"]);
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for n in 0..5 {
+                let server = &server;
+                scope.spawn(move || {
+                    let body = noise(500_000, n);
+                    let path = format!("/r1/data/{}", id_of(&body));
+                    assert_eq!(server.status("POST", &path, &body), 200);
+                    let took = start.elapsed();
+                    // Nobody was first by far: they took turns.
+                    assert!(took > Duration::from_millis(2500), "upload {n} ended after {took:?}");
+                });
+            }
+        });
+        assert!(start.elapsed() < Duration::from_secs(15));
+    });
+}
+
+#[test]
+fn connections_of_one_address() {
+    on_both(|driver| {
+        let server = Server::start(driver, &["--max-connections-per-address", "3", "--listen", "0.0.0.0:0"]);
+        let address = server.addresses[0].replace("0.0.0.0", "127.0.0.1");
+        // Loopback is trusted like a proxy: what counts is the address that a proxy would name, so use none of it.
+        let from = |source: &str| {
+            let mut conn = connect_from(source, &address);
+            let sent = conn.try_send("GET /r1/config HTTP/1.1\r\nHost: h\r\n\r\n");
+            let status =
+                if sent { conn.try_response_to("GET").map_or(0, |response| response.status) } else { 0 };
+            (conn, status)
+        };
+        let many: Vec<_> = (0..6).map(|_| from("127.0.0.1")).collect();
+        assert!(many.iter().all(|(_, status)| *status == 404), "this machine's own proxy has no bound");
+    });
+}

@@ -1,0 +1,18 @@
+//! Who may do what: logins, certificates, proxies, rights, quotas, limits, settings, over real connections.
+#![allow(clippy::pedantic, clippy::restriction, unreachable_pub, reason = "tests")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod attacks;
+mod limits;
+mod logins;
+mod metrics;
+mod pki;
+mod proxies;
+mod quotas;
+mod reload;
+mod rights;
+mod sockets;
+mod tls;
+mod users;

@@ -1,0 +1,138 @@
+//! Case 59: users that a proxy names; clients' addresses behind proxies; the PROXY protocol.
+
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+
+use crate::common::{Conn, Server, login, on_both};
+use crate::rights::users;
+
+/// A connection from another of this machine's addresses.
+pub fn connect_from(source: &str, address: &str) -> Conn {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let source: SocketAddr = format!("{source}:0").parse().unwrap();
+    socket.bind(&source.into()).unwrap();
+    socket.connect(&address.parse::<SocketAddr>().unwrap().into()).unwrap();
+    Conn::new(TcpStream::from(socket))
+}
+
+/// An address of this machine that is not loopback, if there is one.
+fn own_address() -> Option<String> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Nothing is sent: this only asks which way it would go.
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then(|| address.to_string())
+}
+
+#[test]
+fn case_59_the_proxy_names_the_user() {
+    on_both(|driver| {
+        let flags = ["--proxy-auth-username", "X-User", "--private-repos"];
+        let server = Server::start(driver, &flags);
+        let ask = |headers: &str, path: &str| server.request("POST", path, headers, b"").status;
+        assert_eq!(ask("X-User: alice\r\n", "/alice/?create=true"), 200);
+        assert_eq!(ask("x-user: alice\r\n", "/bob/?create=true"), 403);
+        for headers in
+            ["", "X-User: \r\n", "X-User: alice\r\nX-User: bob\r\n", &login("alice", "pw"), "X-User: a:b\r\n"]
+        {
+            assert_eq!(ask(headers, "/alice/?create=true"), 401, "{headers:?}");
+        }
+        server.wait_for_log("user=alice");
+    });
+}
+
+#[test]
+fn who_is_no_trusted_proxy_is_not_believed() {
+    let Some(own) = own_address() else {
+        eprintln!("*** SKIPPED: this machine has no address but loopback ***");
+        return;
+    };
+    on_both(|driver| {
+        let flags = ["--proxy-auth-username", "X-User", "--listen", "0.0.0.0:0"];
+        for (trusted, status) in [(None, 401), (Some(own.as_str()), 404)] {
+            let mut flags = flags.to_vec();
+            flags.extend(trusted.iter().flat_map(|network| ["--trusted-proxy", network]));
+            let server = Server::start(driver, &flags);
+            let port = server.addresses[0].rsplit(':').next().unwrap();
+            // A connection to our own address comes from it.
+            let mut conn = Conn::new(TcpStream::connect(format!("{own}:{port}")).unwrap());
+            assert_eq!(conn.request("GET", "/r1/config", "X-User: alice\r\n", b"").status, status);
+            if trusted.is_none() {
+                server.wait_for_log("--trusted-proxy");
+            }
+        }
+    });
+}
+
+#[test]
+fn the_address_behind_a_proxy_is_logged() {
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let file = users(dir.path(), &["alice"]);
+        let server = Server::start(driver, &["--htpasswd-file", &file, "--trusted-proxy", "10.0.0.0/8"]);
+        let headers =
+            format!("X-Forwarded-For: 203.0.113.9, 198.51.100.7, 10.1.1.1\r\n{}", login("alice", "no"));
+        assert_eq!(server.request("GET", "/r1/config", &headers, b"").status, 401);
+        server.wait_for_log("login failed: address=198.51.100.7 user=\"alice\"");
+    });
+}
+
+fn header(command: u8, source: [u8; 4]) -> Vec<u8> {
+    let mut bytes = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+    bytes.extend([0x20 | command, 0x11, 0, 12]);
+    bytes.extend(source);
+    bytes.extend([127, 0, 0, 1, 0x30, 0x39, 0x1f, 0x40]);
+    bytes
+}
+
+#[test]
+fn the_proxy_protocol() {
+    on_both(|driver| {
+        let flags = ["--proxy-protocol", "--trusted-proxy", "127.0.0.2", "--head-timeout", "500ms"];
+        let server = Server::start(driver, &flags);
+        let address = &server.addresses[0];
+        let from_proxy = |first: &[u8]| {
+            let mut conn = connect_from("127.0.0.2", address);
+            conn.send(first);
+            conn
+        };
+        let mut conn = from_proxy(&header(1, [203, 0, 113, 5]));
+        assert_eq!(conn.request("GET", "/first/config", "", b"").status, 404);
+        server.wait_for_log("203.0.113.5 user=- \"GET /first/config\"");
+        // The proxy's own health check has its own address.
+        let mut conn = from_proxy(&header(0, [9, 9, 9, 9]));
+        assert_eq!(conn.request("GET", "/healthz", "", b"").status, 200);
+        // In two pieces, with the request right behind it.
+        let bytes = header(1, [203, 0, 113, 6]);
+        let mut conn = from_proxy(&bytes[..9]);
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        conn.send([&bytes[9..], b"GET /second/config HTTP/1.1\r\nHost: h\r\n\r\n"].concat());
+        assert_eq!(conn.response().status, 404);
+        // Anything else from there ends.
+        let version_1 = b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\nGET / HTTP/1.1\r\n\r\n";
+        for wrong in [&b"GET /r1/config HTTP/1.1\r\nHost: h\r\n\r\n"[..], version_1, b"", &bytes[..10]] {
+            assert!(from_proxy(wrong).is_ended(), "{wrong:?}");
+        }
+        // Who is no proxy needs none, and has no use for one.
+        assert_eq!(server.status("GET", "/third/config", b""), 404);
+        let mut forger = server.connect();
+        forger.send(header(1, [203, 0, 113, 7]));
+        forger.send("GET /forged/config HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(forger.response().status, 400);
+        assert!(!server.text().contains("203.0.113.7"));
+    });
+}
+
+#[test]
+fn a_unix_socket_with_the_proxy_protocol() {
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let listen = format!("unix:{}", socket.display());
+        let _server = Server::start(driver, &["--listen", &listen, "--proxy-protocol"]);
+        let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        stream.write_all(&header(1, [203, 0, 113, 8])).unwrap();
+        let mut conn = Conn::over(stream);
+        assert_eq!(conn.request("GET", "/r1/config", "", b"").status, 404);
+    });
+}

@@ -1,0 +1,268 @@
+//! Case 70, certificates by name, reloads, client certificates, revocation.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
+
+use crate::common::{Server, id_of, login, noise, on_both, wait_for};
+use crate::pki::{Pki, connect, connect_shared, der, handshake, shown};
+
+fn with_versions(pki: &Pki, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    use rustls_pki_types::pem::PemObject as _;
+    roots.add(rustls_pki_types::CertificateDer::from_pem_file(pki.path("ca.pem")).unwrap()).unwrap();
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+/// What the server says to a ClientHello of an old version: the first byte of its answer is an alert's.
+fn old_hello(address: &str, version: [u8; 2]) -> Vec<u8> {
+    use std::io::Read as _;
+    let body =
+        [&[version[0], version[1]][..], &[7; 32], &[0], &[0, 2, 0xc0, 0x13], &[1, 0], &[0, 0]].concat();
+    let message = [&[1, 0, 0, body.len() as u8][..], &body].concat();
+    let record = [&[22, 3, 1, 0, message.len() as u8][..], &message].concat();
+    let mut tcp = crate::common::patient(TcpStream::connect(address).unwrap());
+    tcp.write_all(&record).unwrap();
+    let mut answer = Vec::new();
+    tcp.read_to_end(&mut answer).ok();
+    answer
+}
+
+#[test]
+fn case_70_versions_alpn_and_large_bodies() {
+    on_both(|driver| {
+        let pki = Pki::new();
+        let (cert, key) = pki.server("server", &["localhost"]);
+        let flags = ["--tls", "--tls-cert", &cert, "--tls-key", &key, "--hsts", "1h"];
+        let server = Server::start(driver, &flags);
+        let address = &server.addresses[0];
+        let body = noise(30 << 20, 3);
+        let path = format!("/r1/data/{}", id_of(&body));
+        for (version, wanted) in [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)] {
+            let mut conn = connect(address, with_versions(&pki, &[version]), "localhost");
+            let stored = conn.request("POST", &path, "", &body);
+            assert_eq!((stored.status, stored.header("strict-transport-security")), (200, "max-age=3600"));
+            assert_eq!(conn.stream.conn.protocol_version(), Some(wanted));
+            assert!(conn.request("GET", &path, "", b"").body == body);
+            let part = conn.request("GET", &path, "Range: bytes=1000000-2999999\r\n", b"");
+            assert!(part.status == 206 && part.body == body[1_000_000..3_000_000]);
+        }
+        for old in [[3, 1], [3, 2]] {
+            let answer = old_hello(address, old);
+            // A fatal alert: handshake_failure or protocol_version.
+            assert!(
+                answer[0] == 21 && answer[5] == 2 && [40, 70].contains(&answer[6]),
+                "{old:?}: {answer:?}"
+            );
+        }
+        for (offered, works) in
+            [(&[&b"http/1.1"[..]][..], true), (&[b"h2", b"http/1.1"], true), (&[b"h2"], false)]
+        {
+            let mut config = pki.client(None);
+            config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
+            let mut conn = connect(address, config, "localhost");
+            let shaken = handshake(&mut conn);
+            assert_eq!(shaken.is_ok(), works, "{offered:?}");
+            match shaken {
+                Ok(()) => assert_eq!(conn.stream.conn.alpn_protocol(), Some(&b"http/1.1"[..])),
+                Err(e) => assert!(e.to_string().contains("NoApplicationProtocol"), "{e}"),
+            }
+        }
+        // Plain HTTP on this port is no way in.
+        let mut plain = server.connect();
+        plain.send("GET /r1/config HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert!(
+            !String::from_utf8_lossy(&{
+                use std::io::Read as _;
+                let mut all = Vec::new();
+                plain.stream.read_to_end(&mut all).ok();
+                all
+            })
+            .contains("200")
+        );
+    });
+}
+
+#[test]
+fn only_1_3_if_it_is_wanted_and_sessions_are_resumed() {
+    on_both(|driver| {
+        let pki = Pki::new();
+        let (cert, key) = pki.server("server", &["localhost"]);
+        let server =
+            Server::start(driver, &["--tls", "--tls-cert", &cert, "--tls-key", &key, "--tls-min-ver", "1.3"]);
+        let mut old = connect(&server.addresses[0], with_versions(&pki, &[&TLS12]), "localhost");
+        assert!(handshake(&mut old).is_err());
+        let config = Arc::new(pki.client(None));
+        let kinds: Vec<_> = (0..3)
+            .map(|_| {
+                let mut conn = connect_shared(&server.addresses[0], Arc::clone(&config), "localhost");
+                assert_eq!(conn.request("GET", "/r1/config", "", b"").status, 404);
+                conn.stream.conn.handshake_kind().unwrap()
+            })
+            .collect();
+        assert_eq!(kinds, [HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed]);
+    });
+}
+
+#[test]
+fn a_certificate_by_name_and_a_reload_under_running_uploads() {
+    on_both(|driver| {
+        let pki = Pki::new();
+        let (one, one_key) = pki.server("one", &["one.example.org", "127.0.0.1"]);
+        let (two, two_key) = pki.server("two", &["two.example.org"]);
+        let flags =
+            ["--tls", "--tls-cert", &one, "--tls-key", &one_key, "--tls-cert", &two, "--tls-key", &two_key];
+        let server = Server::start(driver, &flags);
+        let address = server.addresses[0].clone();
+        let shows = |host: &str| {
+            let mut conn = connect(&address, pki.client(None), host);
+            handshake(&mut conn).unwrap();
+            shown(&conn)
+        };
+        assert_eq!(shows("one.example.org"), der(&one));
+        assert_eq!(shows("two.example.org"), der(&two));
+        assert_eq!(shows("127.0.0.1"), der(&one), "without a name the first");
+        // Eight uploads are in the middle of their bodies while the certificate changes.
+        let body = noise(1 << 20, 5);
+        let path = format!("/r1/data/{}", id_of(&body));
+        let mut uploads: Vec<_> = (0..8)
+            .map(|n| {
+                let mut conn = connect(&address, pki.client(None), "one.example.org");
+                let path = path.replace("/r1/", &format!("/r{n}/"));
+                conn.send(format!(
+                    "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n",
+                    body.len()
+                ));
+                conn.send(&body[..body.len() / 2]);
+                conn
+            })
+            .collect();
+        let old = der(&one);
+        // A key that is another's: the old pair stays.
+        std::fs::copy(&two_key, &one_key).unwrap();
+        server.signal("-HUP");
+        server.wait_for_log("is not the key of the certificate");
+        assert_eq!(shows("one.example.org"), old);
+        // An expired certificate too.
+        pki.issue("one", |params| {
+            params.subject_alt_names = vec![rcgen::SanType::DnsName("one.example.org".try_into().unwrap())];
+            params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        });
+        server.signal("-HUP");
+        server.wait_for_log("the certificate has expired");
+        assert_eq!(shows("one.example.org"), old);
+        // A new pair is taken without a signal.
+        pki.server("one", &["one.example.org"]);
+        server.wait_for_log("reloaded the certificates");
+        assert_eq!(shows("one.example.org"), der(&one));
+        assert_ne!(der(&one), old);
+        for conn in &mut uploads {
+            conn.send(&body[body.len() / 2..]);
+            assert_eq!(conn.response().status, 200);
+            assert_eq!(shown(conn), old);
+        }
+    });
+}
+
+#[test]
+fn a_client_certificate_is_its_user_until_it_is_revoked() {
+    on_both(|driver| {
+        let (pki, other) = (Pki::new(), Pki::new());
+        let (cert, key) = pki.server("server", &["localhost"]);
+        pki.issue("alice", |_| ());
+        pki.issue("bob", |_| ());
+        other.issue("alice", |_| ());
+        let ca = pki.text("ca.pem");
+        let mut flags = vec!["--tls", "--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &ca];
+        flags.push("--private-repos");
+        let server = Server::start(driver, &flags);
+        let ask = |config: ClientConfig, path: &str, headers: &str| {
+            let mut conn = connect(&server.addresses[0], config, "localhost");
+            if handshake(&mut conn).is_err()
+                || !conn.try_send(format!(
+                    "POST {path}?create=true HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: 0\r\n\r\n"
+                ))
+            {
+                return 0;
+            }
+            // TLS 1.3 refuses a certificate after the client has finished.
+            conn.try_response_to("POST").map_or(0, |response| response.status)
+        };
+        assert_eq!(ask(pki.client(Some("alice")), "/alice/", ""), 200);
+        assert_eq!(ask(pki.client(Some("alice")), "/bob/", ""), 403);
+        assert_eq!(
+            ask(pki.client(Some("alice")), "/bob/", &login("bob", "x")),
+            403,
+            "a header changes nothing"
+        );
+        assert_eq!(ask(pki.client(None), "/alice/", ""), 0);
+        let mut foreign = other.client(Some("alice"));
+        foreign.dangerous().set_certificate_verifier(Arc::new(crate::pki::Anything));
+        assert_eq!(ask(foreign, "/alice/", ""), 0);
+        server.wait_for_log("user=alice");
+        drop(server);
+        // Revoked, and certificates beside passwords.
+        let crl = pki.revoke("bob");
+        let file = pki.text("users");
+        std::fs::write(&file, format!("carol:{}\n", bcrypt::hash("pw", 4).unwrap())).unwrap();
+        flags.extend(["--tls-client-crl", &crl, "--tls-client-optional", "--htpasswd-file", &file]);
+        let server = Server::start(driver, &flags);
+        let ask = |config: ClientConfig, path: &str, headers: &str| {
+            let mut conn = connect(&server.addresses[0], config, "localhost");
+            if handshake(&mut conn).is_err() {
+                return 0;
+            }
+            conn.send(format!(
+                "POST {path}?create=true HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: 0\r\n\r\n"
+            ));
+            conn.try_response_to("POST").map_or(0, |response| response.status)
+        };
+        assert_eq!(ask(pki.client(Some("alice")), "/alice/", ""), 200);
+        assert_eq!(ask(pki.client(None), "/carol/", &login("carol", "pw")), 200);
+        assert_eq!(ask(pki.client(None), "/carol/", ""), 401);
+        assert_eq!(ask(pki.client(Some("bob")), "/bob/", ""), 0);
+    });
+}
+
+#[test]
+fn a_slow_handshake_ends() {
+    on_both(|driver| {
+        let pki = Pki::new();
+        let (cert, key) = pki.server("server", &["localhost"]);
+        let flags = ["--tls", "--tls-cert", &cert, "--tls-key", &key, "--handshake-timeout", "300ms"];
+        let server = Server::start(driver, &flags);
+        let before = server.descriptors();
+        let mut silent = server.connect();
+        let mut half = server.connect();
+        half.send([22, 3, 1, 2, 0, 1, 0]);
+        assert!(silent.is_ended());
+        assert!(half.is_ended());
+        wait_for("the descriptors", || server.descriptors() <= before);
+    });
+}
+
+#[test]
+fn bad_certificates_are_named_at_start() {
+    let pki = Pki::new();
+    let (cert, key) = pki.server("server", &["localhost"]);
+    let (_, other_key) = pki.server("other", &["localhost"]);
+    let dir = tempfile::tempdir().unwrap();
+    for (cert, key, wanted) in [
+        (cert.as_str(), other_key.as_str(), "is not the key of the certificate"),
+        (cert.as_str(), cert.as_str(), "there is no private key in it"),
+        (key.as_str(), key.as_str(), "there is no certificate in it"),
+        ("/no/such.pem", key.as_str(), "/no/such.pem: No such file"),
+    ] {
+        let flags = ["--tls", "--tls-cert", cert, "--tls-key", key];
+        let output = Server::command(dir.path(), "epoll", &flags).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(3) && said.contains(wanted), "{said}");
+    }
+}
