@@ -4,7 +4,7 @@ use std::fmt;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -140,20 +140,16 @@ impl Collector for Snapshot {
         for Family { name, help, kind } in &self.0 {
             match kind {
                 Kind::Counter(samples) => {
-                    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-                    for (labels, value) in samples {
-                        ConstCounter::new(*value).encode(family.encode_family(labels)?)?;
-                    }
+                    let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+                    encode_all(family, samples.iter().map(|(labels, n)| (labels, ConstCounter::new(*n))))?;
                 }
                 Kind::Seconds(value) => {
-                    let encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-                    ConstCounter::new(*value).encode(encoder)?;
+                    let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+                    ConstCounter::new(*value).encode(family)?;
                 }
                 Kind::Gauge(samples) => {
-                    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-                    for (labels, value) in samples {
-                        ConstGauge::new(*value).encode(family.encode_family(labels)?)?;
-                    }
+                    let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+                    encode_all(family, samples.iter().map(|(labels, n)| (labels, ConstGauge::new(*n))))?;
                 }
                 Kind::Histogram(sum, buckets) => {
                     let count = buckets.iter().map(|(_, count)| count).sum();
@@ -164,6 +160,20 @@ impl Collector for Snapshot {
         }
         Ok(())
     }
+}
+
+fn encode_all<'l, M: EncodeMetric>(
+    mut family: MetricEncoder<'_>,
+    samples: impl Iterator<Item = (&'l Labels, M)>,
+) -> Result<(), fmt::Error> {
+    for (labels, metric) in samples {
+        if labels.is_empty() {
+            // The only one. As one of a family it would have braces around nothing.
+            return metric.encode(family);
+        }
+        metric.encode(family.encode_family(labels)?)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
