@@ -3,12 +3,13 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/pki.rs"]
+mod pki;
 
 mod attacks;
 mod limits;
 mod logins;
 mod metrics;
-mod pki;
 mod proxies;
 mod quotas;
 mod reload;

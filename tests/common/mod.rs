@@ -135,6 +135,11 @@ impl Server {
         self.log.lock().unwrap().clone()
     }
 
+    /// Lines of the log with this in them.
+    pub fn request_count(&self, what: &str) -> usize {
+        self.text().lines().filter(|line| line.contains(what)).count()
+    }
+
     pub fn wait_for_log(&self, what: &str) {
         let pid = self.pid();
         wait_for(&format!("`{what}` in the log of {pid}"), || {

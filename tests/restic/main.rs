@@ -2,7 +2,13 @@
 //! programs read what it left.
 #![allow(clippy::pedantic, clippy::restriction, unreachable_pub, reason = "tests")]
 
+#[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/pki.rs"]
+mod pki;
+
+mod access;
+mod client;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -13,65 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use client::{Restic, programs, restics};
 use common::{DRIVERS, Server, noise, skip, walk};
-
-/// The programs named by an environment variable, which `tests/run` sets, or what the system has under `name`.
-fn programs(variable: &str, name: &str) -> Vec<PathBuf> {
-    if let Ok(list) = std::env::var(variable) {
-        return list.split(':').filter(|path| !path.is_empty()).map(Into::into).collect();
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find(|program| program.is_file())
-        .into_iter()
-        .collect()
-}
-
-fn restics() -> Vec<PathBuf> {
-    let found = programs("PACKHOUSE_RESTIC", "restic");
-    if found.is_empty() {
-        skip("no restic was found");
-    }
-    found
-}
-
-/// A restic client with a cache and a password of its own.
-struct Restic {
-    program: PathBuf,
-    repository: String,
-    cache: tempfile::TempDir,
-}
-
-impl Restic {
-    fn new(program: &Path, repository: String) -> Self {
-        Self { program: program.into(), repository, cache: tempfile::tempdir().unwrap() }
-    }
-
-    fn on(program: &Path, server: &Server, repo: &str) -> Self {
-        Self::new(program, format!("rest:http://{}/{repo}/", server.addresses[0]))
-    }
-
-    fn version(&self) -> String {
-        let output = Command::new(&self.program).arg("version").output().unwrap();
-        String::from_utf8_lossy(&output.stdout).split(' ').take(2).collect::<Vec<_>>().join(" ")
-    }
-
-    /// Runs a command that must succeed; returns what it printed.
-    fn run(&self, args: &[&str]) -> String {
-        let mut command = Command::new(&self.program);
-        command
-            .env("RESTIC_PASSWORD", "test")
-            .env("RESTIC_CACHE_DIR", self.cache.path())
-            .env("GOMAXPROCS", "2");
-        command.args(["-r", &self.repository]).args(args).stdin(Stdio::null());
-        let output = command.output().unwrap();
-        let text =
-            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{} {args:?}: {}\n{text}", self.version(), output.status);
-        text
-    }
-}
 
 /// A tree of small, large, empty and duplicate files.
 fn grow_tree(root: &Path, files: u64, large: u64, megabytes: usize) {

@@ -1,5 +1,7 @@
 //! Certificates made for a test, and clients that use them.
 
+#![allow(dead_code, reason = "every test program uses its own part")]
+
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
