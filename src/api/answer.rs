@@ -56,7 +56,7 @@ impl<S: Store> Answer<S> {
 
     /// A refusal: its status, its headers, and its reason as text.
     pub fn refusal(error: &Error) -> Self {
-        let mut head = ResponseHead::new(error.status()).with("Content-Type", "text/plain; charset=utf-8");
+        let mut head = ResponseHead::text(error.status());
         head.headers.extend(error.headers());
         let text = Content::Text(format!("{}\n", error.public_text()).into());
         Self {

@@ -68,16 +68,18 @@ pub(super) async fn respond<S: Store>(
     if head.method != Method::GET && head.method != Method::HEAD {
         return Err(Error::Method("GET, HEAD"));
     }
-    let (code, media_type, text) = match page {
-        Page::Health => (StatusCode::OK, "text/plain; charset=utf-8", "ok\n".into()),
+    let (head, text) = match page {
+        Page::Health => (ResponseHead::text(StatusCode::OK), "ok\n".into()),
         Page::Ready => {
             let (code, text) = status.readiness();
-            (code, "text/plain; charset=utf-8", format!("{text}\n"))
+            (ResponseHead::text(code), format!("{text}\n"))
         }
-        Page::Metrics => (StatusCode::OK, MEDIA_TYPE, status.metrics(store.space().await.ok())),
+        Page::Metrics => {
+            let head = ResponseHead::new(StatusCode::OK).with("Content-Type", MEDIA_TYPE);
+            (head, status.metrics(store.space().await.ok()))
+        }
     };
-    let head = ResponseHead::new(code).with("Content-Type", media_type).with("Cache-Control", "no-store");
-    Ok(Answer::new(head, Content::Text(text.into())))
+    Ok(Answer::new(head.with("Cache-Control", "no-store"), Content::Text(text.into())))
 }
 
 impl Status {

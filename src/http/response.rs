@@ -36,6 +36,14 @@ impl ResponseHead {
         Self { status, headers: Vec::new() }
     }
 
+    /// A head for plain text, which no browser is to take for anything else.
+    pub fn text(status: StatusCode) -> Self {
+        Self::new(status)
+            .with("Content-Type", "text/plain; charset=utf-8")
+            .with("X-Content-Type-Options", "nosniff")
+            .with("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    }
+
     /// Adds a header.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {

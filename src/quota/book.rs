@@ -94,13 +94,6 @@ impl Bounds {
         self.upper = self.upper.map(|upper| upper.saturating_sub(bytes));
     }
 
-    fn plus(self, other: Self) -> Self {
-        Self {
-            lower: self.lower.saturating_add(other.lower),
-            upper: self.upper.zip(other.upper).map(|(a, b)| a.saturating_add(b)),
-        }
-    }
-
     fn admit(self, bytes: u64, limit: Option<u64>) -> Admission {
         let Some(limit) = limit else { return Admission::Granted };
         let fits = |held: u64| held.checked_add(bytes).is_some_and(|sum| sum <= limit);
@@ -109,6 +102,39 @@ impl Bounds {
             (false, true) => Admission::Counting,
             (false, false) => Admission::Full,
         }
+    }
+}
+
+/// The sum of the bounds of many accounts, kept up to date so that an upload costs the same with ten thousand
+/// repositories.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    lower: u64,
+    /// Of those whose upper bound is known.
+    upper: u64,
+    /// How many are not.
+    unknown: usize,
+}
+
+impl Sum {
+    fn add(&mut self, bounds: Bounds) {
+        self.lower = self.lower.saturating_add(bounds.lower);
+        match bounds.upper {
+            Some(upper) => self.upper = self.upper.saturating_add(upper),
+            None => self.unknown += 1,
+        }
+    }
+
+    fn take(&mut self, bounds: Bounds) {
+        self.lower = self.lower.saturating_sub(bounds.lower);
+        match bounds.upper {
+            Some(upper) => self.upper = self.upper.saturating_sub(upper),
+            None => self.unknown -= 1,
+        }
+    }
+
+    fn bounds(self) -> Bounds {
+        Bounds { lower: self.lower, upper: (self.unknown == 0).then_some(self.upper) }
     }
 }
 
@@ -180,16 +206,16 @@ pub struct Usage {
 pub(super) struct Book {
     limits: Limits,
     repos: BTreeMap<RepoPath, Account>,
-    /// By first folder, and in all. Kept as sums so that an upload costs the same with ten thousand repositories.
-    users: HashMap<Vec<u8>, Bounds>,
-    total: Bounds,
+    /// By first folder, and in all.
+    users: HashMap<Vec<u8>, Sum>,
+    total: Sum,
     /// Every repository that there is has an account.
     complete: bool,
 }
 
 impl Book {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, repos: BTreeMap::new(), users: HashMap::new(), total: Bounds::ZERO, complete: false }
+        Self { limits, repos: BTreeMap::new(), users: HashMap::new(), total: Sum::default(), complete: false }
     }
 
     pub(super) const fn limits(&self) -> &Limits {
@@ -210,39 +236,39 @@ impl Book {
             let lower = if clean { upper } else { 0 };
             let mut account = Account::new(Bounds { lower, upper: Some(upper) });
             account.uncounted = true;
+            self.add_to_sums(&repo, account.held());
             self.repos.insert(repo, account);
         }
         self.complete = true;
-        self.sum();
     }
 
-    fn sum(&mut self) {
-        (self.users, self.total) = (HashMap::new(), Bounds::ZERO);
-        for (repo, account) in &self.repos {
-            let held = account.held();
-            let user = self.users.entry(first_folder(repo)).or_insert(Bounds::ZERO);
-            *user = user.plus(held);
-            self.total = self.total.plus(held);
+    fn add_to_sums(&mut self, repo: &RepoPath, held: Bounds) {
+        self.users.entry(first_folder(repo)).or_default().add(held);
+        self.total.add(held);
+    }
+
+    /// The account of a repository; a new one if it has none.
+    fn account(&mut self, repo: &RepoPath) -> &mut Account {
+        if !self.repos.contains_key(repo) {
+            let unseen = if self.complete { Bounds::ZERO } else { Bounds::UNKNOWN };
+            self.add_to_sums(repo, unseen);
+            self.repos.insert(repo.clone(), Account::new(unseen));
         }
+        self.repos.entry(repo.clone()).or_insert_with(|| Account::new(Bounds::ZERO))
     }
 
-    /// Changes an account, and the sums with it.
+    /// Changes what an account holds, and the sums with it.
     fn change(&mut self, repo: &RepoPath, change: impl FnOnce(&mut Account)) {
-        let unseen = if self.complete { Bounds::ZERO } else { Bounds::UNKNOWN };
-        let account = self.repos.entry(repo.clone()).or_insert_with(|| Account::new(unseen));
+        let account = self.account(repo);
         let before = account.held();
         change(account);
         let after = account.held();
-        if before.upper.is_none() || after.upper.is_none() {
-            return self.sum();
+        if let Some(user) = self.users.get_mut(&first_folder(repo)) {
+            user.take(before);
+            user.add(after);
         }
-        let user = self.users.entry(first_folder(repo)).or_insert(Bounds::ZERO);
-        for sum in [user, &mut self.total] {
-            sum.lower = sum.lower.saturating_sub(before.lower).saturating_add(after.lower);
-            sum.upper = sum.upper.map(|upper| {
-                upper.saturating_sub(before.upper.unwrap_or(0)).saturating_add(after.upper.unwrap_or(0))
-            });
-        }
+        self.total.take(before);
+        self.total.add(after);
     }
 
     /// Reserves room if there is some.
@@ -284,11 +310,11 @@ impl Book {
             held
         };
         let of_repo = self.repos.get(repo).map_or(unseen, Account::held);
-        let of_user = known(self.users.get(&folder).copied().unwrap_or(Bounds::ZERO));
+        let of_user = known(self.users.get(&folder).copied().unwrap_or_default().bounds());
         [
             (of_repo, self.limits.repos.get(repo).copied()),
             (of_user, self.limits.users.get(&folder).copied()),
-            (known(self.total), self.limits.total),
+            (known(self.total.bounds()), self.limits.total),
         ]
     }
 
@@ -341,12 +367,11 @@ impl Book {
     }
 
     pub(super) fn begin_change(&mut self, repo: &RepoPath, place: Place) {
-        self.change(repo, |account| {
-            *account.changing.entry(place).or_default() += 1;
-            if let Some(count) = &mut account.counting {
-                *count.begun.entry(place).or_default() += 1;
-            }
-        });
+        let account = self.account(repo);
+        *account.changing.entry(place).or_default() += 1;
+        if let Some(count) = &mut account.counting {
+            *count.begun.entry(place).or_default() += 1;
+        }
     }
 
     pub(super) fn end_change(&mut self, repo: &RepoPath, place: Place) {
@@ -362,16 +387,11 @@ impl Book {
 
     /// How far the journal is to go for `bytes` more; none if another lease is being written.
     pub(super) fn begin_lease(&mut self, repo: &RepoPath, bytes: u64) -> Option<u64> {
-        let mut upto = None;
-        self.change(repo, |account| {
-            if !account.leasing {
-                account.leasing = true;
-                upto = Some(
-                    account.held().upper.unwrap_or(u64::MAX).saturating_add(bytes).saturating_add(LEASE),
-                );
-            }
-        });
-        upto
+        let account = self.account(repo);
+        if std::mem::replace(&mut account.leasing, true) {
+            return None;
+        }
+        Some(account.held().upper.unwrap_or(u64::MAX).saturating_add(bytes).saturating_add(LEASE))
     }
 
     pub(super) fn is_leasing(&self, repo: &RepoPath) -> bool {
@@ -420,7 +440,7 @@ impl Book {
     }
 
     pub(super) fn begin_count(&mut self, repo: &RepoPath) {
-        self.change(repo, |account| account.counting = Some(Box::default()));
+        self.account(repo).counting = Some(Box::default());
     }
 
     pub(super) fn begin_folder(&self, repo: &RepoPath, place: Place) -> Option<Ticket> {
@@ -464,14 +484,13 @@ impl Book {
             return false;
         }
         self.complete = true;
-        self.sum();
         true
     }
 
     pub(super) fn usage(&self) -> Usage {
         let upper = |held: Bounds| held.upper.filter(|_| self.complete);
         let users = self.limits.users.iter().map(|(folder, limit)| {
-            let held = self.users.get(folder).copied().unwrap_or(Bounds::ZERO);
+            let held = self.users.get(folder).copied().unwrap_or_default().bounds();
             (folder.escape_ascii().to_string(), upper(held), *limit)
         });
         let repos = self.limits.repos.iter().map(|(repo, limit)| {
@@ -479,7 +498,7 @@ impl Book {
             (repo.clone(), upper(held), *limit)
         });
         Usage {
-            total: (upper(self.total), self.limits.total),
+            total: (upper(self.total.bounds()), self.limits.total),
             users: users.collect(),
             repos: repos.collect(),
         }

@@ -194,7 +194,7 @@ async fn refuse_head<S: Store>(
         NoRequest::Closed | NoRequest::TimedOut => StatusCode::REQUEST_TIMEOUT,
     };
     let text = format!("{refused}\n");
-    let head = ResponseHead::new(status).with("Content-Type", "text/plain; charset=utf-8");
+    let head = ResponseHead::text(status);
     let mut bytes = head.encode(Ending::Length(text.len() as u64), false, true);
     bytes.extend(text.as_bytes());
     let entry = Entry { address: origin.address, request: None, id: shard.next_request_id(), start };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
 
-use crate::common::{Server, id_of, login, noise, on_both, wait_for};
+use crate::common::{Server, id_of, login, noise, on_both, skip, wait_for};
 use crate::pki::{Pki, connect, connect_shared, der, handshake, shown};
 
 fn with_versions(pki: &Pki, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
@@ -265,4 +265,64 @@ fn bad_certificates_are_named_at_start() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(3) && said.contains(wanted), "{said}");
     }
+}
+
+/// Two scanners that look for weaknesses of TLS.
+#[test]
+fn scanners_find_nothing() {
+    let pki = Pki::new();
+    let (cert, key) = pki.issue("server", |params| {
+        params.subject_alt_names = vec![
+            rcgen::SanType::DnsName("localhost".try_into().unwrap()),
+            rcgen::SanType::IpAddress("127.0.0.1".parse().unwrap()),
+        ];
+        params.serial_number = Some(rcgen::SerialNumber::from_slice(&noise(16, 9)));
+        (params.not_before, params.not_after) = (now_and(0), now_and(90));
+        params.crl_distribution_points =
+            vec![rcgen::CrlDistributionPoint { uris: vec!["http://127.0.0.1/crl".into()] }];
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    });
+    let server =
+        Server::start("epoll", &["--tls", "--tls-cert", &cert, "--tls-key", &key, "--hsts", "1year"]);
+    let address = &server.addresses[0];
+    match std::process::Command::new("sslscan").args(["--no-colour", address]).output() {
+        Err(_) => skip("sslscan is not installed"),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            for line in
+                ["SSLv2     disabled", "SSLv3     disabled", "TLSv1.0   disabled", "TLSv1.1   disabled"]
+            {
+                assert!(said.contains(line), "{said}");
+            }
+            let accepted =
+                said.lines().filter(|line| line.starts_with("Accepted") || line.starts_with("Preferred"));
+            assert!(accepted.clone().count() >= 4, "{said}");
+            for line in accepted {
+                assert!(line.contains("GCM") || line.contains("POLY1305"), "{line}");
+            }
+            assert!(!said.contains("vulnerable to heartbleed") || said.contains("not vulnerable"), "{said}");
+        }
+    }
+    let report = pki.path("testssl.json");
+    let scan = std::process::Command::new("testssl")
+        .args(["--quiet", "--color", "0", "--warnings", "off", "--add-ca", &pki.text("ca.pem"), "--jsonfile"])
+        .arg(&report)
+        .arg(format!("https://{address}"))
+        .output();
+    if scan.is_err() {
+        return skip("testssl.sh is not installed");
+    }
+    let findings: serde_json::Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
+    let findings = findings.as_array().unwrap();
+    assert!(findings.len() > 80, "{findings:?}");
+    for finding in findings {
+        let severity = finding["severity"].as_str().unwrap();
+        // The scanner's own troubles, and what is a matter of DNS.
+        let ours = !["engine_problem", "DNS_CAArecord"].contains(&finding["id"].as_str().unwrap());
+        assert!(!ours || ["OK", "INFO", "DEBUG"].contains(&severity), "{finding}");
+    }
+}
+
+fn now_and(days: i64) -> time::OffsetDateTime {
+    time::OffsetDateTime::now_utc() + time::Duration::days(days)
 }
