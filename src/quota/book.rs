@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::types::{BlobType, Object, RepoPath};
+use crate::quota::bounds::{Admission, Bounds, Sum};
+use crate::quota::place::Place;
+use crate::types::RepoPath;
 
 /// What one lease adds, in bytes: one line of the journal for so much of uploads.
 const LEASE: u64 = 256 << 20;
@@ -24,117 +26,6 @@ impl Limits {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.total.is_none() && self.users.is_empty() && self.repos.is_empty()
-    }
-}
-
-/// A folder of a repository, as far as counting goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
-    /// `config`, in the repository's own folder.
-    Config,
-    /// A flat type's folder.
-    Flat(BlobType),
-    /// A shard of `data`.
-    Shard(u8),
-}
-
-impl Place {
-    /// Where an object lies.
-    pub const fn of(object: Object) -> Self {
-        match object {
-            Object::Config => Self::Config,
-            Object::Blob(BlobType::Data, id) => {
-                let [first, ..] = *id.digest();
-                Self::Shard(first)
-            }
-            Object::Blob(kind, _) => Self::Flat(kind),
-        }
-    }
-
-    /// All places of a repository.
-    pub fn all() -> impl Iterator<Item = Self> {
-        let flat = BlobType::ALL.into_iter().filter(|kind| *kind != BlobType::Data).map(Self::Flat);
-        flat.chain([Self::Config]).chain((0..=u8::MAX).map(Self::Shard))
-    }
-
-    const fn is_locks(self) -> bool {
-        matches!(self, Self::Flat(BlobType::Locks))
-    }
-}
-
-/// What is said to an upload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admission {
-    Granted,
-    /// Not before more was written down.
-    NeedsLease,
-    /// It fits by the lower bound only.
-    Counting,
-    Full,
-}
-
-/// At least, and at most; none if that is not known.
-#[derive(Clone, Copy, Debug)]
-struct Bounds {
-    lower: u64,
-    upper: Option<u64>,
-}
-
-impl Bounds {
-    const ZERO: Self = Self { lower: 0, upper: Some(0) };
-    const UNKNOWN: Self = Self { lower: 0, upper: None };
-
-    fn add(&mut self, bytes: u64) {
-        self.lower = self.lower.saturating_add(bytes);
-        self.upper = self.upper.map(|upper| upper.saturating_add(bytes));
-    }
-
-    fn take(&mut self, bytes: u64) {
-        self.lower = self.lower.saturating_sub(bytes);
-        self.upper = self.upper.map(|upper| upper.saturating_sub(bytes));
-    }
-
-    fn admit(self, bytes: u64, limit: Option<u64>) -> Admission {
-        let Some(limit) = limit else { return Admission::Granted };
-        let fits = |held: u64| held.checked_add(bytes).is_some_and(|sum| sum <= limit);
-        match (self.upper.is_some_and(fits), fits(self.lower)) {
-            (true, _) => Admission::Granted,
-            (false, true) => Admission::Counting,
-            (false, false) => Admission::Full,
-        }
-    }
-}
-
-/// The sum of the bounds of many accounts, kept up to date so that an upload costs the same with ten thousand
-/// repositories.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sum {
-    lower: u64,
-    /// Of those whose upper bound is known.
-    upper: u64,
-    /// How many are not.
-    unknown: usize,
-}
-
-impl Sum {
-    fn add(&mut self, bounds: Bounds) {
-        self.lower = self.lower.saturating_add(bounds.lower);
-        match bounds.upper {
-            Some(upper) => self.upper = self.upper.saturating_add(upper),
-            None => self.unknown += 1,
-        }
-    }
-
-    fn take(&mut self, bounds: Bounds) {
-        self.lower = self.lower.saturating_sub(bounds.lower);
-        match bounds.upper {
-            Some(upper) => self.upper = self.upper.saturating_sub(upper),
-            None => self.unknown -= 1,
-        }
-    }
-
-    fn bounds(self) -> Bounds {
-        Bounds { lower: self.lower, upper: (self.unknown == 0).then_some(self.upper) }
     }
 }
 

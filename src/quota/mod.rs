@@ -19,11 +19,15 @@ use crate::io::wake::until;
 use crate::types::{Handle, RepoPath};
 
 pub mod book;
+mod bounds;
 pub mod journal;
+pub mod place;
 
-pub use book::{Limits, Place, Ticket, Usage};
+pub use book::{Limits, Ticket, Usage};
+pub use place::Place;
 
-use book::{Admission, Book};
+use book::Book;
+use bounds::Admission;
 use journal::Journal;
 
 /// Uploads of unknown length reserve so much ahead, in bytes.

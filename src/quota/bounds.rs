@@ -1,0 +1,77 @@
+//! What is there at least and at most. Pure.
+
+/// What is said to an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    Granted,
+    /// Not before more was written down.
+    NeedsLease,
+    /// It fits by the lower bound only.
+    Counting,
+    Full,
+}
+
+/// At least, and at most; none if that is not known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) lower: u64,
+    pub(super) upper: Option<u64>,
+}
+
+impl Bounds {
+    pub(super) const ZERO: Self = Self { lower: 0, upper: Some(0) };
+    pub(super) const UNKNOWN: Self = Self { lower: 0, upper: None };
+
+    pub(super) fn add(&mut self, bytes: u64) {
+        self.lower = self.lower.saturating_add(bytes);
+        self.upper = self.upper.map(|upper| upper.saturating_add(bytes));
+    }
+
+    pub(super) fn take(&mut self, bytes: u64) {
+        self.lower = self.lower.saturating_sub(bytes);
+        self.upper = self.upper.map(|upper| upper.saturating_sub(bytes));
+    }
+
+    pub(super) fn admit(self, bytes: u64, limit: Option<u64>) -> Admission {
+        let Some(limit) = limit else { return Admission::Granted };
+        let fits = |held: u64| held.checked_add(bytes).is_some_and(|sum| sum <= limit);
+        match (self.upper.is_some_and(fits), fits(self.lower)) {
+            (true, _) => Admission::Granted,
+            (false, true) => Admission::Counting,
+            (false, false) => Admission::Full,
+        }
+    }
+}
+
+/// The sum of the bounds of many accounts, kept up to date so that an upload costs the same with ten thousand
+/// repositories.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sum {
+    pub(super) lower: u64,
+    /// Of those whose upper bound is known.
+    pub(super) upper: u64,
+    /// How many are not.
+    pub(super) unknown: usize,
+}
+
+impl Sum {
+    pub(super) fn add(&mut self, bounds: Bounds) {
+        self.lower = self.lower.saturating_add(bounds.lower);
+        match bounds.upper {
+            Some(upper) => self.upper = self.upper.saturating_add(upper),
+            None => self.unknown += 1,
+        }
+    }
+
+    pub(super) fn take(&mut self, bounds: Bounds) {
+        self.lower = self.lower.saturating_sub(bounds.lower);
+        match bounds.upper {
+            Some(upper) => self.upper = self.upper.saturating_sub(upper),
+            None => self.unknown -= 1,
+        }
+    }
+
+    pub(super) fn bounds(self) -> Bounds {
+        Bounds { lower: self.lower, upper: (self.unknown == 0).then_some(self.upper) }
+    }
+}
