@@ -2,7 +2,6 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,13 +15,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub enum Target {
     Tcp(SocketAddr),
     Tls(SocketAddr, Arc<ClientConfig>),
-    Unix(std::path::PathBuf),
 }
 
 enum Stream {
     Tcp(TcpStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
-    Unix(UnixStream),
 }
 
 /// A connection.
@@ -48,7 +45,8 @@ impl Conn {
     /// From another of this machine's addresses.
     pub fn open_from(target: &Target, source: Option<IpAddr>) -> io::Result<Self> {
         let tcp = |address: &SocketAddr| -> io::Result<TcpStream> {
-            let socket = socket2::Socket::new(socket2::Domain::for_address(*address), socket2::Type::STREAM, None)?;
+            let socket =
+                socket2::Socket::new(socket2::Domain::for_address(*address), socket2::Type::STREAM, None)?;
             if let Some(source) = source {
                 socket.bind(&SocketAddr::new(source, 0).into())?;
             }
@@ -66,7 +64,6 @@ impl Conn {
                 let tls = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
                 Stream::Tls(Box::new(StreamOwned::new(tls, tcp(address)?)))
             }
-            Target::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
         };
         Ok(Self { stream, buffer: vec![0; 256 * 1024], start: 0, end: 0 })
     }
@@ -86,7 +83,6 @@ impl Conn {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
             Stream::Tls(stream) => stream.write_all(bytes),
-            Stream::Unix(stream) => stream.write_all(bytes),
         }
     }
 
@@ -98,7 +94,6 @@ impl Conn {
         let count = match &mut self.stream {
             Stream::Tcp(stream) => stream.read(room)?,
             Stream::Tls(stream) => stream.read(room)?,
-            Stream::Unix(stream) => stream.read(room)?,
         };
         self.end += count;
         if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }

@@ -83,7 +83,10 @@ pub fn flood(server: &Path, seconds: u64) -> io::Result<()> {
         flooded
     })?;
     let at = |histogram: &Histogram<u64>, quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
-    println!("a remembered user's HEAD, {seconds} s each; {} wrong logins were answered meanwhile", sent.into_inner());
+    println!(
+        "a remembered user's HEAD, {seconds} s each; {} wrong logins were answered meanwhile",
+        sent.into_inner()
+    );
     for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
         let (quiet, flooded) = (at(&quiet, quantile), at(&flooded, quantile));
         println!("{name}: {quiet:.3} ms quiet, {flooded:.3} ms flooded, ratio {:.2}", flooded / quiet);
@@ -96,7 +99,8 @@ pub fn enumeration(server: &Path, rounds: u64) -> io::Result<()> {
     let dir = tempfile::tempdir()?;
     let (_process, target) = start(server, dir.path(), 10, &["--login-throttle=false"])?;
     let mut conn = Conn::open(&target)?;
-    let mut both = [Histogram::<u64>::new(3).map_err(io::Error::other)?, Histogram::new(3).map_err(io::Error::other)?];
+    let mut both =
+        [Histogram::<u64>::new(3).map_err(io::Error::other)?, Histogram::new(3).map_err(io::Error::other)?];
     for round in 0..rounds {
         for (at, user) in ["alice", "stranger"].iter().enumerate() {
             let begun = Instant::now();
@@ -109,6 +113,8 @@ pub fn enumeration(server: &Path, rounds: u64) -> io::Result<()> {
     }
     let [known, unknown] = both.map(|histogram| histogram.value_at_quantile(0.5) as f64 / 1000.0);
     let difference = 100.0 * (known - unknown).abs() / known.max(unknown);
-    println!("{rounds} wrong logins each, medians: a user {known:.2} ms, a stranger {unknown:.2} ms, {difference:.1} % apart");
+    println!(
+        "{rounds} wrong logins each, medians: a user {known:.2} ms, a stranger {unknown:.2} ms, {difference:.1} % apart"
+    );
     Ok(())
 }

@@ -5,9 +5,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod compare;
 mod http;
+mod load;
 mod logins;
 mod process;
+mod report;
+mod rivals;
+mod scenario;
 
 /// Measures packhouse and its rivals.
 #[derive(Parser)]
@@ -18,6 +23,33 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Every scenario against every server, in turns. Exit code 2 if a goal was missed.
+    Compare {
+        /// The packhouse program.
+        #[arg(long)]
+        server: PathBuf,
+        /// Scenarios whose names contain this.
+        #[arg(long, default_value = "")]
+        only: String,
+        /// Rivals beside rest-server, separated by commas: rclone, rustic_server.
+        #[arg(long, value_delimiter = ',')]
+        rivals: Vec<String>,
+        /// Rounds of each.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Fewer requests, for a look.
+        #[arg(long)]
+        quick: bool,
+        /// A folder on a real disk.
+        #[arg(long, default_value = "/var/tmp")]
+        disk: PathBuf,
+        /// Where the scenarios are.
+        #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios"))]
+        scenarios: PathBuf,
+        /// Where the results go.
+        #[arg(long, default_value = "target/perf-results")]
+        out: PathBuf,
+    },
     /// What a flood of wrong passwords costs a user who is logged in.
     LoginFlood {
         /// The packhouse program.
@@ -40,6 +72,14 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Compare { server, only, rivals, rounds, quick, disk, scenarios, out } => {
+            let plan = compare::Plan { packhouse: server, scenarios, only, rivals, rounds, quick, disk, out };
+            match compare::run(&plan) {
+                Ok(true) => Ok(()),
+                Ok(false) => return ExitCode::from(2),
+                Err(e) => Err(e),
+            }
+        }
         Command::LoginFlood { server, seconds } => logins::flood(&server, seconds),
         Command::LoginEnumeration { server, rounds } => logins::enumeration(&server, rounds),
     };

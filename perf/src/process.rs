@@ -17,8 +17,6 @@ pub struct Figures {
     pub switches: u64,
     /// Most bytes of memory at once.
     pub peak: u64,
-    /// Bytes of memory now.
-    pub resident: u64,
 }
 
 impl Process {
@@ -55,14 +53,10 @@ impl Process {
         let mut switches = 0;
         for task in std::fs::read_dir(format!("{root}/task"))? {
             let text = std::fs::read_to_string(task?.path().join("status")).unwrap_or_default();
-            switches += field(&text, "voluntary_ctxt_switches:") + field(&text, "nonvoluntary_ctxt_switches:");
+            switches +=
+                field(&text, "voluntary_ctxt_switches:") + field(&text, "nonvoluntary_ctxt_switches:");
         }
-        Ok(Figures {
-            cpu,
-            switches,
-            peak: field(&status, "VmHWM:") * 1024,
-            resident: field(&status, "VmRSS:") * 1024,
-        })
+        Ok(Figures { cpu, switches, peak: field(&status, "VmHWM:") * 1024 })
     }
 }
 
@@ -96,10 +90,15 @@ pub fn free_port() -> io::Result<u16> {
 pub fn machine(disk: &Path) -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpus = read("/proc/cpuinfo");
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("").trim_matches([' ', ':', '\t']);
+    let model = cpus
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or("")
+        .trim_matches([' ', ':', '\t']);
     let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
     let memory = field(&read("/proc/meminfo"), "MemTotal:") >> 20;
     let mount = Command::new("findmnt").args(["-no", "FSTYPE", "-T"]).arg(disk).output();
-    let fs = mount.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    let fs =
+        mount.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
     format!("{count} x {model}, {memory} GiB, Linux {}, {fs}", read("/proc/sys/kernel/osrelease").trim())
 }

@@ -1,0 +1,98 @@
+//! What is measured: a scenario a file, `scenarios/*.toml`.
+
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// What clients do.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// POST of data, every object new.
+    Put,
+    /// GET of whole objects that were read before.
+    Get,
+    /// GET of random ranges of 16 MiB objects; `size` is the length of a range.
+    Range,
+    /// HEAD of objects.
+    Head,
+    /// GET of the list of `objects` objects.
+    List,
+}
+
+/// Where the data lies.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Disk {
+    /// The folder that `--disk` names.
+    Disk,
+    /// /dev/shm
+    Tmpfs,
+}
+
+/// How the server is reached.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// Plain TCP.
+    #[default]
+    Tcp,
+    /// TLS 1.3.
+    Tls,
+}
+
+/// One scenario.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// The name of its file.
+    #[serde(default)]
+    pub name: String,
+    /// One line for the table.
+    pub title: String,
+    pub work: Work,
+    /// Bytes of an object, or of a range.
+    pub size: usize,
+    pub connections: usize,
+    /// Requests in one round.
+    pub requests: usize,
+    /// The same in quick mode.
+    pub quick_requests: usize,
+    pub disk: Disk,
+    #[serde(default)]
+    pub transport: Transport,
+    /// Objects that are there before, where the work reads.
+    #[serde(default)]
+    pub objects: usize,
+    /// What the ratio of throughputs is to be at the least.
+    #[serde(default)]
+    pub goal_throughput: Option<f64>,
+    /// What the ratio of processor time is to be at the most.
+    #[serde(default)]
+    pub goal_cpu: Option<f64>,
+}
+
+impl Scenario {
+    /// The part of an object's size that a request moves, for figures per GiB; none counts requests.
+    pub fn moves_bytes(&self) -> bool {
+        self.size >= 256 * 1024
+    }
+}
+
+/// All scenarios of a folder whose name contains `only`, by name.
+pub fn load(folder: &Path, only: &str) -> io::Result<Vec<Scenario>> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if path.extension().is_some_and(|ext| ext == "toml") && name.contains(only) {
+            let text = std::fs::read_to_string(&path)?;
+            let parsed: Scenario =
+                toml::from_str(&text).map_err(|e| io::Error::other(format!("{}: {e}", path.display())))?;
+            all.push(Scenario { name, ..parsed });
+        }
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
+}
