@@ -171,7 +171,7 @@ async fn visit<S: Store>(shard: Rc<Shard<S>>, door: Rc<Door>, socket: Socket) {
         Ok(Visitor { stream, origin, place }) => {
             let limits = rules.limits;
             drop(rules);
-            connection::serve(shard, stream, origin, limits).await;
+            Box::pin(connection::serve(shard, stream, origin, limits)).await;
             drop(place);
         }
         Err(turned) => {

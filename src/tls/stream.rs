@@ -210,13 +210,27 @@ impl TlsSocket {
         std::mem::replace(&mut self.plain, rest)
     }
 
-    fn finish(&mut self) {
+    async fn readable(&mut self) -> io::Result<()> {
+        while self.plain.is_empty() && !self.ended {
+            self.socket.readable().await?;
+            self.fill_once().await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self) {
         let mut notify = [0; RECORD_OVERHEAD];
         if let Ok(ConnectionState::WriteTraffic(mut writer)) = self.tls.process_tls_records(&mut []).state
             && let Ok(written) = writer.queue_close_notify(&mut notify)
         {
             self.outgoing.extend_from_slice(notify.get(..written).unwrap_or_default());
         }
+        while self.has_unsent() {
+            if self.push().await.is_err() {
+                return;
+            }
+        }
+        self.socket.finish();
     }
 }
 
@@ -267,13 +281,8 @@ impl Stream {
     pub async fn readable(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(socket) => socket.readable().await,
-            Self::Tls(tls) => {
-                while tls.plain.is_empty() && !tls.ended {
-                    tls.socket.readable().await?;
-                    tls.fill_once().await?;
-                }
-                Ok(())
-            }
+            // Boxed, as below: a plain connection is not to hold room for TLS.
+            Self::Tls(tls) => Box::pin(tls.readable()).await,
         }
     }
 
@@ -294,7 +303,7 @@ impl Stream {
     pub async fn push(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(_) => Ok(()),
-            Self::Tls(tls) => tls.push().await,
+            Self::Tls(tls) => Box::pin(tls.push()).await,
         }
     }
 
@@ -303,7 +312,7 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.read_upto(buffer, limit).await,
             Self::Tls(tls) => {
-                if let Err(e) = tls.fill().await {
+                if let Err(e) = Box::pin(tls.fill()).await {
                     return (Err(e), buffer);
                 }
                 let bytes = tls.take_plain(limit.min(buffer.capacity()));
@@ -319,7 +328,7 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.read_more(bytes, room).await,
             Self::Tls(tls) => {
-                if let Err(e) = tls.fill().await {
+                if let Err(e) = Box::pin(tls.fill()).await {
                     return (Err(e), bytes);
                 }
                 let more = tls.take_plain(room);
@@ -335,7 +344,7 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.write(bytes, from).await,
             Self::Tls(tls) => match tls.encrypt(bytes.as_ref().get(from..).unwrap_or_default()) {
-                Ok(taken) => (tls.push().await.map(|()| taken), bytes),
+                Ok(taken) => (Box::pin(tls.push()).await.map(|()| taken), bytes),
                 Err(e) => (Err(e), bytes),
             },
         }
@@ -343,17 +352,9 @@ impl Stream {
 
     /// Says that nothing more will be sent; the other end may still send.
     pub async fn finish(&mut self) {
-        if let Self::Tls(tls) = self {
-            tls.finish();
-            while tls.has_unsent() {
-                if tls.push().await.is_err() {
-                    return;
-                }
-            }
-        }
         match self {
             Self::Plain(socket) => socket.finish(),
-            Self::Tls(tls) => tls.socket.finish(),
+            Self::Tls(tls) => Box::pin(tls.finish()).await,
         }
     }
 }
