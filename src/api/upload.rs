@@ -32,6 +32,9 @@ pub(super) async fn respond<S: Store>(
         Err(_) => live.ledger.claim(handle, None).await?,
     };
     let is_new = upload.is_new();
+    if !is_new {
+        claim.give_back();
+    }
     let mut received = 0;
     while let Some(piece) = body.next().await? {
         let count = piece.len();

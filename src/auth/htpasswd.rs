@@ -118,7 +118,11 @@ impl Htpasswd {
             };
             let named = |problem: &str| format!("line {number}, user {}: {problem}", user.escape_debug());
             match hash {
-                Err(problem) => problems.push(named(problem)),
+                Err(problem) => {
+                    // The last line counts, also one that lets nobody in.
+                    users.remove(user);
+                    problems.push(named(problem));
+                }
                 Ok(hash) => {
                     highest = highest.max(hash.cost());
                     if users.insert(user.to_owned(), hash).is_some() {

@@ -20,6 +20,7 @@ use http::header::AUTHORIZATION;
 use ring::hmac;
 
 use crate::auth::AuthError;
+use crate::auth::edit::MAX_PASSWORD_BYTES;
 use crate::auth::htpasswd::Htpasswd;
 use crate::auth::remember::{Mac, Remembered};
 use crate::auth::throttle::{Network, Throttle};
@@ -52,10 +53,18 @@ struct Table {
 }
 
 /// A password that is being hashed.
-#[derive(Default)]
 struct Attempt {
+    /// The users that it is compared with.
+    table: Arc<Table>,
     right: OnceLock<bool>,
     done: Event,
+}
+
+impl Attempt {
+    /// Whether the outcome says something about `user` by this table, too.
+    fn holds_for(&self, table: &Arc<Table>, user: &str) -> bool {
+        Arc::ptr_eq(&self.table, table) || self.table.users.same_entry(&table.users, user)
+    }
 }
 
 #[derive(Default)]
@@ -152,6 +161,8 @@ impl Passwords {
         password: Vec<u8>,
         address: Option<IpAddr>,
     ) -> Result<bool, AuthError> {
+        // bcrypt looks at no more: with what is behind it, one password would have any number of forms.
+        let is_whole = password.len() <= MAX_PASSWORD_BYTES;
         loop {
             let table = self.table.load_full();
             if table.remembered.is_wrong(&mac) {
@@ -161,10 +172,10 @@ impl Passwords {
             let right = until(&attempt.done, || attempt.right.get().copied()).await;
             let now = self.table.load();
             // A reload came between: what was verified may hold no longer.
-            if Arc::ptr_eq(&now, &table) || table.users.same_entry(&now.users, &user) {
-                if right {
+            if attempt.holds_for(&now, &user) {
+                if right && is_whole {
                     now.remembered.add(mac, UserName::new(&user), &self.options.load());
-                } else {
+                } else if !right {
                     now.remembered.add_wrong(mac);
                 }
                 return Ok(right);
@@ -185,14 +196,17 @@ impl Passwords {
         let mut waiting = lock(&self.waiting);
         let Waiting { attempts, networks } = &mut *waiting;
         let slot = match attempts.entry(mac) {
-            Entry::Occupied(running) => return Ok(Arc::clone(running.get())),
-            Entry::Vacant(slot) => slot,
+            Entry::Occupied(running) if running.get().holds_for(table, user) => {
+                return Ok(Arc::clone(running.get()));
+            }
+            slot => slot,
         };
         let of_network = networks.entry(network).or_default();
         if *of_network >= HASH_QUEUE_PER_NETWORK {
             return Err(AuthError::Overloaded);
         }
-        let attempt = Arc::new(Attempt::default());
+        let attempt =
+            Arc::new(Attempt { table: Arc::clone(table), right: OnceLock::new(), done: Event::new() });
         let job = {
             let (table, attempt, waiting) =
                 (Arc::clone(table), Arc::clone(&attempt), Arc::clone(&self.waiting));
@@ -210,7 +224,7 @@ impl Passwords {
             return Err(AuthError::Overloaded);
         }
         *of_network += 1;
-        slot.insert(Arc::clone(&attempt));
+        slot.insert_entry(Arc::clone(&attempt));
         Ok(attempt)
     }
 
@@ -239,7 +253,10 @@ impl Drop for End {
     fn drop(&mut self) {
         self.attempt.right.set(false).ok();
         let mut waiting = lock(&self.waiting);
-        waiting.attempts.remove(&self.mac);
+        // A reload may have put another attempt in its place.
+        if waiting.attempts.get(&self.mac).is_some_and(|held| Arc::ptr_eq(held, &self.attempt)) {
+            waiting.attempts.remove(&self.mac);
+        }
         if let Entry::Occupied(mut count) = waiting.networks.entry(self.network) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
@@ -326,6 +343,29 @@ mod tests {
             std::fs::write(file.path(), broken).expect("written");
             assert!(Htpasswd::load(file.path()).is_err(), "{broken:?}");
         }
+    }
+
+    #[test]
+    fn an_attempt_from_before_a_reload_lets_nobody_in() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let line = |password| format!("bob:{}\n", bcrypt::hash(password, 10).expect("a hash"));
+        std::fs::write(file.path(), line("old")).expect("written");
+        let auth = open(file.path());
+        let all = async {
+            let table = auth.table.load_full();
+            let running = auth.attempt(&table, auth.mac("bob", b"old"), "bob", b"old", None).expect("room");
+            std::fs::write(file.path(), line("new")).expect("written");
+            auth.replace(Htpasswd::load(file.path()).expect("loads"), OPTIONS);
+            let (old, new) = (header("bob:old"), header("bob:new"));
+            assert_eq!(auth.login(&old, None).await.err(), Some(AuthError::Wrong));
+            assert!(
+                until(&running.done, || running.right.get().copied()).await,
+                "by the old file it was right"
+            );
+            assert_eq!(auth.login(&old, None).await.err(), Some(AuthError::Wrong));
+            assert!(auth.login(&new, None).await.is_ok());
+        };
+        block_on(Driver::Epoll, all).expect("a runtime");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How long the answer to a wrong login is held back. Right and remembered ones never are.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,6 +10,8 @@ use crate::types::UserName;
 
 /// Networks, and users of networks, that are kept in mind.
 const MAX_ENTRIES: usize = 65_536;
+/// How often those that are forgiven are looked for when there are too many.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// A failure is forgotten after this time: the count falls by one.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(30);
 /// Failures of one user from one network that are answered at once: a mistyped password is no attack.
@@ -56,9 +59,20 @@ impl Strikes {
     }
 }
 
-/// Failed logins of late.
+/// Failed logins of late, by network, and by network and user.
 #[derive(Default)]
-pub(super) struct Throttle(Mutex<HashMap<(Network, Option<UserName>), Strikes>>);
+pub(super) struct Throttle {
+    /// Names come from clients and may be long: what is kept is a hash with a key of this process.
+    hasher: RandomState,
+    all: Mutex<All>,
+}
+
+#[derive(Default)]
+struct All {
+    strikes: HashMap<u64, Strikes>,
+    /// When the forgiven ones were last thrown out.
+    swept: Option<Instant>,
+}
 
 impl Throttle {
     /// Counts a failure; returns how long its answer is to be held back.
@@ -67,17 +81,21 @@ impl Throttle {
     }
 
     fn note(&self, network: Network, user: &UserName, now: Instant) -> Duration {
-        let mut strikes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if strikes.len() + 2 > MAX_ENTRIES {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let All { strikes, swept } = &mut *all;
+        let rested = swept.is_none_or(|swept| now.duration_since(swept) >= SWEEP_EVERY);
+        if strikes.len() + 2 > MAX_ENTRIES && rested {
+            *swept = Some(now);
             strikes.retain(|_, strikes| !strikes.is_forgiven(now));
         }
         if strikes.len() + 2 > MAX_ENTRIES {
             // An attack from everywhere: all wrong logins are slow until it is over.
             return LONGEST_DELAY;
         }
-        let mut count =
-            |user| strikes.entry((network, user)).or_insert(Strikes { count: 0, last: now }).add(now);
-        delay(count(Some(user.clone())), FREE_OF_USER).max(delay(count(None), FREE_OF_NETWORK))
+        let mut count = |key: u64| strikes.entry(key).or_insert(Strikes { count: 0, last: now }).add(now);
+        let of_user = count(self.hasher.hash_one((network, Some(user))));
+        let of_network = count(self.hasher.hash_one((network, None::<&UserName>)));
+        delay(of_user, FREE_OF_USER).max(delay(of_network, FREE_OF_NETWORK))
     }
 }
 

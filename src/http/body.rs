@@ -108,8 +108,14 @@ impl<'c> Body<'c> {
             buffer.extend(conn.received.drain(..count));
             return Ok(buffer);
         }
-        let readable = async { (conn.stream.readable().await.map(|()| 0), ()) };
-        Conn::transfer(&conn.limits, &mut self.pace, readable).await?;
+        // Every piece of a TLS record is a sign of life.
+        loop {
+            let readable = async { (conn.stream.readable().await.map(|()| 0), ()) };
+            Conn::transfer(&conn.limits, &mut self.pace, readable).await?;
+            if conn.stream.has_input() {
+                break;
+            }
+        }
         let buffer = conn.buffers.take().await;
         // What belongs to the next request stays in the socket, as far as that can be told beforehand.
         let room = match &self.rest {

@@ -75,7 +75,14 @@ impl Conn {
             return true;
         }
         self.received = Vec::new();
-        matches!(timeout(self.limits.idle, self.stream.readable()).await, Ok(Ok(())))
+        let input = async {
+            self.stream.readable().await?;
+            while !self.stream.has_input() {
+                self.stream.readable().await?;
+            }
+            io::Result::Ok(())
+        };
+        matches!(timeout(self.limits.idle, input).await, Ok(Ok(())))
     }
 
     /// Reads one request head.
@@ -144,7 +151,7 @@ impl Conn {
     /// Sends what was taken and is not sent.
     pub async fn push(&mut self, pace: &mut Pace) -> Result<(), TransferError> {
         while self.stream.has_unsent() {
-            let push = async { (self.stream.push().await.map(|()| 1), ()) };
+            let push = async { (self.stream.push().await, ()) };
             Self::transfer(&self.limits, pace, push).await?;
         }
         Ok(())

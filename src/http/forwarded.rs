@@ -39,8 +39,11 @@ pub fn client_behind(
 /// The addresses as the headers name them, the client's own first.
 fn named(headers: &HeaderMap) -> Vec<String> {
     let all = |name: &str| -> Vec<String> {
-        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).map(|entry| entry.trim().to_owned()).collect()
+        // What is no text stays an entry, which is no address.
+        let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+        values
+            .flat_map(|value| value.split(',').map(|entry| entry.trim().to_owned()).collect::<Vec<_>>())
+            .collect()
     };
     let x_forwarded = all("x-forwarded-for");
     if !x_forwarded.is_empty() {

@@ -27,7 +27,7 @@ pub enum ProxyError {
     TooSlow,
 }
 
-/// Reads a header. None if the proxy speaks for itself (a health check), or of something without an address.
+/// Reads a header. None if the proxy speaks for itself: a health check.
 pub async fn read(socket: &mut Socket) -> Result<Option<IpAddr>, ProxyError> {
     let fixed = exactly(socket, Vec::new(), FIXED_BYTES).await?;
     let length = match fixed.get(FIXED_BYTES - 2..) {
@@ -42,7 +42,9 @@ pub async fn read(socket: &mut Socket) -> Result<Option<IpAddr>, ProxyError> {
     Ok(match (header.command, header.addresses) {
         (Command::Proxy, Addresses::IPv4(ends)) => Some(ends.source_address.into()),
         (Command::Proxy, Addresses::IPv6(ends)) => Some(ends.source_address.to_canonical()),
-        _ => None,
+        (Command::Local, _) => None,
+        // A client without an address must not pass for the proxy itself.
+        (Command::Proxy, _) => return Err(ProxyError::Malformed),
     })
 }
 

@@ -100,8 +100,9 @@ impl AccessLog {
     }
 }
 
-impl Drop for AccessLog {
-    fn drop(&mut self) {
+impl AccessLog {
+    /// Waits until all lines so far are written: for the end of the process.
+    pub fn flush(&self) {
         let (done, flushed) = bounded(1);
         if self.lines.send_timeout(Message::Flush(done), FLUSH_LIMIT).is_ok() {
             flushed.recv_timeout(FLUSH_LIMIT).ok();
@@ -113,7 +114,16 @@ fn open(path: &Path) -> io::Result<File> {
     match File::options().append(true).create_new(true).mode(MODE).open(path) {
         // The process's mask takes the right of the group away, which is to rotate and to read logs.
         Ok(file) => file.set_permissions(PermissionsExt::from_mode(MODE)).map(|()| file),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => File::options().append(true).open(path),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            let file = File::options().append(true).open(path)?;
+            let open_to_all =
+                file.metadata().is_ok_and(|meta| meta.permissions().mode() & !MODE & 0o777 != 0);
+            // As another user's file it stays as it is.
+            if open_to_all && file.set_permissions(PermissionsExt::from_mode(MODE)).is_err() {
+                log::warn!("{}: others can read or change the log of requests", path.display());
+            }
+            Ok(file)
+        }
         Err(e) => Err(e),
     }
 }
@@ -175,7 +185,7 @@ mod tests {
         log.reopen();
         entry.user = None;
         log.write(&entry);
-        drop(log);
+        log.flush();
         let line = r#"192.0.2.1 - a\n\"b [06/Nov/1994:08:49:37 +0000] "GET /r1/%0aconfig HTTP/1.1" 206 2 "" "x\"\r\n127.0.0.1 - - \xff""#;
         assert_eq!(std::fs::read_to_string(old).expect("read"), format!("{line}\n{line}\n"));
         assert!(std::fs::read_to_string(path).expect("read").starts_with("192.0.2.1 - - [06/Nov/1994"));

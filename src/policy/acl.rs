@@ -1,7 +1,8 @@
 //! The rules of `rustic_server`: `acl.toml`, a table a repository, and in it a right a user.
 //!
 //! They mean what they say, which they do not in `rustic_server` 0.4: `Append` can't delete, `Read` can't remove the locks
-//! of others. A repository without a table is a matter of the flags.
+//! of others. A repository without a table is a matter of
+//! the flags; for one with a table `--private-repos` says nothing, and `--append-only` caps what it grants.
 
 use std::collections::HashMap;
 
@@ -50,6 +51,11 @@ impl Acl {
             repos.insert(repo, users.collect());
         }
         Ok(Self(repos))
+    }
+
+    /// Whether there is a table for a repository.
+    pub(super) fn rules(&self, repo: &RepoPath) -> bool {
+        self.0.contains_key(repo)
     }
 
     /// The right of a user to a repository.

@@ -90,7 +90,9 @@ impl Grants {
 impl Policy {
     /// Decides.
     pub fn decide(&self, who: &Principal, repo: &RepoPath, action: Action) -> Result<Decision, Denied> {
-        if self.private_repos && !is_own(who, repo) {
+        // A table for the repository says more than the flag.
+        let ruled = matches!(&self.rights, Rights::Acl(acl) if acl.rules(repo));
+        if self.private_repos && !ruled && !is_own(who, repo) {
             return Err(Denied("the repository is another user's"));
         }
         let (right, keys_closed) = self.right(who, repo);

@@ -37,7 +37,8 @@ struct Account {
     locks: u64,
     /// The upper bound that the journal has.
     leased: u64,
-    leasing: bool,
+    /// What it is about to have.
+    leasing: Option<u64>,
     /// Changes under way.
     changing: HashMap<Place, u32>,
     counting: Option<Box<Count>>,
@@ -52,11 +53,22 @@ impl Account {
             reserved: 0,
             locks: 0,
             leased: 0,
-            leasing: false,
+            leasing: None,
             changing: HashMap::new(),
             counting: None,
             uncounted: stored.upper != Some(stored.lower),
         }
+    }
+
+    /// Whether it says no more than an account that there is not.
+    fn is_idle(&self, unseen: Bounds) -> bool {
+        self.stored == unseen
+            && self.reserved == 0
+            && self.locks == 0
+            && self.leased == 0
+            && self.leasing.is_none()
+            && self.changing.is_empty()
+            && self.counting.is_none()
     }
 
     /// With what is reserved.
@@ -100,13 +112,22 @@ pub(super) struct Book {
     /// By first folder, and in all.
     users: HashMap<Vec<u8>, Sum>,
     total: Sum,
-    /// Every repository that there is has an account.
+    /// Every repository that there is has an account, or holds nothing.
     complete: bool,
+    /// What is admitted is written down before.
+    journaling: bool,
 }
 
 impl Book {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, repos: BTreeMap::new(), users: HashMap::new(), total: Sum::default(), complete: false }
+        Self {
+            limits,
+            repos: BTreeMap::new(),
+            users: HashMap::new(),
+            total: Sum::default(),
+            complete: false,
+            journaling: false,
+        }
     }
 
     pub(super) const fn limits(&self) -> &Limits {
@@ -163,14 +184,10 @@ impl Book {
     }
 
     /// Reserves room if there is some.
-    pub(super) fn admit(&mut self, repo: &RepoPath, place: Place, bytes: u64, journaled: bool) -> Admission {
-        if self.limits.is_empty() {
-            self.reserve(repo, place, bytes);
-            return Admission::Granted;
-        }
+    pub(super) fn admit(&mut self, repo: &RepoPath, place: Place, bytes: u64) -> Admission {
         if place.is_locks() {
             let held = self.repos.get(repo).map_or(0, |account| account.locks);
-            if held.saturating_add(bytes) > LOCK_ROOM {
+            if !self.limits.is_empty() && held.saturating_add(bytes) > LOCK_ROOM {
                 return Admission::Full;
             }
             self.reserve(repo, place, bytes);
@@ -184,7 +201,8 @@ impl Book {
         };
         if verdict == Admission::Granted {
             let (upper, leased) = self.repos.get(repo).map_or((Some(0), 0), |a| (a.held().upper, a.leased));
-            if journaled && self.complete && upper.is_none_or(|upper| upper.saturating_add(bytes) > leased) {
+            // Also while there is no limit: one may come back, and the journal must not have fallen behind.
+            if self.journaling && upper.is_none_or(|upper| upper.saturating_add(bytes) > leased) {
                 return Admission::NeedsLease;
             }
             self.reserve(repo, place, bytes);
@@ -227,6 +245,7 @@ impl Book {
                 account.reserved = account.reserved.saturating_sub(bytes);
             }
         });
+        self.forget_if_idle(repo);
     }
 
     /// A reservation became an object of `bytes` bytes.
@@ -265,6 +284,18 @@ impl Book {
         }
     }
 
+    /// Lets go of an account that says nothing: whoever asks for repositories that are not there leaves no trace.
+    fn forget_if_idle(&mut self, repo: &RepoPath) {
+        let unseen = if self.complete { Bounds::ZERO } else { Bounds::UNKNOWN };
+        if self.repos.get(repo).is_some_and(|account| account.is_idle(unseen)) {
+            self.repos.remove(repo);
+            if let Some(user) = self.users.get_mut(&first_folder(repo)) {
+                user.take(unseen);
+            }
+            self.total.take(unseen);
+        }
+    }
+
     pub(super) fn end_change(&mut self, repo: &RepoPath, place: Place) {
         if let Some(account) = self.repos.get_mut(repo)
             && let Some(under_way) = account.changing.get_mut(&place)
@@ -274,24 +305,27 @@ impl Book {
                 account.changing.remove(&place);
             }
         }
+        self.forget_if_idle(repo);
     }
 
     /// How far the journal is to go for `bytes` more; none if another lease is being written.
     pub(super) fn begin_lease(&mut self, repo: &RepoPath, bytes: u64) -> Option<u64> {
         let account = self.account(repo);
-        if std::mem::replace(&mut account.leasing, true) {
+        if account.leasing.is_some() {
             return None;
         }
-        Some(account.held().upper.unwrap_or(u64::MAX).saturating_add(bytes).saturating_add(LEASE))
+        account.leasing =
+            Some(account.held().upper.unwrap_or(u64::MAX).saturating_add(bytes).saturating_add(LEASE));
+        account.leasing
     }
 
     pub(super) fn is_leasing(&self, repo: &RepoPath) -> bool {
-        self.repos.get(repo).is_some_and(|account| account.leasing)
+        self.repos.get(repo).is_some_and(|account| account.leasing.is_some())
     }
 
     pub(super) fn end_lease(&mut self, repo: &RepoPath, upto: Option<u64>) {
         if let Some(account) = self.repos.get_mut(repo) {
-            account.leasing = false;
+            account.leasing = None;
             account.leased = upto.unwrap_or(account.leased).max(account.leased);
         }
     }
@@ -302,7 +336,7 @@ impl Book {
             let upper = account.held().upper.unwrap_or(u64::MAX);
             // Bounds that come from a journal have their room already.
             let room = if account.uncounted { 0 } else { LEASE };
-            upper.saturating_add(room).max(account.leased)
+            upper.saturating_add(room).max(account.leased).max(account.leasing.unwrap_or(0))
         };
         self.repos.iter().map(|(repo, account)| (repo.clone(), with_lease(account))).collect()
     }
@@ -323,7 +357,7 @@ impl Book {
         };
         let all: Option<Vec<_>> =
             self.repos.iter().map(|(repo, account)| Some((repo.clone(), exact(account)?))).collect();
-        all.filter(|_| self.complete)
+        all.filter(|_| self.complete && self.journaling)
     }
 
     pub(super) fn uncounted(&self) -> BTreeSet<RepoPath> {
@@ -355,7 +389,7 @@ impl Book {
     pub(super) fn end_count(&mut self, repo: &RepoPath) {
         self.change(repo, |account| {
             let Some(count) = account.counting.take() else { return };
-            if count.known.len() < Place::all().count() {
+            if Place::all().any(|place| !place.is_locks() && !count.known.contains_key(&place)) {
                 return;
             }
             let sum = |locks: bool| {
@@ -367,15 +401,22 @@ impl Book {
             account.stored = Bounds { lower: sum(false), upper: Some(sum(false)) };
             account.uncounted = false;
         });
+        self.forget_if_idle(repo);
     }
 
-    /// All that was found is counted. False if there is more.
-    pub(super) fn complete(&mut self) -> bool {
-        if self.repos.values().any(|account| account.stored.upper.is_none()) {
-            return false;
-        }
+    /// Whether all that was found is counted.
+    pub(super) const fn is_counted(&self) -> bool {
+        self.total.is_known()
+    }
+
+    /// From now on every admission is written down before.
+    pub(super) const fn set_journaling(&mut self, on: bool) {
+        self.journaling = on;
+    }
+
+    /// Every repository has an account.
+    pub(super) const fn set_complete(&mut self) {
         self.complete = true;
-        true
     }
 
     pub(super) fn usage(&self) -> Usage {

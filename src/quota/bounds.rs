@@ -12,7 +12,7 @@ pub(super) enum Admission {
 }
 
 /// At least, and at most; none if that is not known.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bounds {
     pub(super) lower: u64,
     pub(super) upper: Option<u64>,
@@ -69,6 +69,10 @@ impl Sum {
             Some(upper) => self.upper = self.upper.saturating_sub(upper),
             None => self.unknown -= 1,
         }
+    }
+
+    pub(super) const fn is_known(&self) -> bool {
+        self.unknown == 0
     }
 
     pub(super) fn bounds(self) -> Bounds {

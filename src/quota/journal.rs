@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! packhouse quota 1
-//! 268435456 alice/laptop
+//! 268435456 alice/laptop .
 //! clean
 //! ```
 //!
-//! With `clean` as its last line the numbers are exact: the server was stopped with nothing in flight.
+//! A line without its point was cut by a crash or a full disk: nobody relied on it. With `clean` as its last line the numbers are exact: the server was stopped with nothing in flight.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,6 +22,8 @@ use crate::types::{FolderName, RepoPath};
 const NAME: &str = "quota";
 const HEADER: &str = "packhouse quota 1";
 const CLEAN: &str = "clean";
+/// The end of a line that is whole: no path has a point in it.
+const END: &str = " .";
 
 /// What the journal says: the bytes that each repository may hold, and whether that is what it does hold.
 pub type Written = (Vec<(RepoPath, u64)>, bool);
@@ -64,7 +66,8 @@ impl Journal {
     pub fn append(&self, repo: &RepoPath, upto: u64) -> io::Result<()> {
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut file = File::options().append(true).open(self.path())?;
-        file.write_all(line(repo, upto).as_bytes())?;
+        // The line before may have been cut.
+        file.write_all(format!("\n{}", line(repo, upto)).as_bytes())?;
         file.sync_data()
     }
 
@@ -89,20 +92,19 @@ impl Journal {
 fn line(repo: &RepoPath, bytes: u64) -> String {
     let names =
         repo.folders().iter().map(|name| percent_encode(name.as_bytes(), NON_ALPHANUMERIC).to_string());
-    format!("{bytes} {}\n", names.collect::<Vec<_>>().join("/"))
+    format!("{bytes} {}{END}\n", names.collect::<Vec<_>>().join("/"))
 }
 
-/// A line that was cut by a crash was not relied upon: it has no end, and is left out.
 fn parse(text: &str) -> Option<Written> {
-    let mut lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+    let mut lines = text.lines();
     if lines.next() != Some(HEADER) {
         return None;
     }
     let (mut entries, mut clean) = (BTreeMap::new(), false);
     for line in lines {
         clean = line == CLEAN;
-        if !clean {
-            let (bytes, path) = line.split_once(' ')?;
+        if let Some(whole) = line.strip_suffix(END) {
+            let (bytes, path) = whole.split_once(' ')?;
             entries.insert(decode(path)?, bytes.parse().ok()?);
         }
     }
@@ -139,9 +141,16 @@ mod tests {
         journal.append(&odd, 7).expect("written");
         assert_eq!(journal.read().expect("read"), Some((vec![(RepoPath::default(), 5), (odd, 7)], false)));
         let mut torn = std::fs::read(journal.path()).expect("read");
-        torn.extend(b"99 c");
+        torn.extend(b"\n99 c");
         std::fs::write(journal.path(), torn).expect("written");
         assert_eq!(journal.read().expect("read").map(|(entries, _)| entries.len()), Some(2));
+        let next: RepoPath = "/next/".parse().expect("a path");
+        journal.append(&next, 11).expect("written");
+        assert_eq!(
+            journal.read().expect("read").map(|(entries, _)| entries.len()),
+            Some(3),
+            "behind the cut line"
+        );
         std::fs::write(journal.path(), "something else\n").expect("written");
         assert!(journal.read().expect("read").is_none());
     }

@@ -71,8 +71,15 @@ impl Ledger {
             } else if let Some((entries, clean)) = journal.read()? {
                 book.restore(entries, clean);
                 let leases = book.leases();
-                journal.rewrite(&leases, false)?;
-                book.note_leases(&leases);
+                if let Err(e) = journal.rewrite(&leases, false) {
+                    // A full disk must not keep anybody from pruning.
+                    log::warn!("the journal of the quota can't be written: {e}: counting anew");
+                    book = Book::new(book.limits().clone());
+                    journal.remove()?;
+                } else {
+                    book.note_leases(&leases);
+                    book.set_journaling(true);
+                }
             }
         }
         let writer = Pool::new("quota", 1, 4096)?;
@@ -111,7 +118,7 @@ impl Ledger {
 
     async fn reserve(&self, repo: &RepoPath, place: Place, bytes: u64) -> Result<(), QuotaError> {
         loop {
-            match self.book().admit(repo, place, bytes, self.journal.is_some()) {
+            match self.book().admit(repo, place, bytes) {
                 Admission::Granted => return Ok(()),
                 Admission::Full => return Err(QuotaError::Full),
                 Admission::Counting => return Err(QuotaError::Counting),
@@ -170,33 +177,43 @@ impl Ledger {
     }
 
     /// Ends the count of the whole store. False if repositories came that were not counted yet.
-    ///
-    /// # Errors
-    /// The journal can't be written.
-    pub async fn end_counts(self: &Arc<Self>) -> io::Result<bool> {
-        if !self.book().complete() {
-            return Ok(false);
+    pub async fn end_counts(self: &Arc<Self>) -> bool {
+        if !self.book().is_counted() {
+            return false;
         }
         if let Some(journal) = &self.journal {
             let (journal, ledger) = (Arc::clone(journal), Arc::clone(self));
-            // The writer does one thing after the other: a lease that is being asked for is appended behind this.
+            // The writer does one thing after the other: what is asked for from now on is appended behind this.
+            self.book().set_journaling(true);
             let job = move || {
                 let leases = ledger.book().leases();
                 journal.rewrite(&leases, false)?;
                 ledger.book().note_leases(&leases);
                 Ok(())
             };
-            self.writer.run(job).await.and_then(|written: io::Result<()>| written)?;
+            if let Err(e) = self.writer.run(job).await.and_then(|written: io::Result<()>| written) {
+                log::warn!("the journal of the quota can't be written: {e}: the next start counts anew");
+                self.give_up_journal();
+            }
         }
-        Ok(true)
+        self.book().set_complete();
+        true
+    }
+
+    /// Goes on without a journal: none is better than one that is behind.
+    fn give_up_journal(&self) {
+        self.book().set_journaling(false);
+        if let Some(Err(e)) = self.journal.as_ref().map(|journal| journal.remove()) {
+            log::error!(
+                "the old journal of the quota can't be removed: {e}: remove it before the next start"
+            );
+        }
     }
 
     /// Writes down what is stored, for the next start. Blocks: for the end of the process, when nothing is in flight.
     pub fn close(&self) {
-        let book = self.book();
         let Some(journal) = &self.journal else { return };
-        if let Some(exact) = book.exact()
-            && !book.limits().is_empty()
+        if let Some(exact) = self.book().exact()
             && let Err(e) = journal.rewrite(&exact, true)
         {
             log::warn!("the journal of the quota can't be written: {e}: the next start counts anew");
@@ -231,6 +248,14 @@ impl Claim {
         self.grow_to(bytes).await
     }
 
+    /// Needs no room after all.
+    pub fn give_back(&mut self) {
+        let reserved = std::mem::take(&mut self.reserved);
+        if reserved > 0 {
+            self.ledger.book().release(&self.repo, self.place, reserved);
+        }
+    }
+
     /// The object is there, with `bytes` bytes.
     pub fn published(&mut self, bytes: u64) {
         let reserved = std::mem::take(&mut self.reserved);
@@ -240,9 +265,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if self.reserved > 0 {
-            self.ledger.book().release(&self.repo, self.place, self.reserved);
-        }
+        self.give_back();
     }
 }
 
@@ -290,7 +313,7 @@ mod tests {
     /// A ledger of an empty store, counted.
     fn counted(limits: Limits, folder: &Path) -> Arc<Ledger> {
         let ledger = Arc::new(Ledger::open(limits, Some(folder)).expect("opens"));
-        assert!(run(ledger.end_counts()).expect("written"));
+        assert!(run(ledger.end_counts()));
         ledger
     }
 
@@ -336,7 +359,7 @@ mod tests {
             assert!(ledger.end_folder(&repo, ticket, bytes));
         }
         ledger.end_count(&repo);
-        assert!(run(ledger.end_counts()).expect("written"));
+        assert!(run(ledger.end_counts()));
         assert_eq!(store(&ledger, 2, 941), Err(QuotaError::Full));
         assert_eq!(store(&ledger, 2, 940), Ok(()));
     }
@@ -352,6 +375,20 @@ mod tests {
         assert!(ledger.set_limits(total(10)), "now it must be counted");
         assert_eq!(store(&ledger, 2, 1), Err(QuotaError::Counting));
         assert_eq!(store(&ledger, 2, 2), Err(QuotaError::Full));
+    }
+
+    #[test]
+    fn who_asks_for_what_is_not_there_leaves_no_trace() {
+        for limits in [Limits::default(), total(100)] {
+            let ledger = Arc::new(Ledger::open(limits, None).expect("opens"));
+            for n in 0..100 {
+                let handle = Handle { repo: format!("/x{n}/").parse().expect("a path"), ..handle(1) };
+                drop(ledger.changing(&handle));
+                drop(run(ledger.claim(&handle, Some(0))));
+            }
+            assert!(ledger.uncounted().is_empty());
+            assert!(run(ledger.end_counts()), "nothing is unknown");
+        }
     }
 
     #[test]

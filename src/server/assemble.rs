@@ -65,9 +65,12 @@ pub fn run(loaded: Loaded, again: Again) -> Result<Outcome, StartError> {
         .map_err(|cause| StartError::System { step: "listen for signals", cause })?;
     let driver = choose_driver(settings.io_driver)?;
     let workers = workers(&settings.workers)?;
+    let files = rules::files(settings);
+    let stamps = reload::look(&files);
+    let files = Arc::new(ArcSwap::from_pointee(files));
     let (rules, held) = first_rules(settings)?;
     let disk = open_disk(settings, workers.len())?;
-    let unnamed_temps = probe(&disk.root);
+    let Abilities { unnamed_temps, owners } = probe(&disk.root);
     let health = Arc::new(Health::new(settings.min_free));
     let state = hold_state(settings, &health)?;
     let ledger = open_ledger(settings, state.as_ref())?;
@@ -86,6 +89,7 @@ pub fn run(loaded: Loaded, again: Again) -> Result<Outcome, StartError> {
         users: held.passwords.as_ref().map(|passwords| passwords.users()),
         max_connections: shared.gate.limit(),
         unnamed_temps,
+        owners,
         volatile: disk.root.is_volatile(),
         listeners: &listeners,
     };
@@ -113,10 +117,10 @@ pub fn run(loaded: Loaded, again: Again) -> Result<Outcome, StartError> {
         events: events.clone(),
     };
     start(&parts, &workers, &listeners)?;
-    reload::watch(rules::files(settings), events)
+    reload::watch(Arc::clone(&files), stamps, events)
         .map_err(|cause| StartError::System { step: "start threads", cause })?;
     let count = Box::new(move || wanted.ask());
-    let reloader = Reloader { loaded, again, held, rules, ledger, access_log, count };
+    let reloader = Reloader { loaded, again, held, rules, files, ledger, access_log, count };
     let watch = Watch { happened, workers: workers.len(), listeners, shared, counters, reloader };
     Ok(watch.until_the_end())
 }
@@ -142,7 +146,7 @@ fn status(
 /// All that is wrong with the files that settings name.
 pub fn check(settings: &Settings) -> Vec<String> {
     let mut problems = match rules::prepare(settings) {
-        Ok(prepared) => prepared.expired(),
+        Ok(prepared) => prepared.expired().into_iter().chain(prepared.nobody()).collect(),
         Err(problems) => problems,
     };
     if settings.path.exists() && !settings.path.is_dir() {
@@ -153,6 +157,9 @@ pub fn check(settings: &Settings) -> Vec<String> {
 
 fn first_rules(settings: &Settings) -> Result<(Arc<ArcSwap<Rules>>, Held), StartError> {
     let prepared = rules::prepare(settings).map_err(StartError::Files)?;
+    if let Some(problem) = prepared.nobody() {
+        return Err(StartError::Files(vec![problem]));
+    }
     for problem in prepared.expired() {
         log::error!("{problem}");
     }
@@ -245,19 +252,37 @@ fn make_durably(path: &Path, modes: Modes) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a file without a name can be made and linked in the data folder.
-fn probe(root: &Dir) -> bool {
+/// What the file system of the data folder can do.
+struct Abilities {
+    /// A file without a name can be made and linked.
+    unnamed_temps: bool,
+    /// A file can have an owner of its own.
+    owners: bool,
+}
+
+fn probe(root: &Dir) -> Abilities {
+    const SOMEBODY: &str = "packhouse";
     let name = format!(".packhouse-probe-{:016x}", runtime::random());
-    let attempt = async {
+    let named = format!("{name}-named");
+    let link = async {
         let file = root.create_unnamed(0o600).await?;
         root.link(&file, OsStr::new(&name)).await?;
         root.unlink(OsStr::new(&name)).await
     };
-    match block_on(Driver::Epoll, attempt) {
-        Ok(Ok(_)) => true,
-        // A disk that is full or read-only now says nothing about what the file system can.
-        Ok(Err(e)) => matches!(Fault::of(&e), Fault::ReadOnly | Fault::NoSpace),
-        Err(_) => false,
+    let own = async {
+        let file = root.create_locked(OsStr::new(&named), 0o600).await?;
+        let noted = file.set_owner(SOMEBODY).await;
+        root.unlink(OsStr::new(&named)).await?;
+        noted?;
+        file.owner().await
+    };
+    // A disk that is full or read-only now says nothing about what the file system can.
+    let excused = |e: &io::Error| matches!(Fault::of(e), Fault::ReadOnly | Fault::NoSpace);
+    Abilities {
+        unnamed_temps: block_on(Driver::Epoll, link)
+            .is_ok_and(|done| done.map_or_else(|e| excused(&e), |_| true)),
+        owners: block_on(Driver::Epoll, own)
+            .is_ok_and(|done| done.map_or_else(|e| excused(&e), |owner| owner.as_deref() == Some(SOMEBODY))),
     }
 }
 

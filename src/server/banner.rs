@@ -17,6 +17,8 @@ pub struct Facts<'a> {
     pub max_connections: usize,
     /// Whether uploads are files without a name until they are whole.
     pub unnamed_temps: bool,
+    /// Whether locks are kept with their owners.
+    pub owners: bool,
     /// Whether the data is gone when the machine goes down.
     pub volatile: bool,
     /// The bound sockets.
@@ -88,6 +90,10 @@ fn warnings(settings: &Settings, facts: &Facts<'_>) -> Vec<&'static str> {
         (
             anonymous && !settings.access.append_only && public,
             "and delete them: neither a login nor --append-only protects them",
+        ),
+        (
+            !facts.owners && (!settings.access.users.is_empty() || settings.access.acl_file.is_some()),
+            "the file system of the data folder keeps no extended attributes: a lock has no owner, so that only the right to delete removes it",
         ),
         (admin, "--admin-listen is a public address: its metrics name users and repositories"),
         (

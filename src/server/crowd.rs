@@ -1,7 +1,7 @@
 //! How many connections each address has. Shared by all shards.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Counts connections by address.
@@ -11,7 +11,7 @@ pub struct Crowd(Mutex<HashMap<IpAddr, usize>>);
 impl Crowd {
     /// Counts one more connection, unless the address has `most` already.
     pub fn enter(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Place> {
-        let address = address.to_canonical();
+        let address = network(address);
         let mut counts = self.counts();
         let count = counts.entry(address).or_default();
         if *count >= most {
@@ -41,6 +41,17 @@ impl Drop for Place {
                 counts.remove(&self.address);
             }
         }
+    }
+}
+
+/// What counts as one: an IPv4 address, or the IPv6 network that one customer has.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -112,6 +112,9 @@ impl Watch {
     }
 
     fn farewell(&self, cut: usize) {
+        if let Some(log) = &self.reloader.access_log {
+            log.flush();
+        }
         if cut > 0 {
             log::warn!("{cut} connections were cut: their requests did not end in time");
         } else {

@@ -30,24 +30,31 @@ pub fn bind(settings: &Settings, tls: Option<&Arc<Acceptor>>) -> Result<Vec<List
     let failed = |cause| StartError::System { step: "take the sockets that systemd passes", cause };
     let mut passed = listener::from_systemd().map_err(failed)?;
     let mut all = Vec::new();
-    let claims = |address: &&ListenAddress| matches!(address, ListenAddress::Systemd(_));
-    // The named ones first: `systemd` alone takes what is left.
-    let mut admin: Vec<_> = settings.admin_listen.iter().map(|address| (address, true)).collect();
-    let explicit = settings.listen.iter().find(claims).is_some();
-    if passed.is_empty() || explicit {
-        admin.extend(settings.listen.iter().map(|address| (address, false)));
-    }
-    admin.sort_by_key(|(address, _)| matches!(address, ListenAddress::Systemd(None)));
-    for (address, is_admin) in admin {
-        let listeners = if let ListenAddress::Systemd(name) = address {
-            take(&mut passed, name.as_deref(), address)?
-        } else {
-            let bound = Listener::bind(address, settings.socket_mode);
-            vec![bound.map_err(|cause| StartError::Listen { address: address.clone(), cause })?]
+    // Those with a name first: `systemd` alone takes what is left.
+    let by_name = |addresses: &[ListenAddress], is_admin: bool| {
+        addresses.iter().map(|address| (address.clone(), is_admin)).collect::<Vec<_>>()
+    };
+    let mut wanted = [by_name(&settings.admin_listen, true), by_name(&settings.listen, false)].concat();
+    let is_systemd = |address: &ListenAddress| matches!(address, ListenAddress::Systemd(_));
+    wanted.sort_by_key(|(address, _)| match address {
+        ListenAddress::Systemd(Some(_)) => 0,
+        ListenAddress::Systemd(None) => 1,
+        _ => 2,
+    });
+    let said = settings.listen.iter().any(is_systemd);
+    for (address, is_admin) in wanted {
+        let listeners = match &address {
+            ListenAddress::Systemd(name) => take(&mut passed, name.as_deref(), &address)?,
+            // What systemd passes without being asked for stands in the place of --listen.
+            _ if !is_admin && !said && !passed.is_empty() => continue,
+            _ => {
+                let bound = Listener::bind(&address, settings.socket_mode);
+                vec![bound.map_err(|cause| StartError::Listen { address: address.clone(), cause })?]
+            }
         };
         all.extend(listeners.into_iter().map(|listener| listening(listener, is_admin, tls)));
     }
-    if !explicit {
+    if !said {
         all.extend(passed.into_iter().map(|(_, listener)| listening(listener, false, tls)));
     }
     Ok(all)

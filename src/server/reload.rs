@@ -33,6 +33,8 @@ pub struct Reloader {
     pub held: Held,
     /// What requests see.
     pub rules: Arc<ArcSwap<Rules>>,
+    /// What is looked after.
+    pub files: Arc<ArcSwap<Vec<PathBuf>>>,
     /// What is stored.
     pub ledger: Arc<Ledger>,
     /// The log of requests.
@@ -53,9 +55,12 @@ impl Reloader {
             Ok(prepared) => prepared,
             Err(problems) => return refuse(&problems),
         };
-        let expired = prepared.expired();
+        let expired = prepared.newly_expired(&self.held);
         if !expired.is_empty() {
             return refuse(&expired);
+        }
+        if let Some(problem) = prepared.nobody() {
+            log::warn!("{problem}");
         }
         let users = prepared.user_count();
         match prepared.take(&mut self.held) {
@@ -73,6 +78,7 @@ impl Reloader {
             Some(users) => log::info!("reloaded the settings and the password file: {users} users"),
             None => log::info!("reloaded the settings"),
         }
+        self.files.store(Arc::new(rules::files(&loaded.settings)));
         self.loaded = loaded;
     }
 
@@ -137,28 +143,33 @@ fn unchangeable(old: &Loaded, new: &Loaded) -> Vec<&'static str> {
     fixed.map(|key| key.name).filter(|name| texts(old, name) != texts(new, name)).collect()
 }
 
-/// Looks after files on a thread of its own, and tells when one has changed.
-pub fn watch(files: Vec<PathBuf>, events: Sender<Event>) -> std::io::Result<()> {
-    if files.is_empty() {
-        return Ok(());
-    }
+/// What a file looked like.
+type Stamps = HashMap<PathBuf, (SystemTime, u64)>;
+
+/// Looks after files on a thread of its own, and tells when one has changed. `known` is how they were when they were read.
+pub fn watch(
+    files: Arc<ArcSwap<Vec<PathBuf>>>,
+    mut known: Stamps,
+    events: Sender<Event>,
+) -> std::io::Result<()> {
     thread::Builder::new().name("watch".into()).spawn(move || {
-        let mut known = look(&files);
         loop {
             thread::sleep(LOOK_EVERY);
-            let now = look(&files);
-            if now != known {
-                known = now;
-                if events.send(Event::FilesChanged).is_err() {
-                    return;
-                }
+            let now = look(&files.load());
+            // A file that is looked after since a reload was read then.
+            let changed = now.iter().any(|(file, stamp)| known.get(file).is_some_and(|old| old != stamp));
+            let vanished = known.keys().any(|file| !now.contains_key(file) && files.load().contains(file));
+            known = now;
+            if (changed || vanished) && events.send(Event::FilesChanged).is_err() {
+                return;
             }
         }
     })?;
     Ok(())
 }
 
-fn look(files: &[PathBuf]) -> HashMap<PathBuf, (SystemTime, u64)> {
+/// How files look now.
+pub fn look(files: &[PathBuf]) -> Stamps {
     let seen = files.iter().filter_map(|file| {
         let meta = std::fs::metadata(file).ok()?;
         Some((file.clone(), (meta.modified().ok()?, meta.len())))

@@ -16,12 +16,9 @@ use crate::policy::acl::Acl;
 use crate::policy::rate::{Allowance, Allowances};
 use crate::policy::{Grants, Policy, Rights};
 use crate::quota;
-use crate::settings::{Access, Metrics, Settings, TlsVersion, UserRules};
+use crate::settings::{Access, Metrics, OTHERS, Settings, TlsVersion, UserRules};
 use crate::tls::{Acceptor, Files, Material};
 use crate::types::UserName;
-
-/// The name of the rules for everybody who has none.
-const OTHERS: &str = "*";
 
 /// What lives through a reload.
 #[derive(Clone, Default)]
@@ -69,16 +66,13 @@ fn note<T>(problems: &mut Vec<String>, problem: String) -> Option<T> {
 /// The users of the password file, if there is one.
 pub fn users(settings: &Settings) -> Result<Option<Htpasswd>, String> {
     let Some(file) = &settings.logins.htpasswd else { return Ok(None) };
-    let remedy = |what: &dyn fmt::Display| {
-        format!(
-            "cannot load the password file: {what}. Make one with `packhouse user add --htpasswd-file FILE USER`, name another with --htpasswd-file, or let everybody in with --no-auth."
-        )
-    };
-    let users = Htpasswd::load(file).map_err(|e| remedy(&e))?;
-    if users.is_empty() {
-        return Err(remedy(&format!("{} has no user that can log in", file.display())));
-    }
-    Ok(Some(users))
+    Htpasswd::load(file).map(Some).map_err(|e| remedy(&e))
+}
+
+fn remedy(what: &dyn fmt::Display) -> String {
+    format!(
+        "cannot load the password file: {what}. Make one with `packhouse user add --htpasswd-file FILE USER`, name another with --htpasswd-file, or let everybody in with --no-auth."
+    )
 }
 
 /// The certificates, if there are any.
@@ -100,15 +94,19 @@ pub fn rights(access: &Access) -> Result<Rights, String> {
         let text = std::fs::read_to_string(path).map_err(|e| format!("acl-file: {}: {e}", path.display()))?;
         return Acl::parse(&text).map(Rights::Acl).map_err(|e| format!("acl-file: {}: {e}", path.display()));
     }
-    let grants = |rules: &UserRules| Grants::new(rules.rights.clone(), rules.keys_closed);
-    let ruled = || access.users.iter().filter(|(_, rules)| !rules.rights.is_empty());
-    if ruled().next().is_none() {
+    if access.users.values().all(|rules| rules.rights.is_none()) {
         return Ok(Rights::Full);
     }
-    let named = ruled().filter(|(name, _)| *name != OTHERS);
+    // What a user's table does not say, that of the others does.
+    let general = access.users.get(OTHERS);
+    let grants = |rules: &UserRules| {
+        let rights = rules.rights.as_ref().or(general.and_then(|general| general.rights.as_ref()));
+        let closed = rules.keys_closed.or(general.and_then(|general| general.keys_closed));
+        Grants::new(rights.cloned().unwrap_or_default(), closed.unwrap_or(false))
+    };
+    let named = access.users.iter().filter(|(name, _)| *name != OTHERS);
     let users = named.map(|(name, rules)| (UserName::new(name), grants(rules))).collect();
-    let others = access.users.get(OTHERS).filter(|rules| !rules.rights.is_empty()).map(grants);
-    Ok(Rights::ByUser { users, others })
+    Ok(Rights::ByUser { users, others: general.map(grants) })
 }
 
 /// The quotas.
@@ -135,9 +133,23 @@ pub fn files(settings: &Settings) -> Vec<PathBuf> {
 }
 
 impl Prepared {
+    /// Certificates that have expired and are others than those in use.
+    pub fn newly_expired(&self, held: &Held) -> Vec<String> {
+        let ends = self.material.as_ref().map(Material::ends);
+        let same = held.tls.as_ref().map(|tls| tls.ends()) == ends;
+        if same { Vec::new() } else { self.expired() }
+    }
+
     /// Certificates that have expired.
     pub fn expired(&self) -> Vec<String> {
         self.material.as_ref().map(Material::problems).unwrap_or_default()
+    }
+
+    /// Why nobody could log in. In a running server that is what the operator wants, at its start it is a mistake.
+    pub fn nobody(&self) -> Option<String> {
+        let file = self.settings.logins.htpasswd.as_ref()?;
+        let none = self.users.as_ref().is_some_and(Htpasswd::is_empty);
+        none.then(|| remedy(&format!("{} has no user that can log in", file.display())))
     }
 
     /// Number of users with a password.

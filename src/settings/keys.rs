@@ -116,7 +116,7 @@ pub const KEYS: &[Section] = &[
         live(key("append-only", Switch, "BOOL", "false", "Let nobody delete or replace anything but locks", |d, v| put(&mut d.settings.access.append_only, switch(v)))),
         live(key("private-repos", Switch, "BOOL", "false", "Let users reach only repositories below the folder of their name", |d, v| put(&mut d.settings.access.private_repos, switch(v)))),
         live(key("acl-file", Text, "FILE", "", "Rights in the form of rustic_server's acl.toml", |d, v| { d.settings.access.acl_file = Some(v.into()); Ok(()) })),
-        live(key("max-size", Size, "SIZE", "", "Most bytes stored in all repositories together", |d, v| put(&mut d.settings.quotas.total, size(v).map(Some)))),
+        live(key("max-size", Size, "SIZE", "", "Most bytes stored in all repositories together; 0 is no limit", |d, v| put(&mut d.settings.quotas.total, size(v).map(|most| Some(most).filter(|most| *most > 0))))),
         live(key("max-config-size", Size, "SIZE", "64KiB", "Largest config", |d, v| put(&mut d.settings.limits.config, size(v)))),
         live(key("max-key-size", Size, "SIZE", "1MiB", "Largest key or lock", |d, v| put(&mut d.settings.limits.key, size(v)))),
         live(key("max-index-size", Size, "SIZE", "256MiB", "Largest index or snapshot", |d, v| put(&mut d.settings.limits.index, size(v)))),
@@ -207,7 +207,10 @@ pub(super) fn rate(text: &str) -> Result<u64, String> {
 }
 
 fn time(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_text| "write a time such as 10s or 2min".into())
+    // Beyond it the clock may end.
+    const LONGEST: Duration = Duration::from_hours(20 * 366 * 24);
+    let time = humantime::parse_duration(text).ok().filter(|time| *time <= LONGEST);
+    time.ok_or_else(|| "write a time such as 10s or 2min".into())
 }
 
 fn mode(text: &str) -> Result<u32, String> {

@@ -24,6 +24,9 @@ pub mod tables;
 
 pub use merge::{Loaded, load};
 
+/// The name of the rules for everybody who has none.
+pub const OTHERS: &str = "*";
+
 /// The settings of one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "one a switch of the command line")]
@@ -135,10 +138,10 @@ pub struct Access {
 /// What a user may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserRules {
-    /// Rights by path. None at all leaves the user to what the flags say.
-    pub rights: Vec<(PathPattern, Right)>,
-    /// Whether new keys can be added with the right to append.
-    pub keys_closed: bool,
+    /// Rights by path, if they are said; an empty list is no right at all.
+    pub rights: Option<Vec<(PathPattern, Right)>>,
+    /// Whether new keys can't be added with the right to append, if that is said.
+    pub keys_closed: Option<bool>,
     /// Most bytes below the user's folder.
     pub max_size: Option<u64>,
     /// Uploads at once, in place of the general limit.

@@ -3,10 +3,10 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::settings::UserRules;
 use crate::settings::file::{Places, scalar};
 use crate::settings::keys::{Kind, number, rate, size};
 use crate::settings::resolve::Draft;
+use crate::settings::{OTHERS, UserRules};
 use crate::types::{PathPattern, RepoPath, Right};
 
 /// The keys of a user's table.
@@ -37,6 +37,12 @@ pub(super) fn users(users: &DeTable<'_>, draft: &mut Draft, places: &mut Places<
                 places.wrong(entry.1, text);
             }
         }
+        if name.get_ref() == OTHERS && rules.max_size.is_some() {
+            places.wrong(
+                name,
+                "max-size is of one user's folder: `*` has none. Name the users, or use max-size at the top",
+            );
+        }
         draft.settings.access.users.insert(name.get_ref().to_string(), rules);
     }
 }
@@ -49,13 +55,17 @@ fn user_rule(
     let text = |kind| scalar(kind, value.get_ref());
     match name.get_ref().as_ref() {
         "rights" => match value.get_ref() {
-            DeValue::Table(rights) => rights.iter().for_each(|entry| right(entry, rules, places)),
+            DeValue::Table(table) => {
+                let mut rights = Vec::new();
+                table.iter().for_each(|entry| right(entry, &mut rights, places));
+                rules.rights = Some(rights);
+            }
             _ => return Err("rights are a table of path patterns".into()),
         },
         "keys" => {
             rules.keys_closed = match text(Kind::Text)?.as_str() {
-                "open" => false,
-                "closed" => true,
+                "open" => Some(false),
+                "closed" => Some(true),
                 _ => return Err("write \"open\" or \"closed\"".into()),
             };
         }
@@ -67,18 +77,19 @@ fn user_rule(
     Ok(())
 }
 
-fn right((path, value): Entry<'_, '_>, rules: &mut UserRules, places: &mut Places<'_>) {
-    match path.get_ref().parse::<PathPattern>() {
-        Err(text) => places.wrong(path, text),
-        Ok(pattern) if rules.rights.iter().any(|(other, _)| *other == pattern) => {
-            places.wrong(path, "this path has a right already");
+fn right((path, value): Entry<'_, '_>, rights: &mut Vec<(PathPattern, Right)>, places: &mut Places<'_>) {
+    let pattern = match path.get_ref().parse::<PathPattern>() {
+        Ok(pattern) if rights.iter().any(|(other, _)| *other == pattern) => {
+            return places.wrong(path, "this path has a right already");
         }
-        Ok(pattern) => match scalar(Kind::Text, value.get_ref())
-            .and_then(|text| text.parse::<Right>().map_err(Into::into))
-        {
-            Ok(right) => rules.rights.push((pattern, right)),
-            Err(text) => places.wrong(value, text),
-        },
+        Ok(pattern) => pattern,
+        Err(text) => return places.wrong(path, text),
+    };
+    let right =
+        scalar(Kind::Text, value.get_ref()).and_then(|text| text.parse::<Right>().map_err(Into::into));
+    match right {
+        Ok(right) => rights.push((pattern, right)),
+        Err(text) => places.wrong(value, text),
     }
 }
 

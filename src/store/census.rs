@@ -1,5 +1,6 @@
 //! Counts what is stored, folder by folder, for the quotas and for people.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::io::Fault;
@@ -54,7 +55,7 @@ pub async fn repositories<D: Disk>(disk: &D, depth: usize) -> Vec<RepoPath> {
 }
 
 /// Whether a folder is a repository, and the folders in it that could be.
-async fn look<D: Disk>(disk: &D, path: &Path) -> std::io::Result<(bool, Vec<FolderName>)> {
+async fn look<D: Disk>(disk: &D, path: &Path) -> io::Result<(bool, Vec<FolderName>)> {
     let dir = disk.open_dir(path).await?;
     let mut reader = disk.read_dir(&dir).await?;
     let (mut is_repo, mut below) = (false, Vec::new());
@@ -75,16 +76,13 @@ async fn look<D: Disk>(disk: &D, path: &Path) -> std::io::Result<(bool, Vec<Fold
 }
 
 /// The `config` of a repository.
-pub async fn config<D: Disk>(disk: &D, repo: &RepoPath) -> std::io::Result<Sum> {
-    let dir = match disk.open_dir(&layout::repo_dir(repo)).await {
-        Err(e) if Fault::of(&e) == Fault::Missing => return Ok(Sum::default()),
-        other => other?,
+pub async fn config<D: Disk>(disk: &D, repo: &RepoPath) -> io::Result<Sum> {
+    let look = async {
+        let dir = disk.open_dir(&layout::repo_dir(repo)).await?;
+        let meta = disk.stat(&dir, "config".as_ref()).await?;
+        Ok(if meta.kind == Kind::File { Sum { objects: 1, bytes: meta.size } } else { Sum::default() })
     };
-    match disk.stat(&dir, "config".as_ref()).await {
-        Ok(meta) if meta.kind == Kind::File => Ok(Sum { objects: 1, bytes: meta.size }),
-        Err(e) if Fault::of(&e) != Fault::Missing => Err(e),
-        _ => Ok(Sum::default()),
-    }
+    or_nothing(repo, look.await)
 }
 
 /// The objects of one flat type, or of one shard of `data`.
@@ -93,13 +91,14 @@ pub async fn folder<D: Disk>(
     repo: &RepoPath,
     kind: BlobType,
     shard: Option<u8>,
-) -> std::io::Result<Sum> {
+) -> io::Result<Sum> {
     let mut path: PathBuf = layout::type_dir(repo, kind);
     path.extend(shard.map(|shard| format!("{shard:02x}")));
-    let dir = match disk.open_dir(&path).await {
-        Err(e) if Fault::of(&e) == Fault::Missing => return Ok(Sum::default()),
-        other => other?,
-    };
+    or_nothing(repo, sum(disk, &path).await)
+}
+
+async fn sum<D: Disk>(disk: &D, path: &Path) -> io::Result<Sum> {
+    let dir = disk.open_dir(path).await?;
     let mut reader = disk.read_dir(&dir).await?;
     let mut sum = Sum::default();
     loop {
@@ -110,5 +109,19 @@ pub async fn folder<D: Disk>(
         }
         let files = page.iter().filter(|entry| entry.meta.kind == Kind::File);
         sum = files.fold(sum, |sum, entry| sum.plus(Sum { objects: 1, bytes: entry.meta.size }));
+    }
+}
+
+/// What is not there, or can't be reached through this server, is nothing: nothing can be stored there either.
+fn or_nothing(repo: &RepoPath, counted: io::Result<Sum>) -> io::Result<Sum> {
+    let Err(e) = counted else { return counted };
+    match Fault::of(&e) {
+        Fault::Missing => Ok(Sum::default()),
+        Fault::Symlink | Fault::Denied => {
+            log::warn!("{repo}: a folder that this server can't use is not counted: {e}");
+            Ok(Sum::default())
+        }
+        _ if e.kind() == io::ErrorKind::NotADirectory => Ok(Sum::default()),
+        _ => Err(e),
     }
 }

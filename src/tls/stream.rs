@@ -7,15 +7,17 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
 
 use crate::io::socket::{Peer, Socket};
 use crate::io::{Buffer, Bytes};
 use crate::tls::peer;
 
-/// Most bytes that are received at once.
-const RECEIVE_BYTES: usize = 128 * 1024;
+/// Most bytes that are received at once: what a connection holds that waits for a buffer.
+const RECEIVE_BYTES: usize = 64 * 1024;
+/// Most bytes that may be received and not be understood yet: the longest message of a handshake, in pieces.
+const MAX_PENDING_BYTES: usize = 256 * 1024;
 /// The first piece of a handshake.
 const HELLO_BYTES: usize = 4 * 1024;
 /// Most bytes that are encrypted at once.
@@ -79,6 +81,9 @@ impl TlsSocket {
 
     /// Receives up to `room` bytes; 0 at the end.
     async fn receive(&mut self, room: usize) -> io::Result<usize> {
+        if self.incoming.len() > MAX_PENDING_BYTES {
+            return Err(invalid("a TLS message without an end"));
+        }
         let (read, incoming) = self.socket.read_more(std::mem::take(&mut self.incoming), room).await;
         self.incoming = incoming;
         read
@@ -120,6 +125,7 @@ impl TlsSocket {
                 }
                 Ok(_) => Some(Err(invalid("TLS early data"))),
                 Err(e) => {
+                    self.forget(done + discard);
                     self.encode_alert();
                     return Err(invalid(e));
                 }
@@ -129,21 +135,42 @@ impl TlsSocket {
                 break wants;
             }
         };
-        if done >= self.incoming.len() {
-            self.incoming = Vec::new();
-        } else {
-            self.incoming.drain(..done);
-        }
+        self.forget(done);
         wants
     }
 
-    /// After an error rustls has an alert to send, without which a client would not know why.
+    /// Lets go of what was decrypted, and of its memory.
+    fn forget(&mut self, count: usize) {
+        if count > 0 {
+            self.incoming = self.incoming.get(count..).unwrap_or_default().to_vec();
+        }
+    }
+
+    /// After an error rustls has something left to send, without which a client would not know why. It is asked for no
+    /// more than that: it would stumble over the same input again.
     fn encode_alert(&mut self) {
-        while let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(&mut []).state {
+        while self.tls.wants_write() {
+            // It is given what is left of the input, because it has noted how far it got in it.
+            let UnbufferedStatus { state, .. } = self.tls.process_tls_records(&mut self.incoming);
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { return };
             if encode(&mut self.outgoing, |room| data.encode(room)).is_err() {
                 return;
             }
         }
+    }
+
+    /// Lets rustls write, which it does once it has nothing to say itself.
+    fn write_with<T>(
+        &mut self,
+        write: impl FnOnce(&mut WriteTraffic<'_, ServerConnectionData>) -> Result<T, EncryptError>,
+    ) -> io::Result<T> {
+        let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut self.incoming);
+        let written = match state.map_err(invalid)? {
+            ConnectionState::WriteTraffic(mut writer) => write(&mut writer).map_err(invalid),
+            _ => Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        self.forget(discard);
+        written
     }
 
     /// Encrypts of `bytes` as much as goes out in one piece.
@@ -151,18 +178,16 @@ impl TlsSocket {
         // Something may have come meanwhile that must be seen first.
         self.advance()?;
         let taken = bytes.len().min(SEND_BYTES);
-        let start = self.outgoing.len();
-        let room = taken + (taken / RECORD_BYTES + 1) * RECORD_OVERHEAD;
-        self.outgoing.resize(start + room, 0);
-        let ConnectionState::WriteTraffic(mut writer) =
-            self.tls.process_tls_records(&mut []).state.map_err(invalid)?
-        else {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        };
         let piece = bytes.get(..taken).unwrap_or_default();
-        let out = self.outgoing.get_mut(start..).unwrap_or_default();
-        let written = writer.encrypt(piece, out).map_err(|e: EncryptError| invalid(e))?;
-        self.outgoing.truncate(start + written);
+        let room = taken + (taken / RECORD_BYTES + 1) * RECORD_OVERHEAD;
+        let mut out = vec![0; room];
+        let written = self.write_with(|writer| writer.encrypt(piece, &mut out))?;
+        out.truncate(written);
+        if self.outgoing.is_empty() {
+            self.outgoing = out;
+        } else {
+            self.outgoing.extend_from_slice(&out);
+        }
         Ok(taken)
     }
 
@@ -171,14 +196,15 @@ impl TlsSocket {
     }
 
     /// Sends some of what waits to be sent.
-    async fn push(&mut self) -> io::Result<()> {
+    async fn push(&mut self) -> io::Result<usize> {
         let (written, outgoing) = self.socket.write(std::mem::take(&mut self.outgoing), self.sent).await;
         self.outgoing = outgoing;
-        self.sent += written?;
+        let written = written?;
+        self.sent += written;
         if !self.has_unsent() {
             (self.outgoing, self.sent) = (Vec::new(), 0);
         }
-        Ok(())
+        Ok(written)
     }
 
     /// Waits until there is something decrypted, or the end.
@@ -211,7 +237,7 @@ impl TlsSocket {
     }
 
     async fn readable(&mut self) -> io::Result<()> {
-        while self.plain.is_empty() && !self.ended {
+        if self.plain.is_empty() && !self.ended {
             self.socket.readable().await?;
             self.fill_once().await?;
         }
@@ -220,9 +246,7 @@ impl TlsSocket {
 
     async fn finish(&mut self) {
         let mut notify = [0; RECORD_OVERHEAD];
-        if let Ok(ConnectionState::WriteTraffic(mut writer)) = self.tls.process_tls_records(&mut []).state
-            && let Ok(written) = writer.queue_close_notify(&mut notify)
-        {
+        if let Ok(written) = self.write_with(|writer| writer.queue_close_notify(&mut notify)) {
             self.outgoing.extend_from_slice(notify.get(..written).unwrap_or_default());
         }
         while self.has_unsent() {
@@ -277,12 +301,21 @@ impl Stream {
         matches!(self, Self::Tls(_))
     }
 
-    /// Waits until there is something to read, or the end. Holds no buffer while there is nothing.
+    /// Waits until something has come: [`Self::has_input`] tells whether it is something to read, or the end. Holds no
+    /// buffer while there is nothing.
     pub async fn readable(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(socket) => socket.readable().await,
             // Boxed, as below: a plain connection is not to hold room for TLS.
             Self::Tls(tls) => Box::pin(tls.readable()).await,
+        }
+    }
+
+    /// Whether a read gives something at once, after [`Self::readable`].
+    pub fn has_input(&self) -> bool {
+        match self {
+            Self::Plain(_) => true,
+            Self::Tls(tls) => !tls.plain.is_empty() || tls.ended,
         }
     }
 
@@ -299,10 +332,10 @@ impl Stream {
         matches!(self, Self::Tls(tls) if tls.has_unsent())
     }
 
-    /// Sends some of what is unsent.
-    pub async fn push(&mut self) -> io::Result<()> {
+    /// Sends some of what is unsent; returns how many bytes.
+    pub async fn push(&mut self) -> io::Result<usize> {
         match self {
-            Self::Plain(_) => Ok(()),
+            Self::Plain(_) => Ok(0),
             Self::Tls(tls) => Box::pin(tls.push()).await,
         }
     }
@@ -344,7 +377,7 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.write(bytes, from).await,
             Self::Tls(tls) => match tls.encrypt(bytes.as_ref().get(from..).unwrap_or_default()) {
-                Ok(taken) => (Box::pin(tls.push()).await.map(|()| taken), bytes),
+                Ok(taken) => (Box::pin(tls.push()).await.map(|_| taken), bytes),
                 Err(e) => (Err(e), bytes),
             },
         }

@@ -182,7 +182,10 @@ fn an_unclean_stop_is_not_trusted_and_does_not_block_the_start() {
         server.wait();
         // The journal of that server is the only thing that the next one knows at first.
         let journal = std::fs::read_to_string(data.join(".packhouse/quota")).unwrap();
-        assert!(journal.lines().any(|line| line.ends_with(" r1")) && !journal.contains("clean"), "{journal}");
+        assert!(
+            journal.lines().any(|line| line.ends_with(" r1 .")) && !journal.contains("clean"),
+            "{journal}"
+        );
         let server = Server::on(&data, driver, &flags);
         counted(&server);
         assert_eq!(put(&server, "/r1/", "data", &noise(700_001, 2)), 507);
@@ -196,6 +199,54 @@ fn an_unclean_stop_is_not_trusted_and_does_not_block_the_start() {
         let server = Server::on(&data, driver, &flags);
         counted(&server);
         assert_eq!(put(&server, "/r1/", "data", &noise(700_000, 3)), 200);
+    });
+}
+
+#[test]
+fn a_limit_that_goes_and_comes_back_has_missed_nothing() {
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("packhouse.toml");
+        let limited = "max-size = 1_000_000\n";
+        std::fs::write(&config, limited).unwrap();
+        let data = dir.path().join("data");
+        let flags = ["--config", config.to_str().unwrap()];
+        let mut server = Server::on(&data, driver, &flags);
+        counted(&server);
+        server.create("/r1/");
+        std::fs::write(&config, "").unwrap();
+        server.signal("-HUP");
+        server.wait_for_log("reloaded the settings");
+        assert_eq!(put(&server, "/r1/", "data", &noise(900_000, 1)), 200);
+        std::fs::write(&config, limited).unwrap();
+        server.signal("-HUP");
+        wait_for("the limit", || server.request_count("reloaded the settings") == 2);
+        assert_eq!(put(&server, "/r1/", "data", &noise(100_001, 2)), 507);
+        server.signal("-KILL");
+        server.wait();
+        let server = Server::on(&data, driver, &flags);
+        let early = put(&server, "/r1/", "data", &noise(100_001, 2));
+        assert!(early == 507 || early == 503, "{early}");
+        counted(&server);
+        assert_eq!(put(&server, "/r1/", "data", &noise(100_001, 2)), 507);
+        assert_eq!(put(&server, "/r1/", "data", &noise(100_000, 2)), 200);
+    });
+}
+
+#[test]
+fn what_can_not_be_counted_blocks_nobody() {
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        for folder in ["odd/keys", "odd/index", "good/keys"] {
+            std::fs::create_dir_all(data.join(folder)).unwrap();
+        }
+        std::os::unix::fs::symlink("/tmp", data.join("odd/data")).unwrap();
+        std::fs::write(data.join("odd/snapshots"), b"no folder").unwrap();
+        let server = Server::on(&data, driver, &["--max-size", "1000"]);
+        counted(&server);
+        assert_eq!(put(&server, "/good/", "keys", &noise(1000, 1)), 200);
+        assert_eq!(put(&server, "/good/", "keys", &noise(1, 2)), 507);
     });
 }
 

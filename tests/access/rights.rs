@@ -126,6 +126,25 @@ fn each_right_may_what_the_table_says() {
 }
 
 #[test]
+fn an_empty_table_is_no_right_and_what_is_not_said_is_as_for_the_others() {
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let toml = "[users.mallory]\nrights = {}\n[users.alice]\nkeys = \"closed\"\n[users.\"*\"]\nrights = { \"/**\" = \"append\" }\n";
+        let server = configured(driver, dir.path(), &["mallory", "alice", "bob"], toml, &[]);
+        let key = |body: &[u8]| format!("/r1/keys/{}", id_of(body));
+        assert_eq!(as_user(&server, "bob", "POST", &key(b"bob"), b"bob"), 200);
+        assert_eq!(as_user(&server, "alice", "POST", "/r1/config", b"config"), 200);
+        assert_eq!(as_user(&server, "alice", "POST", &key(b"alice"), b"alice"), 403);
+        assert_eq!(as_user(&server, "mallory", "GET", "/r1/keys/", b""), 403);
+        std::fs::write(dir.path().join("packhouse.toml"), "[users.mallory]\nrights = {}\n").unwrap();
+        server.signal("-HUP");
+        server.wait_for_log("reloaded the settings");
+        assert_eq!(as_user(&server, "mallory", "GET", "/r1/keys/", b""), 403);
+        assert_eq!(as_user(&server, "bob", "GET", "/r1/keys/", b""), 403);
+    });
+}
+
+#[test]
 fn a_reader_makes_no_repository_by_locking_it() {
     on_both(|driver| {
         let dir = tempfile::tempdir().unwrap();

@@ -232,6 +232,34 @@ fn a_client_certificate_is_its_user_until_it_is_revoked() {
 }
 
 #[test]
+fn records_that_are_cut_and_mixed_harm_nobody() {
+    on_both(|driver| {
+        let pki = Pki::new();
+        let (cert, key) = pki.server("server", &["localhost"]);
+        let server = Server::start(driver, &["--tls", "--tls-cert", &cert, "--tls-key", &key]);
+        // The first byte of a handshake message, then an alert in the middle of it; junk; a message without an end.
+        let mixed = [22, 3, 1, 0, 1, 1, 21, 3, 3, 0, 2, 1, 0];
+        let endless = [&[22, 3, 1, 0, 4, 1, 0, 255, 255][..], &[22, 3, 1, 0, 1, 7].repeat(70_000)].concat();
+        for bytes in [&mixed[..], &[22, 3, 1, 0, 0], &[23, 3, 3, 0, 1, 0], &noise(5000, 1), &endless] {
+            let mut conn = server.connect();
+            conn.try_send(bytes);
+            conn.stream.shutdown(std::net::Shutdown::Write).ok();
+            let mut answer = Vec::new();
+            use std::io::Read as _;
+            conn.stream.read_to_end(&mut answer).ok();
+            assert!(answer.len() < 100);
+        }
+        let mut conn = connect(&server.addresses[0], pki.client(None), "localhost");
+        assert_eq!(conn.request("GET", "/r1/config", "", b"").status, 404);
+        // Half a record behind a request, which is then answered.
+        conn.send("GET /r1/config HTTP/1.1\r\nHost: h\r\n\r\n");
+        conn.stream.sock.write_all(&[23, 3, 3, 1, 0, 9, 9]).unwrap();
+        assert_eq!(conn.response().status, 404);
+        assert!(!server.text().contains("panic"), "{}", server.text());
+    });
+}
+
+#[test]
 fn a_slow_handshake_ends() {
     on_both(|driver| {
         let pki = Pki::new();

@@ -37,6 +37,11 @@ fn users_are_added_changed_listed_and_removed() {
     assert_eq!(user(&["list", "--json", "--path", data], ""), (Some(0), "[\"alice\",\"bob\"]\n".into()));
     assert_eq!(user(&["del", "--path", data, "bob"], "").0, Some(0));
     wait_for("bob to be out", || ask("bob", "b:b") == 401);
+    // Also the last one is out at once.
+    assert_eq!(user(&["del", "--path", data, "alice"], "").0, Some(0));
+    server.signal("-HUP");
+    wait_for("alice to be out", || ask("alice", "second") == 401);
+    assert_eq!(user(&["add", "--path", data, "--stdin", "--cost", "8", "alice"], "first\n").0, Some(0));
     for (args, input, wanted) in [
         (&["add", "--path", data, "--stdin", "alice"][..], "x\n", "there is a user alice already"),
         (&["passwd", "--path", data, "--stdin", "carol"], "x\n", "there is no user carol"),
