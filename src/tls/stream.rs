@@ -1,6 +1,6 @@
 //! A connection with or without TLS. Nothing above knows which.
 //!
-//! rustls is used without its own buffers: records are decrypted where they were received, up to [`RECEIVE_BYTES`] a
+//! rustls is used without its own buffers: records are decrypted where they were received, up to `RECEIVE_BYTES` a
 //! system call, and encrypted into one piece that is sent whole. A connection that is silent holds no buffer.
 
 use std::io;
