@@ -10,9 +10,11 @@ use crate::http::body::Body;
 use crate::http::head::{self, Head, HeadError, Scanner};
 use crate::http::limits::{Limits, MAX_LINGER, MAX_LINGER_BYTES, MAX_LINGER_SILENCE};
 use crate::http::pace::{Pace, TooSlow};
+use crate::io::file::{File, Sent};
 use crate::io::runtime::{Elapsed, now, timeout};
 use crate::io::{BufferPool, Bytes};
 use crate::tls::Stream;
+use crate::types::ByteRange;
 
 /// Bytes asked for at a time while a head is read: restic's heads fit.
 const HEAD_READ_BYTES: usize = 2 * 1024;
@@ -146,6 +148,25 @@ impl Conn {
     /// until a slow client has taken all of it. [`Self::push`] sends what may be left of it.
     pub async fn send_some<B: Bytes>(&mut self, bytes: B, pace: &mut Pace) -> Result<usize, TransferError> {
         self.write(bytes, 0, pace).await.map(|(written, _)| written)
+    }
+
+    /// Sends of a file what the client takes now, if the stream is not encrypted and the bytes are in memory. None if it
+    /// must be read and sent by other means.
+    pub fn send_file(
+        &self,
+        file: &File,
+        range: ByteRange,
+        pace: &mut Pace,
+    ) -> Result<Option<usize>, TransferError> {
+        let Stream::Plain(socket) = &self.stream else { return Ok(None) };
+        match file.send_cached(socket, range.start, range.len())? {
+            Sent::Bytes(count) => {
+                pace.note(&self.limits, Duration::ZERO, count)?;
+                Ok(Some(count))
+            }
+            Sent::Full => Ok(Some(0)),
+            Sent::Cold => Ok(None),
+        }
     }
 
     /// Sends what was taken and is not sent.

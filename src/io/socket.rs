@@ -5,6 +5,7 @@
 
 #![expect(unsafe_code, reason = "monoio's sockets and systemd know raw descriptors only")]
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::{TcpStream, UnixStream};
+use rustix::io::Errno;
 use rustix::net::Shutdown;
 
 /// The other end.
@@ -43,6 +45,8 @@ pub(super) fn inherited(raw: RawFd) -> OwnedFd {
 pub struct Socket {
     stream: Stream,
     peer: Peer,
+    /// Whether a system call on it returns at once. Operations of the ring wait all the same.
+    nonblocking: Cell<bool>,
 }
 
 enum Stream {
@@ -52,11 +56,11 @@ enum Stream {
 
 impl Socket {
     pub(super) const fn tcp(stream: TcpStream, peer: Peer) -> Self {
-        Self { stream: Stream::Tcp(stream), peer }
+        Self { stream: Stream::Tcp(stream), peer, nonblocking: Cell::new(false) }
     }
 
     pub(super) const fn unix(stream: UnixStream) -> Self {
-        Self { stream: Stream::Unix(stream), peer: Peer::Unix }
+        Self { stream: Stream::Unix(stream), peer: Peer::Unix, nonblocking: Cell::new(false) }
     }
 
     /// The other end.
@@ -122,14 +126,35 @@ impl Socket {
     }
 
     fn shutdown(&self, how: Shutdown) {
+        // The only error is that the connection has gone already.
+        rustix::net::shutdown(self.fd(), how).ok();
+    }
+
+    /// Sends of a file what the socket takes now, without the bytes passing through this process. None if it takes
+    /// nothing now. What is not cached the calling thread waits for.
+    pub(super) fn send_file(
+        &self,
+        file: &OwnedFd,
+        mut offset: u64,
+        count: usize,
+    ) -> io::Result<Option<usize>> {
+        if !self.nonblocking.replace(true) {
+            rustix::io::ioctl_fionbio(self.fd(), true)?;
+        }
+        match rustix::fs::sendfile(self.fd(), file, Some(&mut offset), count) {
+            Ok(sent) => Ok(Some(sent)),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
         let raw = match &self.stream {
             Stream::Tcp(stream) => stream.as_raw_fd(),
             Stream::Unix(stream) => stream.as_raw_fd(),
         };
         // SAFETY: `self.stream` owns the descriptor and outlives the borrow.
-        let fd = unsafe { BorrowedFd::borrow_raw(raw) };
-        // The only error is that the connection has gone already.
-        rustix::net::shutdown(fd, how).ok();
+        unsafe { BorrowedFd::borrow_raw(raw) }
     }
 }
 

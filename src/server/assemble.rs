@@ -112,6 +112,7 @@ pub fn run(loaded: Loaded, again: Again) -> Result<Outcome, StartError> {
         wanted: Arc::clone(&wanted),
         max_folder_depth: settings.max_folder_depth,
         buffers: (TRANSFER_BYTES / BUFFER_BYTES / workers.len()).max(MIN_BUFFERS),
+        sendfile: settings.sendfile,
         drain: settings.drain,
         shared: Arc::clone(&shared),
         events: events.clone(),
@@ -319,6 +320,7 @@ struct Parts {
     wanted: Arc<Wanted>,
     max_folder_depth: usize,
     buffers: usize,
+    sendfile: bool,
     drain: Duration,
     shared: Arc<Shared>,
     events: Sender<Event>,
@@ -387,7 +389,8 @@ async fn work(parts: Parts, sockets: Vec<(listener::Shared, Door)>, number: usiz
         status: parts.status,
         max_folder_depth: parts.max_folder_depth,
     };
-    let shard = Rc::new(Shard::new(live, parts.buffers, parts.shared, random_prefix()));
+    let shard = Shard::new(live, parts.buffers, parts.shared, random_prefix());
+    let shard = Rc::new(shard.with_sendfile(parts.sendfile));
     parts.events.send(Event::Ready).ok();
     match shard.run(sockets, parts.drain).await {
         Ok(left) => {

@@ -146,16 +146,35 @@ async fn write_object<S: Store>(
     let mut at = range.start;
     while at < range.end {
         conn.writable(pace).await?;
-        let mut buffer = object.read(at, shard.send_buffers.take().await).await?;
-        buffer.truncate(usize::try_from(range.end - at).unwrap_or(usize::MAX));
-        if buffer.is_empty() {
-            return Err(Broken::Shrunk);
-        }
-        let count = conn.send_some(buffer, pace).await? as u64;
-        at += count;
-        *sent += count;
+        let rest = ByteRange { start: at, end: range.end };
+        let direct = match object.file().filter(|_| shard.sendfile) {
+            Some(file) => conn.send_file(file, rest, pace)?,
+            None => None,
+        };
+        let count = match direct {
+            Some(count) => count,
+            None => send_read(shard, conn, object, rest, pace).await?,
+        };
+        at += count as u64;
+        *sent += count as u64;
     }
     Ok(conn.push(pace).await?)
+}
+
+/// Reads a piece of an object and sends of it what the client takes now.
+async fn send_read<S: Store>(
+    shard: &Shard<S>,
+    conn: &mut Conn,
+    object: &S::Download,
+    range: ByteRange,
+    pace: &mut Pace,
+) -> Result<usize, Broken> {
+    let mut buffer = object.read(range.start, shard.send_buffers.take().await).await?;
+    buffer.truncate(usize::try_from(range.len()).unwrap_or(usize::MAX));
+    if buffer.is_empty() {
+        return Err(Broken::Shrunk);
+    }
+    Ok(conn.send_some(buffer, pace).await?)
 }
 
 async fn write_list<L: Listing>(

@@ -46,6 +46,8 @@ pub struct Shard<S> {
     pub receive_buffers: BufferPool,
     /// For objects on their way out. Apart from the others: clients that do not read must not stop uploads.
     pub send_buffers: BufferPool,
+    /// Whether cached objects are sent straight from their files.
+    pub sendfile: bool,
     /// What it shares with other workers.
     pub shared: Arc<Shared>,
     requests: Cell<u64>,
@@ -62,6 +64,7 @@ impl<S: Store> Shard<S> {
             live,
             receive_buffers: BufferPool::new(buffers),
             send_buffers: BufferPool::new(buffers),
+            sendfile: true,
             shared,
             requests: Cell::new(0),
             id_prefix,
@@ -88,6 +91,13 @@ impl<S: Store> Shard<S> {
 }
 
 impl<S> Shard<S> {
+    /// The same with or without sending straight from files.
+    #[must_use]
+    pub const fn with_sendfile(mut self, sendfile: bool) -> Self {
+        self.sendfile = sendfile;
+        self
+    }
+
     /// An id for the next request.
     pub fn next_request_id(&self) -> RequestId {
         let number = self.requests.get();

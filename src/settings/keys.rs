@@ -135,6 +135,7 @@ pub const KEYS: &[Section] = &[
         key("workers", Number, "N", "(one a core that the process may use)", "Worker threads", |d, v| put(&mut d.workers, number(v, 1, MAX_WORKERS).map(Some))),
         key("cpus", Text, "LIST", "", "Run one worker pinned to each of these processors, such as 0-3,8", |d, v| put(&mut d.cpus, v.parse::<CpuList>().map(Some))),
         key("io-driver", Text, "DRIVER", "auto", "How workers wait for the kernel: auto, uring or epoll", |d, v| put(&mut d.settings.io_driver, driver(v))),
+        key("sendfile", Switch, "BOOL", "true", "Send what is cached and not encrypted straight from the file", |d, v| put(&mut d.settings.sendfile, switch(v))),
         key("drain-timeout", Time, "TIME", "30s", "Time for requests in flight after SIGTERM", |d, v| put(&mut d.settings.drain, time(v))),
         live(key("handshake-timeout", Time, "TIME", "10s", "Time for a TLS handshake", |d, v| put(&mut d.settings.timeouts.handshake, time(v)))),
         live(key("head-timeout", Time, "TIME", "10s", "Time for a request head", |d, v| put(&mut d.settings.timeouts.head, time(v)))),

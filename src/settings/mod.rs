@@ -73,6 +73,8 @@ pub struct Settings {
     pub workers: Workers,
     /// How they wait for the kernel.
     pub io_driver: IoDriver,
+    /// Whether cached objects are sent straight from their files.
+    pub sendfile: bool,
     /// How long in-flight requests may take after the signal to stop.
     pub drain: Duration,
     /// The time limits of connections.

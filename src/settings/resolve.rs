@@ -98,6 +98,7 @@ fn defaults() -> Settings {
         min_free: None,
         workers: Workers::Auto,
         io_driver: IoDriver::Auto,
+        sendfile: true,
         drain: Duration::from_secs(30),
         timeouts: Timeouts {
             handshake: Duration::from_secs(10),

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::io::Buffer;
 use crate::io::dir::{DirId, Entry, Meta, Space};
+use crate::io::file::File;
 
 /// A file system below one root. Every path operation names an open directory and one component, follows no symbolic
 /// link, and replaces nothing.
@@ -58,6 +59,8 @@ pub trait Disk: Clone + 'static {
     /// Removes a file that no process holds locked; true if it is gone.
     async fn unlink_if_unlocked(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<bool>;
 
+    /// The file of this machine that it is, if it is one.
+    fn local<'f>(&self, file: &'f Self::File) -> Option<&'f File>;
     /// Reads from `offset` what there is, at most the buffer's capacity.
     async fn read_at(&self, file: &Self::File, buffer: Buffer, offset: u64) -> (io::Result<usize>, Buffer);
     /// Writes all of the buffer.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::io::dir::{DirId, Entry, Meta, Space};
+use crate::io::file::File;
 use crate::io::{Buffer, Fault};
 use crate::store::disk::Disk;
 
@@ -197,6 +198,10 @@ impl<D: Disk> Disk for FaultyDisk<D> {
     async fn unlink_if_unlocked(&self, dir: &D::Dir, name: &OsStr) -> io::Result<bool> {
         self.check(Op::Unlink)?;
         self.disk.unlink_if_unlocked(dir, name).await
+    }
+
+    fn local<'f>(&self, _: &'f D::File) -> Option<&'f File> {
+        None
     }
 
     async fn read_at(&self, file: &D::File, buffer: Buffer, offset: u64) -> (io::Result<usize>, Buffer) {

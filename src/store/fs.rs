@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::hash::{self, Sha256};
 use crate::io::dir::{Kind, Meta};
+use crate::io::file::File;
 use crate::io::{Buffer, BufferPool, Fault};
 use crate::store::disk::Disk;
 use crate::store::error::Step;
@@ -301,6 +302,10 @@ pub struct FsDownload<D: Disk> {
 impl<D: Disk> Download for FsDownload<D> {
     fn size(&self) -> u64 {
         self.size
+    }
+
+    fn file(&self) -> Option<&File> {
+        self.disk.local(&self.file)
     }
 
     async fn read(&self, offset: u64, buffer: Buffer) -> Result<Buffer, Error> {

@@ -114,6 +114,10 @@ impl Disk for LocalDisk {
         dir.unlink_if_unlocked(name).await
     }
 
+    fn local<'f>(&self, file: &'f File) -> Option<&'f File> {
+        Some(file)
+    }
+
     async fn read_at(&self, file: &File, buffer: Buffer, offset: u64) -> (io::Result<usize>, Buffer) {
         file.read_at(buffer, offset).await
     }

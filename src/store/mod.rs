@@ -8,6 +8,7 @@
 //! name that exists is never replaced.
 
 use crate::io::Buffer;
+use crate::io::file::File;
 use crate::types::{BlobId, BlobType, Handle, RepoPath, UserName};
 
 pub mod census;
@@ -104,6 +105,9 @@ pub trait Upload {
 pub trait Download {
     /// Bytes of the whole object.
     fn size(&self) -> u64;
+
+    /// The file that holds the bytes as they are, if one does.
+    fn file(&self) -> Option<&File>;
 
     /// Fills `buffer` from `offset` on, to its capacity or the object's end.
     async fn read(&self, offset: u64, buffer: Buffer) -> Result<Buffer, Error>;

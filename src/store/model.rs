@@ -15,6 +15,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use crate::io::dir::{DirId, Entry, Kind, Meta, Space};
+use crate::io::file::File;
 use crate::io::{Buffer, Fault};
 use crate::store::disk::Disk;
 
@@ -249,6 +250,10 @@ impl Disk for ModelDisk {
 
     async fn unlink_if_unlocked(&self, dir: &Inode, name: &OsStr) -> io::Result<bool> {
         self.unlink(dir, name).await.map(|_| true)
+    }
+
+    fn local<'f>(&self, _: &'f Inode) -> Option<&'f File> {
+        None
     }
 
     async fn read_at(&self, file: &Inode, mut buffer: Buffer, offset: u64) -> (io::Result<usize>, Buffer) {

@@ -54,15 +54,44 @@ fn case_50_to_52_ranges() {
 #[test]
 fn case_50_ranges_of_a_large_object() {
     on_both(|driver| {
-        let server = Server::start(driver, &[]);
-        let body = noise(2_000_003, 4);
+        // Straight from the file, and read.
+        for flags in [&[][..], &["--sendfile=false"]] {
+            let server = Server::start(driver, flags);
+            let body = noise(2_000_003, 4);
+            let path = server.store("/r1/", "data", &body);
+            let mut conn = server.connect();
+            for (first, last) in [
+                (0, 2_000_002),
+                (131_071, 131_072),
+                (131_072, 262_143),
+                (1_999_999, 2_000_002),
+                (7, 1_500_000),
+            ] {
+                let part = conn.request("GET", &path, &format!("Range: bytes={first}-{last}\r\n"), b"");
+                assert!(part.status == 206 && part.body == body[first..=last], "{first}-{last}");
+            }
+            assert!(conn.request("GET", &path, "", b"").body == body);
+        }
+    });
+}
+
+#[test]
+fn an_object_that_is_not_in_memory_is_read() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    on_both(|driver| {
+        let server = Server::on(&dir.path().join(driver), driver, &[]);
+        let body = noise(3_000_000, 5);
         let path = server.store("/r1/", "data", &body);
-        let mut conn = server.connect();
-        for (first, last) in
-            [(0, 2_000_002), (131_071, 131_072), (131_072, 262_143), (1_999_999, 2_000_002), (7, 1_500_000)]
-        {
-            let part = conn.request("GET", &path, &format!("Range: bytes={first}-{last}\r\n"), b"");
-            assert!(part.status == 206 && part.body == body[first..=last], "{first}-{last}");
+        let file = server.data.join("r1/data").join(&path[9..11]).join(&path[9..]);
+        for _ in 0..3 {
+            // All of it, then its second half only, is thrown out of memory.
+            for from in [0, body.len() / 2] {
+                let file = std::fs::File::open(&file).unwrap();
+                file.sync_all().unwrap();
+                let length = std::num::NonZeroU64::new((body.len() - from) as u64);
+                rustix::fs::fadvise(&file, from as u64, length, rustix::fs::Advice::DontNeed).unwrap();
+                assert!(server.request("GET", &path, "", b"").body == body);
+            }
         }
     });
 }
