@@ -11,11 +11,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use monoio::buf::{IoBuf, IoBufMut};
+use monoio::buf::IoBufMut;
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::{TcpStream, UnixStream};
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
-use rustix::net::Shutdown;
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+
+use crate::io::{Buffer, Bytes};
 
 /// The other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +87,8 @@ impl Socket {
         }
     }
 
-    /// Reads what there is, at most the buffer's capacity; 0 bytes at the end of the stream.
-    pub async fn read<B: IoBufMut>(&mut self, buffer: B) -> (io::Result<usize>, B) {
+    /// Waits for bytes and reads at most the buffer's capacity; 0 bytes at the end of the stream.
+    async fn read<B: IoBufMut>(&mut self, buffer: B) -> (io::Result<usize>, B) {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.read(buffer).await,
             Stream::Unix(stream) => stream.read(buffer).await,
@@ -93,11 +96,13 @@ impl Socket {
     }
 
     /// Reads what there is, at most `limit` bytes, into an empty buffer.
-    pub async fn read_upto<B: IoBufMut + IoBuf>(
-        &mut self,
-        buffer: B,
-        limit: usize,
-    ) -> (io::Result<usize>, B) {
+    pub async fn read_upto(&mut self, mut buffer: Buffer, limit: usize) -> (io::Result<usize>, Buffer) {
+        if limit >= buffer.capacity() {
+            buffer.clear();
+            if let Some(read) = self.receive_now(&mut buffer) {
+                return (read, buffer);
+            }
+        }
         let (read, slice) = self.read(buffer.slice_mut(..limit)).await;
         (read, slice.into_inner())
     }
@@ -106,12 +111,33 @@ impl Socket {
     pub async fn read_more(&mut self, mut bytes: Vec<u8>, room: usize) -> (io::Result<usize>, Vec<u8>) {
         bytes.reserve_exact(room);
         let start = bytes.len();
+        if bytes.capacity() - start == room
+            && let Some(read) = self.receive_now(&mut bytes)
+        {
+            return (read, bytes);
+        }
         let (read, slice) = self.read(bytes.slice_mut(start..start + room)).await;
         (read, slice.into_inner())
     }
 
+    /// Receives what has arrived, into the spare capacity of `bytes`. None if nothing has: then the ring is to wait.
+    fn receive_now(&self, bytes: &mut Vec<u8>) -> Option<io::Result<usize>> {
+        match rustix::net::recv(self.fd(), spare_capacity(bytes), RecvFlags::DONTWAIT) {
+            Ok((read, _)) => Some(Ok(read)),
+            Err(Errno::AGAIN | Errno::INTR) => None,
+            Err(e) => Some(Err(e.into())),
+        }
+    }
+
     /// Writes of `buffer[from..]` what the socket takes now, at least one byte.
-    pub async fn write<B: IoBuf>(&mut self, buffer: B, from: usize) -> (io::Result<usize>, B) {
+    pub async fn write<B: Bytes>(&mut self, buffer: B, from: usize) -> (io::Result<usize>, B) {
+        let rest = buffer.as_ref().get(from..).unwrap_or_default();
+        // An answer mostly fits into the socket's buffer: then it needs no turn of the ring.
+        match rustix::net::send(self.fd(), rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(written) => return (Ok(written), buffer),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(e) => return (Err(e.into()), buffer),
+        }
         let slice = buffer.slice(from..);
         let (written, slice) = match &mut self.stream {
             Stream::Tcp(stream) => stream.write(slice).await,

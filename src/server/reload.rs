@@ -18,7 +18,7 @@ use crate::server::rules::{self, Held};
 use crate::settings::{Loaded, Settings, keys};
 
 /// How often files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// Reads the settings from where they came from.
 pub type Again = Box<dyn Fn() -> Result<Loaded, Vec<String>> + Send>;
@@ -153,9 +153,15 @@ pub fn watch(
     events: Sender<Event>,
 ) -> std::io::Result<()> {
     thread::Builder::new().name("watch".into()).spawn(move || {
+        let mut last = known.clone();
         loop {
             thread::sleep(LOOK_EVERY);
             let now = look(&files.load());
+            // What looks different at every look is being written: half of it is no news.
+            let quiet = now == std::mem::replace(&mut last, now.clone());
+            if !quiet {
+                continue;
+            }
             // A file that is looked after since a reload was read then.
             let changed = now.iter().any(|(file, stamp)| known.get(file).is_some_and(|old| old != stamp));
             let vanished = known.keys().any(|file| !now.contains_key(file) && files.load().contains(file));

@@ -343,12 +343,20 @@ fn scanners_find_nothing() {
     let findings: serde_json::Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
     let findings = findings.as_array().unwrap();
     assert!(findings.len() > 80, "{findings:?}");
+    let mut undone = 0;
     for finding in findings {
         let severity = finding["severity"].as_str().unwrap();
-        // The scanner's own troubles, and what is a matter of DNS.
-        let ours = !["engine_problem", "DNS_CAArecord"].contains(&finding["id"].as_str().unwrap());
+        // What is a matter of DNS.
+        let ours = finding["id"] != "DNS_CAArecord";
+        if severity == "WARN" {
+            // A check that the scanner could not do.
+            eprintln!("testssl: {finding}");
+            undone += 1;
+            continue;
+        }
         assert!(!ours || ["OK", "INFO", "DEBUG"].contains(&severity), "{finding}");
     }
+    assert!(undone <= 3, "{undone} checks were not done");
 }
 
 fn now_and(days: i64) -> time::OffsetDateTime {
