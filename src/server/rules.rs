@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use http::HeaderName;
 
@@ -19,6 +21,9 @@ use crate::quota;
 use crate::settings::{Access, Metrics, OTHERS, Settings, TlsVersion, UserRules};
 use crate::tls::{Acceptor, Files, Material};
 use crate::types::UserName;
+
+/// Time until an empty password file is looked at again.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// What lives through a reload.
 #[derive(Clone, Default)]
@@ -66,6 +71,10 @@ fn note<T>(problems: &mut Vec<String>, problem: String) -> Option<T> {
 /// The users of the password file, if there is one.
 pub fn users(settings: &Settings) -> Result<Option<Htpasswd>, String> {
     let Some(file) = &settings.logins.htpasswd else { return Ok(None) };
+    // Whoever writes it anew may just have emptied it: what is empty is looked at twice before nobody may log in.
+    if std::fs::metadata(file).is_ok_and(|meta| meta.len() == 0) {
+        thread::sleep(SECOND_LOOK);
+    }
     Htpasswd::load(file).map(Some).map_err(|e| remedy(&e))
 }
 
