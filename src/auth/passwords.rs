@@ -98,7 +98,7 @@ impl Passwords {
         let random = ring::rand::SystemRandom::new();
         let secret = hmac::Key::generate(hmac::HMAC_SHA256, &random)
             .map_err(|_unspecified| io::Error::other("the system has no randomness"))?;
-        let hashing = Pool::idle_priority("password", threads, HASH_QUEUE)?;
+        let hashing = Pool::low_priority("password", threads, HASH_QUEUE)?;
         Ok(Self {
             table: ArcSwap::from_pointee(Table { users, remembered: Remembered::default() }),
             options: ArcSwap::from_pointee(options),

@@ -7,8 +7,9 @@ use std::thread;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use futures_channel::oneshot;
 
-/// What nice(2) adds to a thread of idle priority.
-const LOWEST_PRIORITY: i32 = 19;
+/// What nice(2) adds to a thread of low priority: about a tenth of a processor is left to it when all others are busy, so
+/// that nobody who comes new waits for long.
+const LOW_PRIORITY: i32 = 10;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -23,11 +24,11 @@ impl Pool {
         Self::start(name, threads, queue, || ())
     }
 
-    /// The same of threads that run when nothing else wants to.
-    pub fn idle_priority(name: &str, threads: usize, queue: usize) -> io::Result<Self> {
+    /// The same of threads that give way to others.
+    pub fn low_priority(name: &str, threads: usize, queue: usize) -> io::Result<Self> {
         // On Linux this is a matter of the calling thread alone. Without it jobs are as fair as any.
         Self::start(name, threads, queue, || {
-            rustix::process::nice(LOWEST_PRIORITY).ok();
+            rustix::process::nice(LOW_PRIORITY).ok();
         })
     }
 
