@@ -19,8 +19,9 @@ const OWNER: &str = "user.packhouse.owner";
 /// Longest name that is read back.
 const MAX_OWNER_BYTES: usize = 1024;
 
-/// Most bytes that are sent by one system call.
-const SEND_BYTES: u64 = 512 * 1024;
+/// Most bytes that are sent by one system call. More would lie unsent in the socket, and a slow reader would look like one
+/// that does not read.
+const SEND_BYTES: u64 = 128 * 1024;
 /// Distance of the places where a file is looked at before it is sent.
 const SAMPLE_BYTES: u64 = 64 * 1024;
 
