@@ -23,12 +23,12 @@ use crate::auth::AuthError;
 use crate::auth::edit::MAX_PASSWORD_BYTES;
 use crate::auth::htpasswd::Htpasswd;
 use crate::auth::remember::{Mac, Remembered};
-use crate::auth::throttle::{Network, Throttle};
+use crate::auth::throttle::{Throttle, network};
 use crate::io::blocking::Pool;
 use crate::io::runtime::sleep;
 use crate::io::wake::until;
 use crate::metrics::LoginCounters;
-use crate::types::UserName;
+use crate::types::{ClientNetwork, UserName};
 
 /// Logins that may wait for their password to be hashed: about 4 s of work at bcrypt's cost 10.
 const HASH_QUEUE: usize = 64;
@@ -70,7 +70,7 @@ impl Attempt {
 #[derive(Default)]
 struct Waiting {
     attempts: HashMap<Mac, Arc<Attempt>>,
-    networks: HashMap<Network, usize>,
+    networks: HashMap<ClientNetwork, usize>,
 }
 
 /// Checks passwords against a file. Shared by all shards.
@@ -135,14 +135,15 @@ impl Passwords {
         let name = UserName::new(&user);
         let right = self.check(mac, user, password, address).await;
         match right {
-            Ok(true) => self.counters.right.increment(),
+            Ok(true) => {
+                self.counters.right.increment();
+                return Ok(name);
+            }
             Ok(false) => self.counters.wrong.increment(),
-            Err(_) => self.counters.overloaded.increment(),
-        }
-        match right {
-            Ok(true) => return Ok(name),
-            Err(e) => return Err(e),
-            Ok(false) => {}
+            Err(e) => {
+                self.counters.overloaded.increment();
+                return Err(e);
+            }
         }
         // One stable line, for fail2ban and its like.
         let shown = address.map_or_else(|| "unix".into(), |address| address.to_string());
@@ -192,7 +193,7 @@ impl Passwords {
         password: &[u8],
         address: Option<IpAddr>,
     ) -> Result<Arc<Attempt>, AuthError> {
-        let network = Network::of(address);
+        let network = network(address);
         let mut waiting = lock(&self.waiting);
         let Waiting { attempts, networks } = &mut *waiting;
         let slot = match attempts.entry(mac) {
@@ -208,13 +209,12 @@ impl Passwords {
         let attempt =
             Arc::new(Attempt { table: Arc::clone(table), right: OnceLock::new(), done: Event::new() });
         let job = {
-            let (table, attempt, waiting) =
-                (Arc::clone(table), Arc::clone(&attempt), Arc::clone(&self.waiting));
+            let (attempt, waiting) = (Arc::clone(&attempt), Arc::clone(&self.waiting));
             let (user, password) = (user.to_owned(), password.to_vec());
             move || {
                 // Also should the hash panic: nobody may wait for ever.
                 let _end = End { waiting, mac, network, attempt: Arc::clone(&attempt) };
-                attempt.right.set(table.users.verify(&user, &password)).ok();
+                attempt.right.set(attempt.table.users.verify(&user, &password)).ok();
             }
         };
         if self.hashing.submit(job).is_err() {
@@ -245,7 +245,7 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
 struct End {
     waiting: Arc<Mutex<Waiting>>,
     mac: Mac,
-    network: Network,
+    network: ClientNetwork,
     attempt: Arc<Attempt>,
 }
 

@@ -1,27 +1,29 @@
 //! How many connections each address has. Shared by all shards.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::types::ClientNetwork;
 
 /// Counts connections by address.
 #[derive(Default)]
-pub struct Crowd(Mutex<HashMap<IpAddr, usize>>);
+pub struct Crowd(Mutex<HashMap<ClientNetwork, usize>>);
 
 impl Crowd {
     /// Counts one more connection, unless the address has `most` already.
     pub fn enter(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Place> {
-        let address = network(address);
+        let network = ClientNetwork::from(address);
         let mut counts = self.counts();
-        let count = counts.entry(address).or_default();
+        let count = counts.entry(network).or_default();
         if *count >= most {
             return None;
         }
         *count += 1;
-        Some(Place { crowd: Arc::clone(self), address })
+        Some(Place { crowd: Arc::clone(self), network })
     }
 
-    fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    fn counts(&self) -> MutexGuard<'_, HashMap<ClientNetwork, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -29,29 +31,18 @@ impl Crowd {
 /// One connection; it counts until this is dropped.
 pub struct Place {
     crowd: Arc<Crowd>,
-    address: IpAddr,
+    network: ClientNetwork,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.crowd.counts();
-        if let Some(count) = counts.get_mut(&self.address) {
+        if let Some(count) = counts.get_mut(&self.network) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.address);
+                counts.remove(&self.network);
             }
         }
-    }
-}
-
-/// What counts as one: an IPv4 address, or the IPv6 network that one customer has.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod blob;
 pub mod listen;
+pub mod network;
 pub mod range;
 pub mod repo;
 pub mod right;
@@ -12,6 +13,7 @@ pub mod user;
 
 pub use blob::{BlobId, BlobType, Handle, Object};
 pub use listen::ListenAddress;
+pub use network::ClientNetwork;
 pub use range::ByteRange;
 pub use repo::{FolderName, RepoPath};
 pub use right::{PathPattern, Right};
