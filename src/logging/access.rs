@@ -5,22 +5,11 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
-
-use crate::logging::{FLUSH_LIMIT, QUEUE_LINES};
+use crate::logging::queue::{Queue, Sink};
 
 /// Permissions of a new file.
 const MODE: u32 = 0o640;
-
-enum Message {
-    Line(String),
-    Reopen,
-    Flush(Sender<()>),
-}
 
 /// One request.
 #[derive(Debug)]
@@ -64,10 +53,7 @@ impl Entry<'_> {
 }
 
 /// Writes requests on a thread of its own; a worker never waits for it.
-pub struct AccessLog {
-    lines: Sender<Message>,
-    dropped: Arc<AtomicU64>,
-}
+pub struct AccessLog(Queue);
 
 impl AccessLog {
     /// Writes to a file (0640), or to standard output.
@@ -79,33 +65,50 @@ impl AccessLog {
             Some(path) => Box::new(open(path)?),
             None => Box::new(io::stdout()),
         };
-        let (lines, queued) = bounded(QUEUE_LINES);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let (path, counter): (Option<PathBuf>, _) = (path.map(Into::into), Arc::clone(&dropped));
-        let body = move || write_out(&queued, out, path.as_deref(), &counter);
-        thread::Builder::new().name("access log".into()).spawn(body)?;
-        Ok(Self { lines, dropped })
+        let place = Place { out, path: path.map(Into::into) };
+        Queue::start("access log", place).map(Self)
     }
 
     /// Writes one request. When nobody writes fast enough it is dropped and counted.
     pub fn write(&self, entry: &Entry<'_>) {
-        if let Err(TrySendError::Full(_)) = self.lines.try_send(Message::Line(entry.line())) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+        self.0.line(entry.line().into_bytes());
     }
 
     /// Opens the file anew, behind all lines so far.
     pub fn reopen(&self) {
-        self.lines.send_timeout(Message::Reopen, FLUSH_LIMIT).ok();
+        self.0.reopen();
+    }
+
+    /// Waits until all lines so far are written: for the end of the process.
+    pub fn flush(&self) {
+        self.0.flush();
     }
 }
 
-impl AccessLog {
-    /// Waits until all lines so far are written: for the end of the process.
-    pub fn flush(&self) {
-        let (done, flushed) = bounded(1);
-        if self.lines.send_timeout(Message::Flush(done), FLUSH_LIMIT).is_ok() {
-            flushed.recv_timeout(FLUSH_LIMIT).ok();
+/// Where the lines go.
+struct Place {
+    out: Box<dyn Write + Send>,
+    path: Option<PathBuf>,
+}
+
+impl Sink for Place {
+    fn line(&mut self, line: &[u8]) {
+        if let Err(e) = self.out.write_all(line) {
+            log::debug!("the log of requests can't be written: {e}");
+        }
+    }
+
+    fn lost(&mut self, count: u64) {
+        log::warn!("{count} lines of the log of requests were dropped: its disk is too slow");
+    }
+
+    fn reopen(&mut self) {
+        match self.path.as_deref().map(open) {
+            Some(Ok(file)) => self.out = Box::new(file),
+            Some(Err(e)) => {
+                log::error!("the log of requests can't be opened anew, the old file stays: {e}");
+            }
+            None => {}
         }
     }
 }
@@ -125,38 +128,6 @@ fn open(path: &Path) -> io::Result<File> {
             Ok(file)
         }
         Err(e) => Err(e),
-    }
-}
-
-fn write_out(
-    queued: &Receiver<Message>,
-    mut out: Box<dyn Write + Send>,
-    path: Option<&Path>,
-    dropped: &AtomicU64,
-) {
-    while let Ok(message) = queued.recv() {
-        match message {
-            Message::Line(line) => {
-                if let Err(e) = out.write_all(line.as_bytes()) {
-                    log::debug!("the log of requests can't be written: {e}");
-                }
-            }
-            Message::Reopen => match path.map(open) {
-                Some(Ok(file)) => out = Box::new(file),
-                Some(Err(e)) => {
-                    log::error!("the log of requests can't be opened anew, the old file stays: {e}");
-                }
-                None => {}
-            },
-            Message::Flush(done) => {
-                out.flush().ok();
-                done.send(()).ok();
-            }
-        }
-        let lost = dropped.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            log::warn!("{lost} lines of the log of requests were dropped: its disk is too slow");
-        }
     }
 }
 
