@@ -14,7 +14,6 @@ use packhouse::api::rules::{MetricsFor, ObjectSizes};
 use packhouse::api::status::Status;
 use packhouse::api::{Live, Rules};
 use packhouse::auth::Authenticator;
-use packhouse::http::Limits;
 use packhouse::io::Fault;
 use packhouse::io::listener::Listener;
 use packhouse::io::runtime::{Driver, block_on};
@@ -29,6 +28,7 @@ use packhouse::store::faulty::{Faults, FaultyDisk, Op};
 use packhouse::store::fs::{FsStore, Options};
 use packhouse::store::health::Health;
 use packhouse::store::model::ModelDisk;
+use packhouse::types::Timeouts;
 
 /// Nobody logs in and everybody may do everything.
 fn rules() -> Rules {
@@ -43,7 +43,7 @@ fn rules() -> Rules {
         max_connections: None,
         metrics: MetricsFor::Nobody,
         hsts: None,
-        limits: Limits::default(),
+        limits: Timeouts::default(),
     }
 }
 

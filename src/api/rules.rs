@@ -6,10 +6,9 @@ use ipnet::IpNet;
 
 use crate::api::live::is_trusted;
 use crate::auth::Authenticator;
-use crate::http::Limits;
 use crate::policy::Policy;
 use crate::policy::rate::Allowances;
-use crate::types::{BlobType, Object};
+use crate::types::{BlobType, Object, Timeouts};
 
 /// The rules.
 #[derive(Clone)]
@@ -33,7 +32,7 @@ pub struct Rules {
     /// The value of `Strict-Transport-Security`.
     pub hsts: Option<String>,
     /// The time limits of new connections.
-    pub limits: Limits,
+    pub limits: Timeouts,
 }
 
 /// For whom metrics are.

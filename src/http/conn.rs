@@ -8,13 +8,13 @@ use thiserror::Error;
 
 use crate::http::body::Body;
 use crate::http::head::{self, Head, HeadError, Scanner};
-use crate::http::limits::{Limits, MAX_LINGER, MAX_LINGER_BYTES, MAX_LINGER_SILENCE};
+use crate::http::limits::{MAX_LINGER, MAX_LINGER_BYTES, MAX_LINGER_SILENCE};
 use crate::http::pace::{Pace, TooSlow};
 use crate::io::file::{File, Sent};
 use crate::io::runtime::{Elapsed, now, timeout};
 use crate::io::{BufferPool, Bytes};
 use crate::tls::Stream;
-use crate::types::ByteRange;
+use crate::types::{ByteRange, Timeouts};
 
 /// Bytes asked for at a time while a head is read: restic's heads fit.
 const HEAD_READ_BYTES: usize = 2 * 1024;
@@ -61,13 +61,13 @@ impl From<TooSlow> for TransferError {
 pub struct Conn {
     pub(super) stream: Stream,
     pub(super) received: Vec<u8>,
-    pub(super) limits: Limits,
+    pub(super) limits: Timeouts,
     pub(super) buffers: BufferPool,
 }
 
 impl Conn {
     /// Takes over a stream. `buffers` are for request bodies.
-    pub const fn new(stream: Stream, limits: Limits, buffers: BufferPool) -> Self {
+    pub const fn new(stream: Stream, limits: Timeouts, buffers: BufferPool) -> Self {
         Self { stream, received: Vec::new(), limits, buffers }
     }
 
@@ -78,11 +78,12 @@ impl Conn {
         }
         self.received = Vec::new();
         let input = async {
-            self.stream.readable().await?;
-            while !self.stream.has_input() {
+            loop {
                 self.stream.readable().await?;
+                if self.stream.has_input() {
+                    return io::Result::Ok(());
+                }
             }
-            io::Result::Ok(())
         };
         matches!(timeout(self.limits.idle, input).await, Ok(Ok(())))
     }
@@ -217,7 +218,7 @@ impl Conn {
 
     /// Waits for `work` as long as the clock for one receive or send allows, and counts the time into `pace`.
     pub(super) async fn transfer<T>(
-        limits: &Limits,
+        limits: &Timeouts,
         pace: &mut Pace,
         work: impl Future<Output = (io::Result<usize>, T)>,
     ) -> Result<(usize, T), TransferError> {

@@ -16,35 +16,3 @@ pub const MAX_LINGER_BYTES: u64 = 32 * 1024 * 1024;
 pub const MAX_LINGER: Duration = Duration::from_secs(30);
 /// Longest silence while lingering.
 pub const MAX_LINGER_SILENCE: Duration = Duration::from_secs(2);
-
-/// The time limits of a connection, settable on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// For a TLS handshake.
-    pub handshake: Duration,
-    /// For a request head, from its first byte.
-    pub head: Duration,
-    /// For a connection without a request.
-    pub idle: Duration,
-    /// For one receive or send without a byte.
-    pub stall: Duration,
-    /// Slowest body in bytes per second, averaged over `grace`, once `grace` has passed.
-    pub min_rate: u64,
-    /// See `min_rate`.
-    pub grace: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            handshake: Duration::from_secs(10),
-            head: Duration::from_secs(10),
-            // restic keeps idle connections for 90 s; ours must not be the side that closes first.
-            idle: Duration::from_mins(2),
-            stall: Duration::from_mins(1),
-            // `restic --limit-upload 1` (1 KiB/s over five connections) still gets 204 B/s on each.
-            min_rate: 64,
-            grace: Duration::from_mins(2),
-        }
-    }
-}

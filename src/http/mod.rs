@@ -18,5 +18,4 @@ pub mod response;
 pub use body::{Body, BodyError};
 pub use conn::Conn;
 pub use head::{Expect, Framing, Head, HeadError};
-pub use limits::Limits;
 pub use response::ResponseHead;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::http::Limits;
+use crate::types::Timeouts;
 
 /// The client moved too few bytes in the time it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Pace {
     ///
     /// # Errors
     /// The average of a whole window was below the least rate.
-    pub fn note(&mut self, limits: &Limits, waited: Duration, bytes: usize) -> Result<(), TooSlow> {
+    pub fn note(&mut self, limits: &Timeouts, waited: Duration, bytes: usize) -> Result<(), TooSlow> {
         if self.waited < limits.grace {
             self.waited += waited;
             return Ok(());
@@ -48,7 +48,7 @@ mod tests {
     /// Seconds until a client that sends `bytes` every `every` seconds is given up; at most 1,000.
     fn given_up(bytes: usize, every: u64) -> Option<u64> {
         let mut pace = Pace::default();
-        let limits = Limits::default();
+        let limits = Timeouts::default();
         (1..=1000 / every)
             .find(|_| pace.note(&limits, Duration::from_secs(every), bytes).is_err())
             .map(|n| n * every)
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_burst_does_not_pay_for_a_later_stall() {
-        let (mut pace, limits) = (Pace::default(), Limits::default());
+        let (mut pace, limits) = (Pace::default(), Timeouts::default());
         assert_eq!(pace.note(&limits, Duration::from_mins(2), 0), Ok(()));
         assert_eq!(pace.note(&limits, Duration::from_mins(2), 1 << 30), Ok(()));
         assert_eq!(pace.note(&limits, Duration::from_secs(119), 1), Ok(()));

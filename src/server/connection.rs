@@ -15,14 +15,14 @@ use crate::http::date::with_date;
 use crate::http::head::Target;
 use crate::http::pace::Pace;
 use crate::http::response::Ending;
-use crate::http::{Conn, Head, Limits, ResponseHead};
+use crate::http::{Conn, Head, ResponseHead};
 use crate::io::runtime::{Either, now, race};
 use crate::logging::access::{self, AccessLog};
 use crate::metrics::Refusal;
 use crate::server::shard::{RequestId, Shard};
 use crate::store::{self, Download, Listing, Store};
 use crate::tls::Stream;
-use crate::types::{ByteRange, Principal, UserName};
+use crate::types::{ByteRange, Principal, Timeouts, UserName};
 
 /// Why a response did not get to its end.
 #[derive(Debug, Error)]
@@ -36,7 +36,7 @@ enum Broken {
 }
 
 /// Serves a connection to its end. What takes room is boxed, so that an idle connection holds little.
-pub async fn serve<S: Store>(shard: Rc<Shard<S>>, stream: Stream, origin: Origin, limits: Limits) {
+pub async fn serve<S: Store>(shard: Rc<Shard<S>>, stream: Stream, origin: Origin, limits: Timeouts) {
     let mut conn = Conn::new(stream, limits, shard.receive_buffers.clone());
     loop {
         let Either::Right(true) = race(shard.shared.stopping.wait(), conn.wait()).await else { return };

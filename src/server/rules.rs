@@ -12,7 +12,6 @@ use crate::api::Rules;
 use crate::api::rules::{MetricsFor, ObjectSizes};
 use crate::auth::htpasswd::Htpasswd;
 use crate::auth::{Authenticator, Options, Passwords};
-use crate::http::Limits;
 use crate::metrics::LoginCounters;
 use crate::policy::acl::Acl;
 use crate::policy::rate::{Allowance, Allowances};
@@ -227,19 +226,7 @@ fn rules(settings: &Settings, rights: Rights, passwords: Option<Arc<Passwords>>)
             Some(Metrics::Users) => MetricsFor::Users,
         },
         hsts: hsts.map(|age| format!("max-age={}", age.as_secs())),
-        limits: limits_of(settings),
-    }
-}
-
-fn limits_of(settings: &Settings) -> Limits {
-    let timeouts = settings.timeouts;
-    Limits {
-        handshake: timeouts.handshake,
-        head: timeouts.head,
-        idle: timeouts.idle,
-        stall: timeouts.stall,
-        min_rate: timeouts.min_rate,
-        grace: timeouts.grace,
+        limits: settings.timeouts,
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::types::{ListenAddress, PathPattern, RepoPath, Right};
+use crate::types::{ListenAddress, PathPattern, RepoPath, Right, Timeouts};
 
 pub mod args;
 pub mod cpus;
@@ -218,21 +218,4 @@ pub enum IoDriver {
     Uring,
     /// epoll.
     Epoll,
-}
-
-/// The time limits of connections; see `http::Limits`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// For a TLS handshake and a PROXY header.
-    pub handshake: Duration,
-    /// For a request head.
-    pub head: Duration,
-    /// For a connection without a request.
-    pub idle: Duration,
-    /// For one receive or send without a byte.
-    pub stall: Duration,
-    /// Slowest body in bytes per second.
-    pub min_rate: u64,
-    /// Time a body may be slower, and over which the rate is averaged.
-    pub grace: Duration,
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::settings::cpus::CpuList;
 use crate::settings::{
-    Access, IoDriver, Logins, Metrics, Quotas, Settings, Timeouts, Tls, TlsVersion, UploadLimits, Workers,
+    Access, IoDriver, Logins, Metrics, Quotas, Settings, Tls, TlsVersion, UploadLimits, Workers,
 };
-use crate::types::ListenAddress;
+use crate::types::{ListenAddress, Timeouts};
 
 /// Settings on their way: what has a default, and what depends on other settings.
 #[expect(clippy::struct_excessive_bools, reason = "one a switch of the command line")]
@@ -100,16 +100,7 @@ fn defaults() -> Settings {
         io_driver: IoDriver::Auto,
         sendfile: true,
         drain: Duration::from_secs(30),
-        timeouts: Timeouts {
-            handshake: Duration::from_secs(10),
-            head: Duration::from_secs(10),
-            // restic keeps idle connections for 90 s; ours must not be the side that closes first.
-            idle: Duration::from_mins(2),
-            stall: Duration::from_mins(1),
-            // `restic --limit-upload 1` (1 KiB/s over five connections) still gets 204 B/s on each.
-            min_rate: 64,
-            grace: Duration::from_mins(2),
-        },
+        timeouts: Timeouts::default(),
     }
 }
 

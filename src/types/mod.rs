@@ -9,6 +9,7 @@ pub mod network;
 pub mod range;
 pub mod repo;
 pub mod right;
+pub mod timeouts;
 pub mod user;
 
 pub use blob::{BlobId, BlobType, Handle, Object};
@@ -17,4 +18,5 @@ pub use network::ClientNetwork;
 pub use range::ByteRange;
 pub use repo::{FolderName, RepoPath};
 pub use right::{PathPattern, Right};
+pub use timeouts::Timeouts;
 pub use user::{Principal, UserName};
