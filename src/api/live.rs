@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::HeaderMap;
-use ipnet::IpNet;
 
 use crate::api::Error;
 use crate::api::rules::Rules;
@@ -61,16 +60,10 @@ impl Origin {
     pub fn caller(&self, rules: &Rules, headers: &HeaderMap) -> Caller {
         let trusted = rules.trusts(self.address);
         let peer = self.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-        let client = forwarded::client_behind(peer, trusted, headers, |address| rules.trusts(Some(address)));
+        let client = forwarded::client(peer, trusted, headers, |address| rules.trusts(Some(address)));
         let address = (!client.is_unspecified()).then(|| client.to_canonical());
         Caller { address, trusted, certificate: self.certificate.clone() }
     }
-}
-
-/// Whether the other end of a connection is believed: this machine, or of a trusted network.
-pub(super) fn is_trusted(networks: &[IpNet], address: Option<IpAddr>) -> bool {
-    let Some(address) = address.map(|address| address.to_canonical()) else { return true };
-    address.is_loopback() || networks.iter().any(|network| network.contains(&address))
 }
 
 impl<S: Store> Live<S> {

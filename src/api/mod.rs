@@ -5,7 +5,7 @@
 
 use http::Method;
 
-use crate::http::head::Target;
+use crate::auth::Caller;
 use crate::http::{Body, Expect, Head};
 use crate::policy::Action;
 use crate::store::Store;
@@ -38,7 +38,9 @@ pub struct Request<'r> {
     /// The head.
     pub head: &'r Head,
     /// Who sent it.
-    pub origin: &'r Origin,
+    pub caller: &'r Caller,
+    /// It came through the operator's own door.
+    pub admin: bool,
     /// The rules that held when it began.
     pub rules: &'r Rules,
 }
@@ -63,14 +65,17 @@ async fn respond<S: Store>(
     body: &mut Body<'_>,
     who: &mut Option<Principal>,
 ) -> Result<Answer<S>, Error> {
-    let Request { head, origin, rules } = *request;
+    let Request { head, caller, admin, rules } = *request;
     if head.expect == Expect::Unknown {
         return Err(Error::Expectation);
     }
-    if let Some(page) = open_page(request) {
+    let page = Page::of(&head.target);
+    // Health is for everybody, metrics are behind the operator's own door.
+    let open = |page: &Page| *page != Page::Metrics || admin || rules.metrics == MetricsFor::Everybody;
+    if let Some(page) = page.filter(open) {
         return status::respond(&live.status, &live.store, page, head).await;
     }
-    if origin.admin {
+    if admin {
         return Err(Error::NotFound("here are /healthz, /readyz and /metrics alone"));
     }
     let route = route::route(&head.target, live.max_folder_depth);
@@ -82,11 +87,11 @@ async fn respond<S: Store>(
         };
     }
     // Who is not let in does not learn which paths there are.
-    let principal = rules.auth.authenticate(&head.headers, &origin.caller(rules, &head.headers)).await?;
+    let principal = rules.auth.authenticate(&head.headers, caller).await?;
     let principal = &*who.insert(principal);
-    if asks_for_metrics(request) && rules.metrics != MetricsFor::Nobody {
+    if let Some(page) = page.filter(|_| rules.metrics != MetricsFor::Nobody) {
         return if may_see_metrics(rules, principal) {
-            status::respond(&live.status, &live.store, Page::Metrics, head).await
+            status::respond(&live.status, &live.store, page, head).await
         } else {
             Err(Error::Forbidden("metrics are for the user `metrics` where repositories are private"))
         };
@@ -97,23 +102,6 @@ async fn respond<S: Store>(
         Route::List(repo, kind) => list::respond(live, rules, head, principal, &repo, kind).await,
         Route::Object(handle) => object(live, request, body, principal, &handle).await,
     }
-}
-
-fn page(request: &Request<'_>) -> Option<Page> {
-    match &request.head.target {
-        Target::Path { path, .. } => Page::of(path),
-        Target::Asterisk => None,
-    }
-}
-
-fn asks_for_metrics(request: &Request<'_>) -> bool {
-    page(request) == Some(Page::Metrics)
-}
-
-/// The page that a request asks for, if it is for everybody or behind the operator's own door.
-fn open_page(request: &Request<'_>) -> Option<Page> {
-    let everybody = request.origin.admin || request.rules.metrics == MetricsFor::Everybody;
-    page(request).filter(|page| *page != Page::Metrics || everybody)
 }
 
 fn may_see_metrics(rules: &Rules, who: &Principal) -> bool {

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::api::live::is_trusted;
 use crate::auth::Authenticator;
 use crate::policy::Policy;
 use crate::policy::rate::Allowances;
@@ -74,9 +73,15 @@ impl ObjectSizes {
 }
 
 impl Rules {
-    /// Whether the other end of a connection is believed about its clients and users; an address that is none is that of
-    /// a unix socket.
+    /// Whether the other end of a connection is believed about its clients and users: this machine, or of a network that
+    /// the operator has named. An address that is none is that of a unix socket.
     pub fn trusts(&self, address: Option<IpAddr>) -> bool {
-        is_trusted(&self.trusted, address)
+        address.is_none_or(|address| address.to_canonical().is_loopback() || self.names(address))
+    }
+
+    /// Whether an address is of a network that the operator has named.
+    pub fn names(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted.iter().any(|network| network.contains(&address))
     }
 }

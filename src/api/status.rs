@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use http::{Method, StatusCode};
 
 use crate::api::{Answer, Content, Error};
+use crate::http::head::Target;
 use crate::http::{Head, ResponseHead};
 use crate::io::limits::process_figures;
 use crate::io::signal::Flag;
@@ -47,13 +48,16 @@ pub enum Page {
 }
 
 impl Page {
-    /// The page of this path.
-    pub fn of(path: &[u8]) -> Option<Self> {
-        match path {
-            b"/healthz" => Some(Self::Health),
-            b"/readyz" => Some(Self::Ready),
-            b"/metrics" => Some(Self::Metrics),
-            _ => None,
+    /// The page that a target means.
+    pub fn of(target: &Target) -> Option<Self> {
+        match target {
+            Target::Path { path, .. } => match path.as_slice() {
+                b"/healthz" => Some(Self::Health),
+                b"/readyz" => Some(Self::Ready),
+                b"/metrics" => Some(Self::Metrics),
+                _ => None,
+            },
+            Target::Asterisk => None,
         }
     }
 }

@@ -7,14 +7,9 @@ use http::HeaderMap;
 /// Most entries that are looked at, from the right.
 const MAX_ENTRIES: usize = 32;
 
-/// The address of the client of a connection from `peer`: if that is trusted, the right-most of the addresses which the
+/// The address of the client of a connection from `peer`: if that is `trusted`, the right-most of the addresses which the
 /// headers name that is not trusted itself. What stands left of it anybody can have written.
-pub fn client(peer: IpAddr, headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
-    client_behind(peer, is_trusted(peer), headers, is_trusted)
-}
-
-/// The same where the peer's trust is known otherwise (a unix socket has no address).
-pub fn client_behind(
+pub fn client(
     peer: IpAddr,
     trusted: bool,
     headers: &HeaderMap,
@@ -81,7 +76,8 @@ mod tests {
             for (name, value) in lines {
                 headers.append(*name, value.parse().expect("a value"));
             }
-            client(peer.parse().expect("an address"), &headers, trusted).to_string()
+            let peer = peer.parse().expect("an address");
+            client(peer, trusted(peer), &headers, trusted).to_string()
         };
         for (peer, lines, wanted) in [
             ("192.0.2.1", &[(XFF, "1.1.1.1")][..], "192.0.2.1"),

@@ -70,10 +70,10 @@ async fn exchange<S: Store>(
     start: Instant,
 ) -> Next {
     let rules = shard.live.rules.load_full();
-    let address = origin.caller(&rules, &request.headers).address;
-    let entry = Entry { address, request: Some(request), id: shard.next_request_id(), start };
+    let caller = origin.caller(&rules, &request.headers);
+    let entry = Entry { address: caller.address, request: Some(request), id: shard.next_request_id(), start };
     let mut body = conn.body(request);
-    let asked = Request { head: request, origin, rules: &rules };
+    let asked = Request { head: request, caller: &caller, admin: origin.admin, rules: &rules };
     let mut answer = api::handle(&shard.live, &asked, &mut body).await;
     if let Some(hsts) = rules.hsts.as_ref().filter(|_| origin.encrypted) {
         answer.head.headers.push(("Strict-Transport-Security", hsts.clone().into()));

@@ -85,5 +85,5 @@ pub async fn enter(
 /// This machine's own connections begin with a header only on unix sockets, where else nobody but a proxy is, or where
 /// the operator has named its address.
 fn is_named_proxy(rules: &Rules, address: Option<IpAddr>) -> bool {
-    address.is_none_or(|address| rules.trusted.iter().any(|network| network.contains(&address)))
+    address.is_none_or(|address| rules.names(address))
 }
