@@ -1,5 +1,6 @@
 //! The arithmetic of quotas: bounds of what is stored, reservations, leases and counts. Pure: no clock, no file.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::quota::bounds::{Admission, Bounds, Sum};
@@ -71,6 +72,16 @@ impl Account {
             && self.counting.is_none()
     }
 
+    /// Where reservations for objects of a place are kept: those of locks with the locks.
+    const fn reserved_at(&mut self, place: Place) -> &mut u64 {
+        if place.is_locks() { &mut self.locks } else { &mut self.reserved }
+    }
+
+    /// What a count under way has found in a place.
+    fn counted_at(&mut self, place: Place) -> Option<&mut u64> {
+        self.counting.as_mut()?.known.get_mut(&place)
+    }
+
     /// With what is reserved.
     fn held(&self) -> Bounds {
         let mut held = self.stored;
@@ -105,13 +116,35 @@ pub struct Usage {
     pub repos: Vec<(RepoPath, Option<u64>, u64)>,
 }
 
+/// The sums of all accounts.
+#[derive(Default)]
+struct Sums {
+    /// By first folder.
+    users: HashMap<Vec<u8>, Sum>,
+    total: Sum,
+}
+
+impl Sums {
+    fn add(&mut self, repo: &RepoPath, held: Bounds) {
+        self.users.entry(first_folder(repo)).or_default().add(held);
+        self.total.add(held);
+    }
+
+    fn take(&mut self, repo: &RepoPath, held: Bounds) {
+        self.users.entry(first_folder(repo)).or_default().take(held);
+        self.total.take(held);
+    }
+
+    fn of_user(&self, folder: &[u8]) -> Bounds {
+        self.users.get(folder).copied().unwrap_or_default().bounds()
+    }
+}
+
 /// All accounts.
 pub(super) struct Book {
     limits: Limits,
     repos: BTreeMap<RepoPath, Account>,
-    /// By first folder, and in all.
-    users: HashMap<Vec<u8>, Sum>,
-    total: Sum,
+    sums: Sums,
     /// Every repository that there is has an account, or holds nothing.
     complete: bool,
     /// What is admitted is written down before.
@@ -120,14 +153,7 @@ pub(super) struct Book {
 
 impl Book {
     pub(super) fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            repos: BTreeMap::new(),
-            users: HashMap::new(),
-            total: Sum::default(),
-            complete: false,
-            journaling: false,
-        }
+        Self { limits, repos: BTreeMap::new(), sums: Sums::default(), complete: false, journaling: false }
     }
 
     pub(super) const fn limits(&self) -> &Limits {
@@ -148,25 +174,27 @@ impl Book {
             let lower = if clean { upper } else { 0 };
             let mut account = Account::new(Bounds { lower, upper: Some(upper) });
             account.uncounted = true;
-            self.add_to_sums(&repo, account.held());
+            self.sums.add(&repo, account.held());
             self.repos.insert(repo, account);
         }
         self.complete = true;
     }
 
-    fn add_to_sums(&mut self, repo: &RepoPath, held: Bounds) {
-        self.users.entry(first_folder(repo)).or_default().add(held);
-        self.total.add(held);
+    /// What is known of a repository without an account.
+    const fn unseen(&self) -> Bounds {
+        if self.complete { Bounds::ZERO } else { Bounds::UNKNOWN }
     }
 
     /// The account of a repository; a new one if it has none.
     fn account(&mut self, repo: &RepoPath) -> &mut Account {
-        if !self.repos.contains_key(repo) {
-            let unseen = if self.complete { Bounds::ZERO } else { Bounds::UNKNOWN };
-            self.add_to_sums(repo, unseen);
-            self.repos.insert(repo.clone(), Account::new(unseen));
+        let unseen = self.unseen();
+        match self.repos.entry(repo.clone()) {
+            Entry::Occupied(account) => account.into_mut(),
+            Entry::Vacant(slot) => {
+                self.sums.add(repo, unseen);
+                slot.insert(Account::new(unseen))
+            }
         }
-        self.repos.entry(repo.clone()).or_insert_with(|| Account::new(Bounds::ZERO))
     }
 
     /// Changes what an account holds, and the sums with it.
@@ -175,12 +203,8 @@ impl Book {
         let before = account.held();
         change(account);
         let after = account.held();
-        if let Some(user) = self.users.get_mut(&first_folder(repo)) {
-            user.take(before);
-            user.add(after);
-        }
-        self.total.take(before);
-        self.total.add(after);
+        self.sums.take(repo, before);
+        self.sums.add(repo, after);
     }
 
     /// Reserves room if there is some.
@@ -212,38 +236,31 @@ impl Book {
 
     /// What is held where a limit may be, and the limits.
     fn constraints(&self, repo: &RepoPath) -> [(Bounds, Option<u64>); 3] {
-        let unseen = if self.complete { Bounds::ZERO } else { Bounds::UNKNOWN };
         let folder = first_folder(repo);
         let known = |mut held: Bounds| {
             held.upper = held.upper.filter(|_| self.complete);
             held
         };
-        let of_repo = self.repos.get(repo).map_or(unseen, Account::held);
-        let of_user = known(self.users.get(&folder).copied().unwrap_or_default().bounds());
+        let of_repo = self.repos.get(repo).map_or(self.unseen(), Account::held);
+        let of_user = known(self.sums.of_user(&folder));
         [
             (of_repo, self.limits.repos.get(repo).copied()),
             (of_user, self.limits.users.get(&folder).copied()),
-            (known(self.total.bounds()), self.limits.total),
+            (known(self.sums.total.bounds()), self.limits.total),
         ]
     }
 
     fn reserve(&mut self, repo: &RepoPath, place: Place, bytes: u64) {
         self.change(repo, |account| {
-            if place.is_locks() {
-                account.locks = account.locks.saturating_add(bytes);
-            } else {
-                account.reserved = account.reserved.saturating_add(bytes);
-            }
+            let reserved = account.reserved_at(place);
+            *reserved = reserved.saturating_add(bytes);
         });
     }
 
     pub(super) fn release(&mut self, repo: &RepoPath, place: Place, bytes: u64) {
         self.change(repo, |account| {
-            if place.is_locks() {
-                account.locks = account.locks.saturating_sub(bytes);
-            } else {
-                account.reserved = account.reserved.saturating_sub(bytes);
-            }
+            let reserved = account.reserved_at(place);
+            *reserved = reserved.saturating_sub(bytes);
         });
         self.forget_if_idle(repo);
     }
@@ -257,7 +274,7 @@ impl Book {
             } else {
                 account.stored.add(bytes);
             }
-            if let Some(known) = account.counting.as_mut().and_then(|count| count.known.get_mut(&place)) {
+            if let Some(known) = account.counted_at(place) {
                 *known = known.saturating_add(bytes);
             }
         });
@@ -270,7 +287,7 @@ impl Book {
             } else {
                 account.stored.take(bytes);
             }
-            if let Some(known) = account.counting.as_mut().and_then(|count| count.known.get_mut(&place)) {
+            if let Some(known) = account.counted_at(place) {
                 *known = known.saturating_sub(bytes);
             }
         });
@@ -286,13 +303,10 @@ impl Book {
 
     /// Lets go of an account that says nothing: whoever asks for repositories that are not there leaves no trace.
     fn forget_if_idle(&mut self, repo: &RepoPath) {
-        let unseen = if self.complete { Bounds::ZERO } else { Bounds::UNKNOWN };
+        let unseen = self.unseen();
         if self.repos.get(repo).is_some_and(|account| account.is_idle(unseen)) {
             self.repos.remove(repo);
-            if let Some(user) = self.users.get_mut(&first_folder(repo)) {
-                user.take(unseen);
-            }
-            self.total.take(unseen);
+            self.sums.take(repo, unseen);
         }
     }
 
@@ -406,7 +420,7 @@ impl Book {
 
     /// Whether all that was found is counted.
     pub(super) const fn is_counted(&self) -> bool {
-        self.total.is_known()
+        self.sums.total.is_known()
     }
 
     /// From now on every admission is written down before.
@@ -422,15 +436,14 @@ impl Book {
     pub(super) fn usage(&self) -> Usage {
         let upper = |held: Bounds| held.upper.filter(|_| self.complete);
         let users = self.limits.users.iter().map(|(folder, limit)| {
-            let held = self.users.get(folder).copied().unwrap_or_default().bounds();
-            (folder.escape_ascii().to_string(), upper(held), *limit)
+            (folder.escape_ascii().to_string(), upper(self.sums.of_user(folder)), *limit)
         });
         let repos = self.limits.repos.iter().map(|(repo, limit)| {
             let held = self.repos.get(repo).map_or(Bounds::ZERO, Account::held);
             (repo.clone(), upper(held), *limit)
         });
         Usage {
-            total: (upper(self.total.bounds()), self.limits.total),
+            total: (upper(self.sums.total.bounds()), self.limits.total),
             users: users.collect(),
             repos: repos.collect(),
         }
