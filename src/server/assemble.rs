@@ -367,13 +367,11 @@ fn random_prefix() -> u32 {
 async fn work(parts: Parts, sockets: Vec<(listener::Shared, Door)>, number: usize) -> io::Error {
     let disk = LocalDisk::new(parts.disk.root, parts.disk.modes);
     if number == 0 {
-        let disk = disk.clone();
+        let swept = disk.clone();
         runtime::spawn(async move {
-            let report = sweep(&disk, parts.max_folder_depth).await;
+            let report = sweep(&swept, parts.max_folder_depth).await;
             log::debug!("the walk after the start has ended: {report:?}");
         });
-    }
-    if number == 0 {
         let (ledger, wanted) = (Arc::clone(&parts.ledger), Arc::clone(&parts.wanted));
         runtime::spawn(count::serve(disk.clone(), ledger, wanted, parts.max_folder_depth));
     }
@@ -389,8 +387,9 @@ async fn work(parts: Parts, sockets: Vec<(listener::Shared, Door)>, number: usiz
         status: parts.status,
         max_folder_depth: parts.max_folder_depth,
     };
-    let shard = Shard::new(live, parts.buffers, parts.shared, random_prefix());
-    let shard = Rc::new(shard.with_sendfile(parts.sendfile));
+    let mut shard = Shard::new(live, parts.buffers, parts.shared, random_prefix());
+    shard.sendfile = parts.sendfile;
+    let shard = Rc::new(shard);
     parts.events.send(Event::Ready).ok();
     match shard.run(sockets, parts.drain).await {
         Ok(left) => {

@@ -36,18 +36,18 @@ pub struct Held {
 }
 
 /// Everything that was read and found right.
-pub struct Prepared {
+pub struct Prepared<'s> {
     users: Option<Htpasswd>,
     material: Option<Material>,
     rights: Rights,
-    settings: Settings,
+    settings: &'s Settings,
 }
 
 /// Reads and checks all files that the settings name.
 ///
 /// # Errors
 /// All that is wrong, each with its remedy.
-pub fn prepare(settings: &Settings) -> Result<Prepared, Vec<String>> {
+pub fn prepare(settings: &Settings) -> Result<Prepared<'_>, Vec<String>> {
     let mut problems = Vec::new();
     let users = users(settings).unwrap_or_else(|problem| note(&mut problems, problem));
     let material = material(settings).unwrap_or_else(|problem| note(&mut problems, problem));
@@ -55,11 +55,7 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, Vec<String>> {
         problems.push(problem);
         Rights::default()
     });
-    if problems.is_empty() {
-        Ok(Prepared { users, material, rights, settings: settings.clone() })
-    } else {
-        Err(problems)
-    }
+    if problems.is_empty() { Ok(Prepared { users, material, rights, settings }) } else { Err(problems) }
 }
 
 fn note<T>(problems: &mut Vec<String>, problem: String) -> Option<T> {
@@ -140,7 +136,7 @@ pub fn files(settings: &Settings) -> Vec<PathBuf> {
     tls.chain(&settings.logins.htpasswd).chain(&settings.access.acl_file).cloned().collect()
 }
 
-impl Prepared {
+impl Prepared<'_> {
     /// Certificates that have expired and are others than those in use.
     pub fn newly_expired(&self, held: &Held) -> Vec<String> {
         let ends = self.material.as_ref().map(Material::ends);
@@ -171,7 +167,7 @@ impl Prepared {
     /// A thread can't be started.
     pub fn take(self, held: &mut Held) -> std::io::Result<Rules> {
         let Self { users, material, rights, settings } = self;
-        let options = login_options(&settings);
+        let options = login_options(settings);
         held.passwords = match (users, held.passwords.take()) {
             (None, _) => None,
             (Some(users), Some(passwords)) => {
@@ -188,7 +184,7 @@ impl Prepared {
             (Some(material), None) => held.tls = Some(Arc::new(Acceptor::new(material))),
             (None, _) => {}
         }
-        Ok(rules(&settings, rights, held.passwords.clone()))
+        Ok(rules(settings, rights, held.passwords.clone()))
     }
 }
 

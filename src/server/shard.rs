@@ -91,13 +91,6 @@ impl<S: Store> Shard<S> {
 }
 
 impl<S> Shard<S> {
-    /// The same with or without sending straight from files.
-    #[must_use]
-    pub const fn with_sendfile(mut self, sendfile: bool) -> Self {
-        self.sendfile = sendfile;
-        self
-    }
-
     /// An id for the next request.
     pub fn next_request_id(&self) -> RequestId {
         let number = self.requests.get();

@@ -10,7 +10,7 @@ use rustls::ServerConfig;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
 
-use crate::io::socket::{Peer, Socket};
+use crate::io::socket::Socket;
 use crate::io::{Buffer, Bytes};
 use crate::tls::peer;
 
@@ -65,12 +65,7 @@ impl TlsSocket {
         let (incoming, plain, outgoing) = (Vec::new(), Vec::new(), Vec::new());
         let mut new = Self { socket, tls, incoming, plain, outgoing, sent: 0, ended: false };
         loop {
-            let advanced = new.advance();
-            // Also an alert that tells the client why not.
-            while new.has_unsent() {
-                new.push().await?;
-            }
-            if advanced? == Wants::Nothing {
+            if new.turn().await? == Wants::Nothing {
                 return Ok(new);
             }
             if new.receive(HELLO_BYTES).await? == 0 {
@@ -220,11 +215,16 @@ impl TlsSocket {
         // Without a close_notify the stream may have been cut. HTTP tells the ends of its messages itself, so that no
         // part is taken for the whole.
         self.ended |= self.receive(RECEIVE_BYTES).await? == 0;
+        self.turn().await.map(drop)
+    }
+
+    /// Lets rustls work and sends what it has to say: also an alert that tells the client what was wrong.
+    async fn turn(&mut self) -> io::Result<Wants> {
         let advanced = self.advance();
         while self.has_unsent() {
             self.push().await?;
         }
-        advanced.map(drop)
+        advanced
     }
 
     /// Moves decrypted bytes out, at most `room`.
@@ -280,14 +280,6 @@ fn invalid(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error 
 }
 
 impl Stream {
-    /// The other end.
-    pub fn peer(&self) -> Peer {
-        match self {
-            Self::Plain(socket) => socket.peer(),
-            Self::Tls(tls) => tls.socket.peer(),
-        }
-    }
-
     /// Whom the client's certificate names, if it showed one.
     pub fn user(&self) -> Option<String> {
         match self {
