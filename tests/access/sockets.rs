@@ -2,10 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::process::Command;
 
-use crate::common::{Conn, Server, on_both, program, skip, wait_for};
+use crate::common::{Conn, Server, free_port, on_both, wait_for};
 
 #[test]
 fn several_listeners_and_modes() {
@@ -27,57 +25,19 @@ fn several_listeners_and_modes() {
     });
 }
 
-/// Starts a server behind `systemd-socket-activate`, which accepts the first connection to start it.
-fn activated(
-    driver: &str,
-    sockets: &[&str],
-    activate: &[&str],
-    flags: &[&str],
-    data: &Path,
-) -> Option<Server> {
-    if Command::new("systemd-socket-activate").arg("--version").output().is_err() {
-        skip("systemd-socket-activate is not installed");
-        return None;
-    }
-    let mut command = Command::new("systemd-socket-activate");
-    command.args(sockets.iter().map(|socket| format!("--listen={socket}"))).args(activate);
-    command.arg(program()).args(["serve", "--debug", "--no-auth", "--io-driver", driver, "--path"]).arg(data);
-    command.args(flags);
-    let first = sockets[0].to_owned();
-    let poke = std::thread::spawn(move || {
-        // Whoever connects first starts the server.
-        let mut ready = false;
-        for _ in 0..400 {
-            ready = if first.starts_with('/') {
-                UnixStream::connect(&first).is_ok()
-            } else {
-                std::net::TcpStream::connect(&first).is_ok()
-            };
-            if ready {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        assert!(ready);
-    });
-    let server = Server::launch(command, data);
-    poke.join().unwrap();
-    Some(server)
-}
-
-fn free_port() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
 #[test]
 fn systemd_passes_one_socket_as_to_rest_server() {
     on_both(|driver| {
         let dir = tempfile::tempdir().unwrap();
         let address = free_port();
         // --listen is what rest-server ignores then.
-        let Some(mut server) =
-            activated(driver, &[&address], &[], &["--listen", "127.0.0.1:1"], &dir.path().join("data"))
-        else {
+        let Some(mut server) = Server::activated(
+            driver,
+            &[&address],
+            &[],
+            &["--listen", "127.0.0.1:1"],
+            &dir.path().join("data"),
+        ) else {
             return;
         };
         assert_eq!(server.addresses, [address]);
@@ -95,7 +55,8 @@ fn systemd_passes_several_named_sockets() {
         let sockets = [address.as_str(), socket.to_str().unwrap(), &admin];
         let names = ["--fdname=main:main:admin"];
         let flags = ["--listen", "systemd:main", "--admin-listen", "systemd:admin"];
-        let Some(server) = activated(driver, &sockets, &names, &flags, &dir.path().join("data")) else {
+        let Some(server) = Server::activated(driver, &sockets, &names, &flags, &dir.path().join("data"))
+        else {
             return;
         };
         server.create("/r1/");

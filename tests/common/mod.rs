@@ -127,6 +127,47 @@ impl Server {
         server
     }
 
+    /// Starts a server behind `systemd-socket-activate`, which accepts the first connection to start it.
+    pub fn activated(
+        driver: &str,
+        sockets: &[&str],
+        activate: &[&str],
+        flags: &[&str],
+        data: &Path,
+    ) -> Option<Self> {
+        if Command::new("systemd-socket-activate").arg("--version").output().is_err() {
+            skip("systemd-socket-activate is not installed");
+            return None;
+        }
+        let mut command = Command::new("systemd-socket-activate");
+        command.args(sockets.iter().map(|socket| format!("--listen={socket}"))).args(activate);
+        command
+            .arg(program())
+            .args(["serve", "--debug", "--no-auth", "--io-driver", driver, "--path"])
+            .arg(data);
+        command.args(flags);
+        let first = sockets[0].to_owned();
+        let poke = std::thread::spawn(move || {
+            // Whoever connects first starts the server.
+            let mut ready = false;
+            for _ in 0..400 {
+                ready = if first.starts_with('/') {
+                    std::os::unix::net::UnixStream::connect(&first).is_ok()
+                } else {
+                    TcpStream::connect(&first).is_ok()
+                };
+                if ready {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            assert!(ready);
+        });
+        let server = Self::launch(command, data);
+        poke.join().unwrap();
+        Some(server)
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -249,6 +290,11 @@ impl Drop for Server {
             );
         }
     }
+}
+
+/// An address of this machine whose port is free now.
+pub fn free_port() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 pub fn walk(root: &Path) -> Vec<PathBuf> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::client::{Restic, restics};
-use crate::common::{DRIVERS, Server, program};
+use crate::common::{DRIVERS, Server, free_port};
 use crate::pki::Pki;
 
 /// init, backup, check, restore; returns whether the restored file is the same.
@@ -88,30 +88,11 @@ fn over_a_unix_socket() {
 #[test]
 fn by_socket_activation() {
     let Some(client) = restics().into_iter().next_back() else { return };
-    if std::process::Command::new("systemd-socket-activate").arg("--version").output().is_err() {
-        return crate::common::skip("systemd-socket-activate is not installed");
-    }
     let dir = tempfile::tempdir().unwrap();
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let data = dir.path().join("data");
-    let mut command = std::process::Command::new("systemd-socket-activate");
-    command
-        .arg(format!("--listen={address}"))
-        .arg(program())
-        .args(["serve", "--debug", "--no-auth", "--path"])
-        .arg(&data);
-    let poke = address.clone();
-    // The first connection starts the server.
-    let poke = std::thread::spawn(move || {
-        for _ in 0..400 {
-            if std::net::TcpStream::connect(&poke).is_ok() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-    });
-    let server = Server::launch(command, &data);
-    poke.join().unwrap();
+    let address = free_port();
+    let Some(server) = Server::activated("auto", &[&address], &[], &[], &dir.path().join("data")) else {
+        return;
+    };
     assert_eq!(server.addresses, [address]);
     round(&Restic::on(&client, &server, "r1"), dir.path());
 }
