@@ -72,7 +72,7 @@ impl Worker {
             let (faults, health, shared, counters) = parts;
             let work = async {
                 let disk = FaultyDisk::new(ModelDisk::default(), faults);
-                let options = Options { verify: true, unnamed_temps: true };
+                let options = Options { verify: true, hash_lanes: true, unnamed_temps: true };
                 let ledger = Arc::new(Ledger::open(quota::Limits::default(), None).unwrap());
                 let status = Status {
                     workers: vec![Arc::clone(&counters)],

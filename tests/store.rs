@@ -44,7 +44,7 @@ impl Bench {
         let mut upload = self.store.upload(handle, announced, None).await?;
         for piece in pieces {
             let mut buffer = self.buffers.take().await;
-            buffer.extend_from_slice(piece);
+            buffer.append(piece);
             upload.write(buffer).await?;
         }
         upload.commit(|| ()).await
@@ -56,9 +56,9 @@ impl Bench {
     }
 }
 
-const VERIFY: Options = Options { verify: true, unnamed_temps: true };
-const NAMED: Options = Options { verify: true, unnamed_temps: false };
-const TRUST: Options = Options { verify: false, unnamed_temps: true };
+const VERIFY: Options = Options { verify: true, hash_lanes: true, unnamed_temps: true };
+const NAMED: Options = Options { verify: true, hash_lanes: true, unnamed_temps: false };
+const TRUST: Options = Options { verify: false, hash_lanes: true, unnamed_temps: true };
 
 fn repo() -> RepoPath {
     RepoPath::new(vec![FolderName::parse(b"r1").unwrap()])
@@ -193,7 +193,7 @@ fn of_two_uploads_at_once_both_succeed_if_they_are_equal() {
             let mut second = bench.store.upload(&handle, Some(4), None).await.unwrap();
             for upload in [&mut first, &mut second] {
                 let mut buffer = bench.buffers.take().await;
-                buffer.extend_from_slice(b"same");
+                buffer.append(b"same");
                 upload.write(buffer).await.unwrap();
             }
             second.commit(|| ()).await.unwrap();
@@ -205,7 +205,7 @@ fn of_two_uploads_at_once_both_succeed_if_they_are_equal() {
         let mut late = bench.store.upload(&config(), None, None).await.unwrap();
         bench.put(&config(), None, &[b"same"]).await.unwrap();
         let mut buffer = bench.buffers.take().await;
-        buffer.extend_from_slice(b"else");
+        buffer.append(b"else");
         late.write(buffer).await.unwrap();
         assert!(matches!(late.commit(|| ()).await, Err(Error::Conflict)));
         assert_eq!(bench.get(&config()).await.unwrap(), b"same");
@@ -220,7 +220,7 @@ fn a_repeat_whose_object_is_deleted_meanwhile_is_not_acknowledged() {
         bench.put(&handle, None, &[b"x"]).await.unwrap();
         let mut repeat = bench.store.upload(&handle, Some(1), None).await.unwrap();
         let mut buffer = bench.buffers.take().await;
-        buffer.extend_from_slice(b"x");
+        buffer.append(b"x");
         repeat.write(buffer).await.unwrap();
         bench.store.delete(&handle, None).await.unwrap();
         assert!(matches!(repeat.commit(|| ()).await, Err(Error::Busy)));
@@ -235,7 +235,7 @@ fn nothing_is_acknowledged_after_a_flush_has_failed() {
         let handle = blob(BlobType::Data, b"x");
         let mut begun = bench.store.upload(&handle, Some(1), None).await.unwrap();
         let mut buffer = bench.buffers.take().await;
-        buffer.extend_from_slice(b"x");
+        buffer.append(b"x");
         begun.write(buffer).await.unwrap();
         bench.faults.fail(Some((Op::SyncData, Fault::Device)));
         assert!(bench.put(&config(), None, &[b"c"]).await.is_err());
@@ -374,7 +374,7 @@ fn a_dropped_upload_leaves_nothing_and_a_crashed_one_is_swept() {
         bench.store.create_repo(&repo()).await.unwrap();
         let mut upload = bench.store.upload(&blob(BlobType::Data, b"x"), Some(1), None).await.unwrap();
         let mut buffer = bench.buffers.take().await;
-        buffer.extend_from_slice(b"x");
+        buffer.append(b"x");
         upload.write(buffer).await.unwrap();
         assert_eq!(bench.model.files().len(), usize::from(!options.unnamed_temps));
         if options.unnamed_temps {

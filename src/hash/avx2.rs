@@ -4,10 +4,10 @@
 #![expect(clippy::indexing_slicing, reason = "all indices are below the lengths of arrays: the loops say so")]
 
 use core::arch::x86_64::{
-    __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_loadu_si256, _mm256_or_si256, _mm256_permute2x128_si256,
-    _mm256_set1_epi32, _mm256_set_epi32, _mm256_shuffle_epi8, _mm256_slli_epi32, _mm256_srli_epi32,
-    _mm256_storeu_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32,
-    _mm256_unpacklo_epi64, _mm256_xor_si256,
+    __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_loadu_si256, _mm256_or_si256,
+    _mm256_permute2x128_si256, _mm256_set_epi32, _mm256_set1_epi32, _mm256_shuffle_epi8, _mm256_slli_epi32,
+    _mm256_srli_epi32, _mm256_storeu_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
+    _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm256_xor_si256,
 };
 
 use crate::hash::rounds::define_compress;
@@ -136,8 +136,10 @@ fn transpose(rows: [&[u8; 32]; LANES]) -> [Vector; LANES] {
     for i in 0..2 {
         let (low0, high0) =
             (_mm256_unpacklo_epi32(r[4 * i], r[4 * i + 1]), _mm256_unpackhi_epi32(r[4 * i], r[4 * i + 1]));
-        let (low1, high1) =
-            (_mm256_unpacklo_epi32(r[4 * i + 2], r[4 * i + 3]), _mm256_unpackhi_epi32(r[4 * i + 2], r[4 * i + 3]));
+        let (low1, high1) = (
+            _mm256_unpacklo_epi32(r[4 * i + 2], r[4 * i + 3]),
+            _mm256_unpackhi_epi32(r[4 * i + 2], r[4 * i + 3]),
+        );
         q[4 * i] = _mm256_unpacklo_epi64(low0, low1);
         q[4 * i + 1] = _mm256_unpackhi_epi64(low0, low1);
         q[4 * i + 2] = _mm256_unpacklo_epi64(high0, high1);

@@ -115,8 +115,10 @@ fn load_blocks(blocks: [&Block; LANES]) -> [Vector; LANES] {
     for i in 0..4 {
         let (low0, high0) =
             (_mm512_unpacklo_epi32(r[4 * i], r[4 * i + 1]), _mm512_unpackhi_epi32(r[4 * i], r[4 * i + 1]));
-        let (low1, high1) =
-            (_mm512_unpacklo_epi32(r[4 * i + 2], r[4 * i + 3]), _mm512_unpackhi_epi32(r[4 * i + 2], r[4 * i + 3]));
+        let (low1, high1) = (
+            _mm512_unpacklo_epi32(r[4 * i + 2], r[4 * i + 3]),
+            _mm512_unpackhi_epi32(r[4 * i + 2], r[4 * i + 3]),
+        );
         quarters[4 * i] = _mm512_unpacklo_epi64(low0, low1);
         quarters[4 * i + 1] = _mm512_unpackhi_epi64(low0, low1);
         quarters[4 * i + 2] = _mm512_unpacklo_epi64(high0, high1);

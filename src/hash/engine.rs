@@ -141,20 +141,23 @@ impl Engine {
     /// Whatever is fastest on this processor. The first call finds that out, in about half a millisecond.
     pub fn fastest() -> Self {
         static FOUND: OnceLock<Engine> = OnceLock::new();
-        FOUND.get_or_init(|| Self::from_costs(time_one().as_secs_f64(), time)).clone()
+        FOUND.get_or_init(|| Self::from_costs(time_one(), time)).clone()
     }
 
-    /// Chooses by what a block of one message costs alone and what one of every lane costs side by side.
-    fn from_costs(one: f64, side_by_side: impl Fn(Lanes) -> Duration) -> Self {
+    /// Chooses by what some blocks of one message cost alone, and what as many of every lane cost side by side.
+    fn from_costs(alone: Duration, side_by_side: impl Fn(Lanes) -> Duration) -> Self {
         let mut ways = Vec::new();
-        // What a block of one message costs by the best narrower way.
-        let mut best = one;
+        // What one message costs by the best narrower way.
+        let mut best = alone;
         for lanes in Lanes::ALL.iter().rev().copied().filter(|lanes| lanes.is_supported()) {
-            let cost = side_by_side(lanes).as_secs_f64();
-            let pays = (2..=lanes.count()).find(|messages| cost < best * *messages as f64);
-            if let Some(from) = pays {
+            let cost = side_by_side(lanes);
+            let pays = (2..=lanes.count()).zip(2..).find(|(_, messages)| cost < best * *messages);
+            if let Some((from, _)) = pays {
                 ways.insert(0, (lanes, from));
-                best = best.min(cost / lanes.count() as f64);
+                best = (1..=lanes.count())
+                    .zip(1..)
+                    .map(|(_, messages)| cost / messages)
+                    .fold(best, Duration::min);
             }
         }
         Self { ways }
@@ -268,7 +271,7 @@ mod tests {
     fn every_number_of_messages_and_every_short_length() {
         for engine in engines() {
             for count in 0..=33 {
-                let messages: Vec<_> = (0..count).map(|n| message(n, 64 * 3 + n as usize)).collect();
+                let messages: Vec<_> = (0..count).zip(192..).map(|(n, length)| message(n, length)).collect();
                 check(&engine, &messages, 1);
             }
             for length in 0..=260 {
@@ -300,11 +303,11 @@ mod tests {
         let supported = |lanes: &&Lanes| lanes.is_supported();
         let Some(narrow) = Lanes::ALL.iter().rev().find(supported).copied() else { return };
         // As expensive as one and a half alone: pays from two on.
-        let engine = Engine::from_costs(1.0, |lanes| {
-            if lanes == narrow { Duration::from_secs_f64(1.5) } else { Duration::from_secs(1000) }
-        });
+        let alone = Duration::from_secs(2);
+        let engine =
+            Engine::from_costs(alone, |lanes| Duration::from_secs(if lanes == narrow { 3 } else { 1000 }));
         assert_eq!(engine.ways, [(narrow, 2)]);
-        assert_eq!(Engine::from_costs(1.0, |_| Duration::from_secs(1000)), Engine::one_by_one());
+        assert_eq!(Engine::from_costs(alone, |_| Duration::from_secs(1000)), Engine::one_by_one());
     }
 
     #[test]
@@ -312,7 +315,7 @@ mod tests {
         // FIPS 180-2 appendix B.
         let digest = data_encoding::HEXLOWER.encode(&Sha256::of(b"abc"));
         assert_eq!(digest, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        let million = data_encoding::HEXLOWER.encode(&Sha256::of(&[b'a'; 1_000_000]));
+        let million = data_encoding::HEXLOWER.encode(&Sha256::of(&vec![b'a'; 1_000_000]));
         assert_eq!(million, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
     }
 }

@@ -27,16 +27,8 @@ const BLOCK_BYTES: usize = 64;
 const LENGTH_AT: usize = BLOCK_BYTES - 8;
 
 /// The first state: FIPS 180-4 section 5.3.3.
-const INITIAL: State = [
-    0x6a09_e667,
-    0xbb67_ae85,
-    0x3c6e_f372,
-    0xa54f_f53a,
-    0x510e_527f,
-    0x9b05_688c,
-    0x1f83_d9ab,
-    0x5be0_cd19,
-];
+const INITIAL: State =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// FIPS 180-4 section 4.2.2: the first bits of the cube roots of the first primes.
 #[cfg(target_arch = "x86_64")]
@@ -56,15 +48,16 @@ const K: [[u32; 16]; 4] = [
 #[derive(Clone)]
 pub struct Sha256 {
     state: State,
-    /// The begin of a block, `length % 64` bytes of it.
+    /// The begin of a block, so many bytes of it.
     begun: Block,
+    filled: usize,
     /// Bytes taken.
     length: u64,
 }
 
 impl Default for Sha256 {
     fn default() -> Self {
-        Self { state: INITIAL, begun: [0; BLOCK_BYTES], length: 0 }
+        Self { state: INITIAL, begun: [0; BLOCK_BYTES], filled: 0, length: 0 }
     }
 }
 
@@ -83,33 +76,28 @@ impl Sha256 {
     /// Takes the next bytes up to the whole blocks among them, which are left to the caller, and the begin of a block
     /// after them.
     fn split<'b>(&mut self, mut bytes: &'b [u8]) -> &'b [Block] {
-        let filled = self.filled();
         self.length += bytes.len() as u64;
-        if filled > 0 {
-            let room = self.begun.get_mut(filled..).unwrap_or_default();
-            let count = room.len().min(bytes.len());
-            let (now, later) = bytes.split_at(count);
+        if self.filled > 0 {
+            let room = self.begun.get_mut(self.filled..).unwrap_or_default();
+            let (now, later) = bytes.split_at(room.len().min(bytes.len()));
             room.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
-            if count < BLOCK_BYTES - filled {
+            self.filled += now.len();
+            if self.filled < BLOCK_BYTES {
                 return &[];
             }
             compress256(&mut self.state, &[self.begun]);
             bytes = later;
         }
         let (blocks, rest) = bytes.as_chunks();
+        self.filled = rest.len();
         self.begun.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
         blocks
-    }
-
-    /// Bytes of the block that was begun.
-    const fn filled(&self) -> usize {
-        (self.length % BLOCK_BYTES as u64) as usize
     }
 
     /// The digest of all that was taken.
     pub fn finish(mut self) -> Digest {
         // FIPS 180-4 section 5.1.1: a one, zeros, and the length in bits at the end of a block.
-        let filled = self.filled();
+        let filled = self.filled;
         let mut last = [[0; BLOCK_BYTES]; 2];
         let bytes = last.as_flattened_mut();
         bytes.iter_mut().zip(self.begun.iter().take(filled)).for_each(|(to, from)| *to = *from);

@@ -4,7 +4,7 @@
 #![expect(clippy::indexing_slicing, reason = "all indices are below the lengths of arrays: the loops say so")]
 
 use core::arch::x86_64::{
-    __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_loadu_si128, _mm_set_epi64x, _mm_set_epi32,
+    __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_loadu_si128, _mm_set_epi32, _mm_set_epi64x,
     _mm_sha256msg1_epu32, _mm_sha256msg2_epu32, _mm_sha256rnds2_epu32, _mm_shuffle_epi8, _mm_shuffle_epi32,
     _mm_storeu_si128,
 };
@@ -89,6 +89,7 @@ fn store((abef, cdgh): Pair) -> State {
         unsafe { _mm_storeu_si128(words.as_mut_ptr().cast(), vector) };
         words
     };
-    let ([f, e, b, a], [h, g, d, c]) = (words(abef), words(cdgh));
-    [a, b, c, d, e, f, g, h]
+    let (abef, cdgh) = (words(abef), words(cdgh));
+    // The first word of a vector is its last name.
+    [abef[3], abef[2], cdgh[3], cdgh[2], abef[1], abef[0], cdgh[1], cdgh[0]]
 }

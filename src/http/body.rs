@@ -1,5 +1,7 @@
 //! A request's body: piece by piece, with back-pressure, in buffers of the worker's pool.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 use crate::http::chunked::{Decoder, Malformed};
@@ -8,6 +10,12 @@ use crate::http::head::{Expect, Framing, Head};
 use crate::http::limits::{MAX_DRAIN_BYTES, MAX_HEAD_BYTES};
 use crate::http::pace::Pace;
 use crate::io::Buffer;
+use crate::io::buffer::{ALIGNMENT, BUFFER_BYTES};
+use crate::io::runtime::timeout;
+
+/// How long a buffer that is not full waits for more of the body, if there are enough others. Full ones cost the least to
+/// hash and to write.
+const MAX_FILL_WAIT: Duration = Duration::from_millis(50);
 
 /// Why a body could not be read to its end. The connection can't be used on.
 #[derive(Debug, Error)]
@@ -32,6 +40,8 @@ enum Rest {
 pub struct Body<'c> {
     conn: &'c mut Conn,
     rest: Rest,
+    /// Bytes handed out.
+    taken: u64,
     /// The client waits for `100 Continue` before it sends.
     awaited: bool,
     broken: bool,
@@ -48,7 +58,7 @@ impl<'c> Body<'c> {
             Framing::Chunked => Rest::Chunked(Decoder::default()),
         };
         let awaited = head.expect != Expect::Nothing;
-        Self { conn, rest, awaited, broken: false, crowded: false, pace: Pace::default() }
+        Self { conn, rest, taken: 0, awaited, broken: false, crowded: false, pace: Pace::default() }
     }
 
     /// The announced length in bytes; none if the body is chunked.
@@ -81,17 +91,13 @@ impl<'c> Body<'c> {
     async fn advance(&mut self) -> Result<Option<Buffer>, BodyError> {
         while !self.is_done() {
             if std::mem::take(&mut self.awaited) {
-                self.conn.send(b"HTTP/1.1 100 Continue\r\n\r\n".as_slice(), &mut self.pace).await?;
+                self.conn.send(b"HTTP/1.1 100 Continue\r\n\r\n", &mut self.pace).await?;
             }
-            let mut piece = self.receive().await?;
-            let next_request = match &mut self.rest {
-                Rest::Length(left) => take_length(left, &mut piece),
-                Rest::Chunked(decoder) => decoder.decode(&mut piece)?,
+            let piece = match self.rest {
+                Rest::Length(left) => self.receive_counted(left).await?,
+                Rest::Chunked(_) => self.receive_chunked().await?,
             };
-            self.crowded |= next_request.len() > MAX_HEAD_BYTES;
-            if !next_request.is_empty() {
-                self.conn.received.splice(..0, next_request);
-            }
+            self.taken += piece.len() as u64;
             if !piece.is_empty() {
                 return Ok(Some(piece));
             }
@@ -99,32 +105,72 @@ impl<'c> Body<'c> {
         Ok(None)
     }
 
-    /// Some bytes of the body as they came. No buffer is held while there are none.
-    async fn receive(&mut self) -> Result<Buffer, BodyError> {
-        let conn = &mut *self.conn;
-        if !conn.received.is_empty() {
-            let mut buffer = conn.buffers.take().await;
-            let count = conn.received.len().min(buffer.capacity());
-            buffer.extend(conn.received.drain(..count));
-            return Ok(buffer);
-        }
-        // Every piece of a TLS record is a sign of life.
-        loop {
-            let readable = async { (conn.stream.readable().await.map(|()| 0), ()) };
-            Conn::transfer(&conn.limits, &mut self.pace, readable).await?;
-            if conn.stream.has_input() {
-                break;
+    /// Some of the `left` bytes of a body whose length was announced: a full buffer, unless the client is slow.
+    async fn receive_counted(&mut self, left: u64) -> Result<Buffer, BodyError> {
+        let mut piece = self.receive(left).await?;
+        // Pieces begin at multiples of what direct I/O asks for, again after one that was not full.
+        let misplaced = usize::try_from(self.taken % ALIGNMENT as u64).unwrap_or(0);
+        let whole = usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER_BYTES - misplaced);
+        while piece.len() < whole {
+            let missing = whole - piece.len();
+            match self.conn.stream.read(piece.spare().get_mut(..missing).unwrap_or_default()) {
+                Ok(Some(0)) => break,
+                Ok(Some(count)) => self.note(&mut piece, count)?,
+                Ok(None) if !self.conn.buffers.has_plenty() => break,
+                Ok(None) => match timeout(MAX_FILL_WAIT, self.conn.stream.readable()).await {
+                    Ok(readable) => readable.map_err(TransferError::from)?,
+                    Err(_elapsed) => break,
+                },
+                Err(e) => return Err(TransferError::from(e).into()),
             }
         }
-        let buffer = conn.buffers.take().await;
-        // What belongs to the next request stays in the socket, as far as that can be told beforehand.
-        let room = match &self.rest {
-            Rest::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.capacity()),
-            Rest::Chunked(_) => buffer.capacity(),
-        };
-        let read = conn.stream.read_upto(buffer, room);
-        let (read, buffer) = Conn::transfer(&conn.limits, &mut self.pace, read).await?;
-        if read == 0 { Err(BodyError::Truncated) } else { Ok(buffer) }
+        self.rest = Rest::Length(left - piece.len() as u64);
+        Ok(piece)
+    }
+
+    /// Some data of a chunked body; none if only its coding came.
+    async fn receive_chunked(&mut self) -> Result<Buffer, BodyError> {
+        let mut piece = self.receive(u64::MAX).await?;
+        let Rest::Chunked(decoder) = &mut self.rest else { return Ok(piece) };
+        let (data, next) = decoder.decode(piece.filled_mut())?;
+        let next_request = piece.get(next..).unwrap_or_default();
+        self.crowded |= next_request.len() > MAX_HEAD_BYTES;
+        self.conn.received.splice(..0, next_request.iter().copied());
+        piece.truncate(data);
+        Ok(piece)
+    }
+
+    /// Some bytes of the body as they came, at most `limit`. No buffer is held while there are none.
+    async fn receive(&mut self, limit: u64) -> Result<Buffer, BodyError> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(BUFFER_BYTES);
+        if !self.conn.received.is_empty() {
+            let mut buffer = self.conn.buffers.take().await;
+            let known = self.conn.received.get(..limit).unwrap_or(&self.conn.received);
+            let count = buffer.append(known);
+            self.conn.received.drain(..count);
+            return Ok(buffer);
+        }
+        loop {
+            // Every piece of a TLS record is a sign of life.
+            Conn::transfer(&self.conn.limits, &mut self.pace, self.conn.stream.readable()).await?;
+            let mut buffer = self.conn.buffers.take().await;
+            // What belongs to the next request stays in the socket, as far as that can be told beforehand.
+            match self.conn.stream.read(buffer.spare().get_mut(..limit).unwrap_or_default()) {
+                Ok(Some(0)) => return Err(BodyError::Truncated),
+                Ok(Some(count)) => {
+                    self.note(&mut buffer, count)?;
+                    return Ok(buffer);
+                }
+                Ok(None) => {}
+                Err(e) => return Err(TransferError::from(e).into()),
+            }
+        }
+    }
+
+    /// Counts what was read into a buffer.
+    fn note(&mut self, buffer: &mut Buffer, count: usize) -> Result<(), BodyError> {
+        buffer.advance(count);
+        Ok(self.pace.note(&self.conn.limits, Duration::ZERO, count).map_err(TransferError::from)?)
     }
 
     /// The connection, to send the response on.
@@ -154,13 +200,4 @@ impl<'c> Body<'c> {
         }
         false
     }
-}
-
-/// Leaves in `piece` what belongs to a body of `left` more bytes and returns what follows it.
-fn take_length(left: &mut u64, piece: &mut Buffer) -> Vec<u8> {
-    let used = usize::try_from(*left).unwrap_or(usize::MAX).min(piece.len());
-    *left -= used as u64;
-    let rest = piece.get(used..).unwrap_or_default().to_vec();
-    piece.truncate(used);
-    rest
 }

@@ -57,12 +57,12 @@ impl Decoder {
         self.state == State::Done
     }
 
-    /// Takes coded bytes, leaves in `bytes` only the data among them, and returns what followed the end of the body: the
-    /// start of the next request.
+    /// Takes coded bytes and moves the data among them to their front. Returns how many bytes of data there are, and
+    /// where what followed the end of the body begins: the start of the next request.
     ///
     /// # Errors
     /// The coding is broken; `bytes` then holds nothing of use.
-    pub fn decode(&mut self, bytes: &mut Vec<u8>) -> Result<Vec<u8>, Malformed> {
+    pub fn decode(&mut self, bytes: &mut [u8]) -> Result<(usize, usize), Malformed> {
         let (mut from, mut kept) = (0, 0);
         while let Some(&byte) = bytes.get(from) {
             match self.state {
@@ -80,9 +80,7 @@ impl Decoder {
                 }
             }
         }
-        let rest = bytes.get(from..).unwrap_or_default().to_vec();
-        bytes.truncate(kept);
-        Ok(rest)
+        Ok((kept, from))
     }
 
     fn step(&mut self, byte: u8) -> Result<(), Malformed> {
@@ -151,8 +149,9 @@ mod tests {
         let (mut data, mut rest) = (Vec::new(), Vec::new());
         for piece in coded.chunks(step) {
             let mut bytes = piece.to_vec();
-            rest.extend(decoder.decode(&mut bytes)?);
-            data.extend(bytes);
+            let (kept, next) = decoder.decode(&mut bytes)?;
+            data.extend(&bytes[..kept]);
+            rest.extend(&bytes[next..]);
         }
         Ok((data, rest, decoder.is_done()))
     }

@@ -10,14 +10,16 @@ use crate::http::body::Body;
 use crate::http::head::{self, Head, HeadError, Scanner};
 use crate::http::limits::{MAX_LINGER, MAX_LINGER_BYTES, MAX_LINGER_SILENCE};
 use crate::http::pace::{Pace, TooSlow};
+use crate::io::BufferPool;
 use crate::io::file::{File, Sent};
 use crate::io::runtime::{Elapsed, now, timeout};
-use crate::io::{BufferPool, Bytes};
 use crate::tls::Stream;
 use crate::types::{ByteRange, Timeouts};
 
 /// Bytes asked for at a time while a head is read: restic's heads fit.
 const HEAD_READ_BYTES: usize = 2 * 1024;
+/// Bytes read at a time to be forgotten.
+const DISCARD_BYTES: usize = 16 * 1024;
 
 /// Why no request came.
 #[derive(Debug, Error)]
@@ -77,15 +79,30 @@ impl Conn {
             return true;
         }
         self.received = Vec::new();
-        let input = async {
-            loop {
-                self.stream.readable().await?;
-                if self.stream.has_input() {
-                    return io::Result::Ok(());
-                }
+        let deadline = now() + self.limits.idle;
+        loop {
+            let left = deadline.saturating_duration_since(now());
+            match timeout(left, self.stream.readable()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(Elapsed) => return false,
             }
-        };
-        matches!(timeout(self.limits.idle, input).await, Ok(Ok(())))
+            match self.receive() {
+                Ok(Some(0)) | Err(_) => return false,
+                Ok(Some(_)) => return true,
+                // Part of a record of TLS.
+                Ok(None) => {}
+            }
+        }
+    }
+
+    /// Receives some bytes of a head. None if nothing has come; 0 bytes at the end of the stream.
+    fn receive(&mut self) -> io::Result<Option<usize>> {
+        let filled = self.received.len();
+        self.received.resize(filled + HEAD_READ_BYTES, 0);
+        let read = self.stream.read(self.received.get_mut(filled..).unwrap_or_default());
+        let count = read.as_ref().map_or(0, |read| read.unwrap_or(0));
+        self.received.truncate(filled + count);
+        read
     }
 
     /// Reads one request head.
@@ -107,15 +124,17 @@ impl Conn {
                 return Ok(head);
             }
             let left = deadline.saturating_duration_since(now());
-            let received = std::mem::take(&mut self.received);
-            let started = !received.is_empty();
-            let read = timeout(left, self.stream.read_more(received, HEAD_READ_BYTES)).await;
-            let Ok((read, received)) = read else { return Err(NoRequest::TimedOut) };
-            self.received = received;
-            match read {
-                Ok(0) if started => return Err(HeadError::Bad("the request head is cut short").into()),
-                Ok(0) | Err(_) => return Err(NoRequest::Closed),
-                Ok(_) => {}
+            match self.receive() {
+                Ok(Some(0)) if !self.received.is_empty() => {
+                    return Err(HeadError::Bad("the request head is cut short").into());
+                }
+                Ok(Some(0)) | Err(_) => return Err(NoRequest::Closed),
+                Ok(Some(_)) => {}
+                Ok(None) => match timeout(left, self.stream.readable()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Err(NoRequest::Closed),
+                    Err(Elapsed) => return Err(NoRequest::TimedOut),
+                },
             }
         }
     }
@@ -126,29 +145,28 @@ impl Conn {
     }
 
     /// Sends all of `bytes`. `pace` watches the client's rate over one response.
-    pub async fn send<B: Bytes>(&mut self, mut bytes: B, pace: &mut Pace) -> Result<B, TransferError> {
+    pub async fn send(&mut self, bytes: &[u8], pace: &mut Pace) -> Result<(), TransferError> {
         let mut sent = 0;
-        while sent < bytes.as_ref().len() {
-            let (written, back) = self.write(bytes, sent, pace).await?;
-            bytes = back;
-            sent += written;
+        while let Some(rest @ [_, ..]) = bytes.get(sent..) {
+            match self.send_some(rest, pace)? {
+                0 => self.writable(pace).await?,
+                count => sent += count,
+            }
         }
-        self.push(pace).await?;
-        Ok(bytes)
+        self.push(pace).await
     }
 
     /// Waits until the client can take something, so that no buffer is held for one that does not read.
-    pub async fn writable(&mut self, pace: &mut Pace) -> Result<(), TransferError> {
-        self.push(pace).await?;
-        let writable = async { (self.stream.writable().await.map(|()| 0), ()) };
-        Self::transfer(&self.limits, pace, writable).await?;
-        Ok(())
+    pub async fn writable(&self, pace: &mut Pace) -> Result<(), TransferError> {
+        Self::transfer(&self.limits, pace, self.stream.writable()).await
     }
 
-    /// Sends of `bytes` what the client takes now, and returns how much that was: for a buffer that is not to be held
-    /// until a slow client has taken all of it. [`Self::push`] sends what may be left of it.
-    pub async fn send_some<B: Bytes>(&mut self, bytes: B, pace: &mut Pace) -> Result<usize, TransferError> {
-        self.write(bytes, 0, pace).await.map(|(written, _)| written)
+    /// Sends of `bytes` what the client takes now, and returns how much that was. [`Self::push`] sends what may be left
+    /// of it.
+    pub fn send_some(&mut self, bytes: &[u8], pace: &mut Pace) -> Result<usize, TransferError> {
+        let count = self.stream.write(bytes)?.unwrap_or(0);
+        pace.note(&self.limits, Duration::ZERO, count)?;
+        Ok(count)
     }
 
     /// Sends of a file what the client takes now, if the stream is not encrypted and the bytes are in memory. None if it
@@ -172,60 +190,46 @@ impl Conn {
 
     /// Sends what was taken and is not sent.
     pub async fn push(&mut self, pace: &mut Pace) -> Result<(), TransferError> {
-        while self.stream.has_unsent() {
-            let push = async { (self.stream.push().await, ()) };
-            Self::transfer(&self.limits, pace, push).await?;
+        while !self.stream.push()? {
+            self.writable(pace).await?;
         }
         Ok(())
-    }
-
-    /// Writes of `bytes[from..]` what the stream takes now, at least one byte.
-    async fn write<B: Bytes>(
-        &mut self,
-        bytes: B,
-        from: usize,
-        pace: &mut Pace,
-    ) -> Result<(usize, B), TransferError> {
-        self.push(pace).await?;
-        let (written, back) = Self::transfer(&self.limits, pace, self.stream.write(bytes, from)).await?;
-        if written == 0 { Err(io::Error::from(io::ErrorKind::WriteZero).into()) } else { Ok((written, back)) }
     }
 
     /// Ends the connection so that the client still reads the answer: says that nothing more comes, then throws away
     /// what the client goes on sending, within bounds (RFC 9112 section 9.6).
     pub async fn linger(mut self) {
         let discard = async {
-            self.stream.finish().await;
+            self.stream.finish().await?;
             let mut discarded = 0;
             while discarded < MAX_LINGER_BYTES {
-                match self.discard_some(MAX_LINGER_SILENCE).await {
-                    Some(count) if count > 0 => discarded += count,
-                    _ => break,
+                match self.discard()? {
+                    Some(0) => break,
+                    Some(count) => discarded += count as u64,
+                    None => match timeout(MAX_LINGER_SILENCE, self.stream.readable()).await {
+                        Ok(readable) => readable?,
+                        Err(Elapsed) => break,
+                    },
                 }
             }
+            io::Result::Ok(())
         };
         timeout(MAX_LINGER, discard).await.ok();
     }
 
-    /// Reads and forgets; none on silence or error, 0 at the end.
-    async fn discard_some(&mut self, silence: Duration) -> Option<u64> {
-        timeout(silence, self.stream.readable()).await.ok()?.ok()?;
-        let buffer = self.buffers.take().await;
-        let room = buffer.capacity();
-        let (read, _) = timeout(silence, self.stream.read_upto(buffer, room)).await.ok()?;
-        read.ok().map(|count| count as u64)
+    /// Reads and forgets.
+    fn discard(&mut self) -> io::Result<Option<usize>> {
+        self.stream.read(&mut [0; DISCARD_BYTES])
     }
 
-    /// Waits for `work` as long as the clock for one receive or send allows, and counts the time into `pace`.
-    pub(super) async fn transfer<T>(
+    /// Waits for the client as long as the clock for one receive or send allows, and counts the time into `pace`.
+    pub(super) async fn transfer(
         limits: &Timeouts,
         pace: &mut Pace,
-        work: impl Future<Output = (io::Result<usize>, T)>,
-    ) -> Result<(usize, T), TransferError> {
+        ready: impl Future<Output = io::Result<()>>,
+    ) -> Result<(), TransferError> {
         let start = now();
-        let (read, back) = timeout(limits.stall, work).await?;
-        let read = read?;
-        pace.note(limits, start.elapsed(), read)?;
-        Ok((read, back))
+        timeout(limits.stall, ready).await??;
+        Ok(pace.note(limits, start.elapsed(), 0)?)
     }
 }

@@ -28,7 +28,7 @@ pub enum ProxyError {
 }
 
 /// Reads a header. None if the proxy speaks for itself: a health check.
-pub async fn read(socket: &mut Socket) -> Result<Option<IpAddr>, ProxyError> {
+pub async fn read(socket: &Socket) -> Result<Option<IpAddr>, ProxyError> {
     let fixed = exactly(socket, Vec::new(), FIXED_BYTES).await?;
     let length = match fixed.get(FIXED_BYTES - 2..) {
         Some(&[high, low]) => usize::from(u16::from_be_bytes([high, low])),
@@ -49,14 +49,14 @@ pub async fn read(socket: &mut Socket) -> Result<Option<IpAddr>, ProxyError> {
 }
 
 /// Reads `count` bytes to the end of `bytes`, and none beyond.
-async fn exactly(socket: &mut Socket, mut bytes: Vec<u8>, count: usize) -> io::Result<Vec<u8>> {
-    let end = bytes.len() + count;
-    while bytes.len() < end {
-        let missing = end - bytes.len();
-        let (read, back) = socket.read_more(bytes, missing).await;
-        bytes = back;
-        if read? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+async fn exactly(socket: &Socket, mut bytes: Vec<u8>, count: usize) -> io::Result<Vec<u8>> {
+    let mut filled = bytes.len();
+    bytes.resize(filled + count, 0);
+    while let Some(missing @ [_, ..]) = bytes.get_mut(filled..) {
+        match socket.receive(missing)? {
+            Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(read) => filled += read,
+            None => socket.readable().await?,
         }
     }
     Ok(bytes)

@@ -1,10 +1,11 @@
 //! A bounded pool of threads for what may block: path operations, and all file work when there is no ring.
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use crossbeam::channel::{Receiver, Sender, bounded};
 use futures_channel::oneshot;
 
 /// What nice(2) adds to a thread of low priority: about a tenth of a processor is left to it when all others are busy, so
@@ -14,8 +15,21 @@ const LOW_PRIORITY: i32 = 10;
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Threads behind a bounded queue, shared by all workers. The threads end when the pool is dropped.
-pub struct Pool {
-    jobs: Sender<Job>,
+pub struct Pool(Arc<Shared>);
+
+/// A channel of crossbeam would do, but its idle receivers spin before they sleep, which costs more than the jobs do.
+struct Shared {
+    queue: Mutex<Queue>,
+    most: usize,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Threads that wait for a job.
+    idle: usize,
+    ended: bool,
 }
 
 impl Pool {
@@ -32,17 +46,21 @@ impl Pool {
         })
     }
 
-    fn start(name: &str, threads: usize, queue: usize, prepare: fn()) -> io::Result<Self> {
-        let (jobs, queued) = bounded::<Job>(queue);
+    fn start(name: &str, threads: usize, most: usize, prepare: fn()) -> io::Result<Self> {
+        let pool = Self(Arc::new(Shared { queue: Mutex::default(), most, changed: Condvar::new() }));
         for _ in 0..threads {
-            let queued = queued.clone();
+            let shared = Arc::clone(&pool.0);
             let body = move || {
                 prepare();
-                work(&queued);
+                while let Some(job) = shared.next() {
+                    if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                        log::error!("a job of the blocking pool panicked; the pool goes on");
+                    }
+                }
             };
             thread::Builder::new().name(name.into()).spawn(body)?;
         }
-        Ok(Self { jobs })
+        Ok(pool)
     }
 
     /// Leaves `job` to a thread of the pool.
@@ -50,9 +68,18 @@ impl Pool {
     /// # Errors
     /// `WouldBlock` when the queue is full; the job will not run then.
     pub fn submit(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        self.jobs.try_send(Box::new(job)).map_err(|_full| {
-            io::Error::new(io::ErrorKind::WouldBlock, "the queue of the blocking pool is full")
-        })
+        let mut queue = self.0.lock();
+        // Idle threads are as good as places.
+        if queue.jobs.len() >= self.0.most + queue.idle {
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, "the queue of the blocking pool is full"));
+        }
+        queue.jobs.push_back(Box::new(job));
+        let asleep = queue.idle > 0;
+        drop(queue);
+        if asleep {
+            self.0.changed.notify_one();
+        }
+        Ok(())
     }
 
     /// Runs `job` on a thread of the pool and waits for its result.
@@ -68,10 +95,31 @@ impl Pool {
     }
 }
 
-fn work(queued: &Receiver<Job>) {
-    while let Ok(job) = queued.recv() {
-        if catch_unwind(AssertUnwindSafe(job)).is_err() {
-            log::error!("a job of the blocking pool panicked; the pool goes on");
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a job; none once there will be no more.
+    fn next(&self) -> Option<Job> {
+        let mut queue = self.lock();
+        loop {
+            if let Some(job) = queue.jobs.pop_front() {
+                return Some(job);
+            }
+            if queue.ended {
+                return None;
+            }
+            queue.idle += 1;
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.idle -= 1;
         }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.0.lock().ended = true;
+        self.0.changed.notify_all();
     }
 }

@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "monoio's buffer traits are unsafe to implement")]
 
 use std::cell::{Cell, RefCell};
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 use std::rc::Rc;
 
 use event_listener::Event;
@@ -15,14 +15,17 @@ use crate::io::wake::until;
 
 /// Bytes a buffer holds. 64 KiB costs more system calls, 1 MiB spills the level-2 cache.
 pub const BUFFER_BYTES: usize = 128 * 1024;
+/// Buffers begin at multiples of this: direct I/O asks for no more on any disk that is in use.
+pub const ALIGNMENT: usize = 4096;
 
 /// The buffers of one worker.
 #[derive(Clone)]
 pub struct BufferPool(Rc<Shared>);
 
 struct Shared {
-    free: RefCell<Vec<Vec<u8>>>,
-    /// How many more buffers may be taken.
+    free: RefCell<Vec<Memory>>,
+    /// How many there may be, and how many more may be taken.
+    count: usize,
     available: Cell<usize>,
     returned: Event,
 }
@@ -30,11 +33,8 @@ struct Shared {
 impl BufferPool {
     /// A pool of at most `count` buffers. Memory is allocated when a buffer is first needed.
     pub fn new(count: usize) -> Self {
-        Self(Rc::new(Shared {
-            free: RefCell::default(),
-            available: Cell::new(count),
-            returned: Event::new(),
-        }))
+        let (free, available) = (RefCell::default(), Cell::new(count));
+        Self(Rc::new(Shared { free, count, available, returned: Event::new() }))
     }
 
     /// Takes an empty buffer; waits while all are in use.
@@ -42,61 +42,126 @@ impl BufferPool {
         until(&self.0.returned, || self.try_take()).await
     }
 
+    /// Whether more than half of the buffers are free: then one may be held for a moment that is not full.
+    pub fn has_plenty(&self) -> bool {
+        self.0.available.get() > self.0.count / 2
+    }
+
     fn try_take(&self) -> Option<Buffer> {
         let left = self.0.available.get().checked_sub(1)?;
         self.0.available.set(left);
-        let free = self.0.free.borrow_mut().pop();
-        let bytes = free.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES));
-        Some(Buffer { bytes, pool: Rc::clone(&self.0) })
+        let memory = self.0.free.borrow_mut().pop().unwrap_or_else(Memory::new);
+        Some(Buffer { memory, pool: Rc::clone(&self.0) })
+    }
+}
+
+/// The memory of a buffer. It may visit other threads.
+pub(super) struct Memory {
+    /// All of it is initialized. It is longer than a buffer, so that one can begin at an aligned place.
+    bytes: Box<[u8]>,
+    start: usize,
+    length: usize,
+}
+
+impl Memory {
+    /// None: what stands in for memory that was lent.
+    fn none() -> Self {
+        Self { bytes: Box::default(), start: 0, length: 0 }
+    }
+
+    fn new() -> Self {
+        let bytes = vec![0; BUFFER_BYTES + ALIGNMENT].into_boxed_slice();
+        let start = bytes.as_ptr().align_offset(ALIGNMENT);
+        Self { bytes, start, length: 0 }
+    }
+
+    pub(super) fn filled(&self) -> &[u8] {
+        self.bytes.get(self.start..self.start + self.length).unwrap_or_default()
+    }
+
+    /// What is not filled yet.
+    pub(super) fn spare(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(self.start + self.length..self.start + BUFFER_BYTES).unwrap_or_default()
+    }
+
+    /// Counts `count` bytes of what was spare as filled.
+    pub(super) fn advance(&mut self, count: usize) {
+        self.length = (self.length + count).min(BUFFER_BYTES);
+    }
+
+    pub(super) const fn truncate(&mut self, length: usize) {
+        if length < self.length {
+            self.length = length;
+        }
     }
 }
 
 /// One buffer. It goes back to its pool when it is dropped, wherever that is: also when the kernel lets go of it
 /// after a cancelled operation.
 pub struct Buffer {
-    bytes: Vec<u8>,
+    memory: Memory,
     pool: Rc<Shared>,
 }
 
 impl Buffer {
     /// Hands the memory out, for a job on another thread; give it back with [`Self::restore`]. If that never
     /// happens the pool allocates anew.
-    pub(super) fn lend(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.bytes)
+    pub(super) fn lend(&mut self) -> Memory {
+        std::mem::replace(&mut self.memory, Memory::none())
     }
 
     /// Takes back what [`Self::lend`] gave.
-    pub(super) fn restore(&mut self, bytes: Vec<u8>) {
-        self.bytes = bytes;
+    pub(super) fn restore(&mut self, memory: Memory) {
+        self.memory = memory;
+    }
+
+    /// What is not filled yet.
+    pub fn spare(&mut self) -> &mut [u8] {
+        self.memory.spare()
+    }
+
+    /// Counts `count` bytes of what was spare as filled.
+    pub fn advance(&mut self, count: usize) {
+        self.memory.advance(count);
+    }
+
+    /// Forgets all but the first `length` bytes.
+    pub const fn truncate(&mut self, length: usize) {
+        self.memory.truncate(length);
+    }
+
+    /// Fills in what has room of `bytes`; returns how much that is.
+    pub fn append(&mut self, bytes: &[u8]) -> usize {
+        let spare = self.spare();
+        let count = spare.len().min(bytes.len());
+        if let (Some(to), Some(from)) = (spare.get_mut(..count), bytes.get(..count)) {
+            to.copy_from_slice(from);
+        }
+        self.advance(count);
+        count
+    }
+
+    /// What is filled, to be changed in place.
+    pub fn filled_mut(&mut self) -> &mut [u8] {
+        let Memory { bytes, start, length } = &mut self.memory;
+        bytes.get_mut(*start..*start + *length).unwrap_or_default()
     }
 }
 
 impl Deref for Buffer {
-    type Target = Vec<u8>;
+    type Target = [u8];
 
-    fn deref(&self) -> &Vec<u8> {
-        &self.bytes
-    }
-}
-
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
-    }
-}
-
-impl AsRef<[u8]> for Buffer {
-    fn as_ref(&self) -> &[u8] {
-        self
+    fn deref(&self) -> &[u8] {
+        self.memory.filled()
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        if bytes.capacity() == BUFFER_BYTES {
-            bytes.clear();
-            self.pool.free.borrow_mut().push(bytes);
+        let mut memory = std::mem::replace(&mut self.memory, Memory::none());
+        if !memory.bytes.is_empty() {
+            memory.truncate(0);
+            self.pool.free.borrow_mut().push(memory);
         }
         self.pool.available.set(self.pool.available.get() + 1);
         // Not `notify(1)`: that does nothing while another waiter that was woken has not run yet.
@@ -104,32 +169,31 @@ impl Drop for Buffer {
     }
 }
 
-// SAFETY: the vector's heap block stays where it is for as long as the buffer lives, however the buffer moves, and
-// `bytes_init` is the vector's own length.
+// SAFETY: the heap block stays where it is for as long as the buffer lives, however the buffer moves, and
+// `bytes_init` bytes of it from `read_ptr` on are inside it and initialized.
 unsafe impl IoBuf for Buffer {
     fn read_ptr(&self) -> *const u8 {
-        self.bytes.as_ptr()
+        self.memory.filled().as_ptr()
     }
 
     fn bytes_init(&self) -> usize {
-        self.bytes.len()
+        self.memory.length
     }
 }
 
-// SAFETY: as above; all of the capacity may be written, and monoio calls `set_init` only with a number of bytes
-// that the kernel has written from the start of the block.
+// SAFETY: as above; `BUFFER_BYTES` bytes may be written from `write_ptr` on, all of which are initialized whatever the
+// kernel did.
 unsafe impl IoBufMut for Buffer {
     fn write_ptr(&mut self) -> *mut u8 {
-        self.bytes.as_mut_ptr()
+        self.memory.bytes.get_mut(self.memory.start..).unwrap_or_default().as_mut_ptr()
     }
 
     fn bytes_total(&mut self) -> usize {
-        self.bytes.capacity()
+        BUFFER_BYTES.min(self.memory.bytes.len())
     }
 
     unsafe fn set_init(&mut self, count: usize) {
-        // SAFETY: the caller vouches for `count` initialized bytes.
-        unsafe { self.bytes.set_len(count) };
+        self.memory.length = count.min(BUFFER_BYTES);
     }
 }
 

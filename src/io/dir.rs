@@ -17,8 +17,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::io::blocking::Pool;
-use crate::io::file::File;
-use crate::io::runtime::{Driver, current};
+use crate::io::file::{File, Site};
 
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
@@ -97,7 +96,7 @@ pub struct DirId {
 #[derive(Clone)]
 pub struct Dir {
     fd: Arc<OwnedFd>,
-    pool: Arc<Pool>,
+    site: Arc<Site>,
 }
 
 impl Dir {
@@ -108,22 +107,20 @@ impl Dir {
     pub fn open_root(path: &Path, pool: Arc<Pool>) -> io::Result<Self> {
         let fd = openat(CWD, path, OPEN_DIR, Mode::empty())?;
         drop(openat2(&fd, ".", OPEN_DIR, Mode::empty(), BENEATH)?);
-        Ok(Self { fd: Arc::new(fd), pool })
+        let volatile = if is_volatile(&fd)? { Some(fstat(&fd)?.st_dev) } else { None };
+        Ok(Self { fd: Arc::new(fd), site: Arc::new(Site { pool, volatile }) })
     }
 
-    /// Whether what is stored here is lost when the machine goes down: tmpfs or ramfs. Blocks: for the start of the
-    /// process.
+    /// Whether what is stored here is lost when the machine goes down: tmpfs or ramfs.
     pub fn is_volatile(&self) -> bool {
-        const RAMFS_MAGIC: i64 = 0x8584_58f6;
-        const TMPFS_MAGIC: i64 = 0x0102_1994;
-        fstatfs(&self.fd).is_ok_and(|fs| matches!(fs.f_type, RAMFS_MAGIC | TMPFS_MAGIC))
+        self.site.volatile.is_some()
     }
 
     /// Opens a directory beneath this one; `path` has plain components only, and none opens this one again.
     pub async fn open_dir(&self, path: &Path) -> io::Result<Self> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let fd = self.open_cached(path, OPEN_DIR).await?;
-        Ok(Self { fd: Arc::new(fd), pool: Arc::clone(&self.pool) })
+        Ok(Self { fd: Arc::new(fd), site: Arc::clone(&self.site) })
     }
 
     /// Opens a regular file for reading.
@@ -136,7 +133,7 @@ impl Dir {
             // The ring would not wait for a cold read of a file in that mode.
             fcntl_setfl(&fd, OFlags::empty())?;
         }
-        Ok((File::new(fd, Arc::clone(&self.pool))?, meta))
+        Ok((File::new(fd, Arc::clone(&self.site))?, meta))
     }
 
     /// Size and kind of the entry `name`. A symbolic link is an error.
@@ -179,27 +176,21 @@ impl Dir {
             BTRFS_MAGIC => Err(Errno::OPNOTSUPP.into()),
             _ => Ok(openat(fd, ".", flags, Mode::from_raw_mode(mode))?),
         };
-        File::new(self.blocking(job).await?, Arc::clone(&self.pool))
+        File::new(self.blocking(job).await?, Arc::clone(&self.site))
     }
 
     /// Makes a file of this name, which must be free, and holds a lock on it for as long as it is open.
     pub async fn create_locked(&self, name: &OsStr, mode: u32) -> io::Result<File> {
         let name = name.to_owned();
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
-        let (driver, pool) = (current(), Arc::clone(&self.pool));
         let job = move |fd: &OwnedFd| {
             let file = openat(fd, &name, flags, Mode::from_raw_mode(mode))?;
-            let ready = || {
-                flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-                Ok(if driver == Driver::Uring { Some(file.try_clone()?) } else { None })
-            };
-            // A name without an owner would stay until the next start.
-            let second = ready()
-                .inspect_err(|_: &io::Error| unlinkat(fd, &name, AtFlags::empty()).unwrap_or_default())?;
-            Ok((file, second))
+            // A name without a lock would stay until the next start.
+            flock(&file, FlockOperation::NonBlockingLockExclusive)
+                .inspect_err(|_| unlinkat(fd, &name, AtFlags::empty()).unwrap_or_default())?;
+            Ok(file)
         };
-        let (file, second) = self.blocking(job).await?;
-        File::from_pair(file, second, pool)
+        File::new(self.blocking(job).await?, Arc::clone(&self.site))
     }
 
     /// Gives an unnamed file its name. Never replaces: `Exists` if the name is taken.
@@ -297,8 +288,14 @@ impl Dir {
         job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let fd = Arc::clone(&self.fd);
-        self.pool.run(move || job(&fd)).await?
+        self.site.pool.run(move || job(&fd)).await?
     }
+}
+
+fn is_volatile(fd: &OwnedFd) -> io::Result<bool> {
+    const RAMFS_MAGIC: i64 = 0x8584_58f6;
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    Ok(matches!(fstatfs(fd)?.f_type, RAMFS_MAGIC | TMPFS_MAGIC))
 }
 
 fn meta_of(fd: &OwnedFd) -> io::Result<Meta> {

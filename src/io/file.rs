@@ -1,18 +1,26 @@
-//! Files: positioned reads and writes, preallocation, flushes. Data goes through the ring where there is one, else
-//! to the blocking pool.
+//! Files: positioned reads and writes, preallocation, flushes.
+//!
+//! Large writes go past the page cache, through the ring where there is one. Others go through the page cache on the
+//! blocking pool: the ring would only leave them to threads of its own. What is in memory anyway needs neither.
 
+use std::cell::{Cell, OnceCell};
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use monoio::buf::IoBuf;
-use rustix::fs::{FallocateFlags, XattrFlags, fallocate, fdatasync, fgetxattr, fsetxattr, ftruncate};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use rustix::fs::{
+    AtFlags, FallocateFlags, OFlags, StatxFlags, XattrFlags, fallocate, fcntl_setfl, fdatasync, fgetxattr,
+    fsetxattr, fstat, ftruncate, statx,
+};
+use rustix::io::{Errno, ReadWriteFlags, preadv2, pwrite};
 
 use crate::io::blocking::Pool;
-use crate::io::buffer::Buffer;
+use crate::io::buffer::{ALIGNMENT, Buffer};
 use crate::io::runtime::{Driver, current};
 use crate::io::socket::Socket;
+use crate::types::DirectIo;
 
 /// The extended attribute with the user that a file belongs to.
 const OWNER: &str = "user.packhouse.owner";
@@ -36,38 +44,63 @@ pub enum Sent {
     Cold,
 }
 
+/// What the files and directories of one tree share.
+pub(super) struct Site {
+    pub pool: Arc<Pool>,
+    /// The device of the tree's root if what is stored there is in memory and nowhere else.
+    pub volatile: Option<u64>,
+}
+
+/// Whether a file is written past the page cache.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direct {
+    Never,
+    /// It can be: the next write that can sets the flag.
+    Able,
+    /// The flag is set: a write that is not aligned must take it away first.
+    Set,
+}
+
 /// An open file.
 pub struct File {
     /// Shared with the jobs of the pool, which may outlive the file.
     fd: Arc<OwnedFd>,
-    /// A second descriptor of the same file, for the ring.
-    ring: Option<monoio::fs::File>,
-    pool: Arc<Pool>,
+    /// A second descriptor of the same file, for the ring, once it is needed.
+    ring: OnceCell<monoio::fs::File>,
+    site: Arc<Site>,
+    /// Its content is in memory and nowhere else: nothing waits for a disk.
+    volatile: bool,
+    direct: Cell<Direct>,
 }
 
 impl File {
-    pub(super) fn new(fd: OwnedFd, pool: Arc<Pool>) -> io::Result<Self> {
-        let second = match current() {
-            Driver::Uring => Some(fd.try_clone()?),
-            Driver::Epoll => None,
+    pub(super) fn new(fd: OwnedFd, site: Arc<Site>) -> io::Result<Self> {
+        let volatile = match site.volatile {
+            Some(device) => fstat(&fd)?.st_dev == device,
+            None => false,
         };
-        Self::from_pair(fd, second, pool)
+        let (ring, direct) = (OnceCell::new(), Cell::new(Direct::Never));
+        Ok(Self { fd: Arc::new(fd), ring, site, volatile, direct })
     }
 
-    /// The same with a second descriptor that was made already, if there is a ring.
-    pub(super) fn from_pair(fd: OwnedFd, second: Option<OwnedFd>, pool: Arc<Pool>) -> io::Result<Self> {
-        let ring = second.map(|second| monoio::fs::File::from_std(second.into())).transpose()?;
-        Ok(Self { fd: Arc::new(fd), ring, pool })
+    /// The file for the ring; none where there is no ring.
+    fn ring(&self) -> io::Result<Option<&monoio::fs::File>> {
+        if self.ring.get().is_none() && current() == Driver::Uring {
+            let second = monoio::fs::File::from_std(self.fd.try_clone()?.into())?;
+            // It was empty, and nobody else is here.
+            self.ring.set(second).ok();
+        }
+        Ok(self.ring.get())
     }
 
     /// Closes the file on the pool. The last close of a file without a name frees its blocks, which waits for the
     /// journal: not for a worker.
-    pub async fn close(self) -> io::Result<()> {
-        if let Some(ring) = self.ring {
+    pub async fn close(mut self) -> io::Result<()> {
+        if let Some(ring) = self.ring.take() {
             ring.close().await?;
         }
         let fd = self.fd;
-        self.pool.run(move || drop(fd)).await
+        self.site.pool.run(move || drop(fd)).await
     }
 
     /// The descriptor, kept open for a job of the pool.
@@ -77,20 +110,26 @@ impl File {
 
     /// Reads at most a buffer's capacity from `offset`; 0 bytes at the end of the file.
     pub async fn read_at(&self, mut buffer: Buffer, offset: u64) -> (io::Result<usize>, Buffer) {
-        buffer.clear();
-        if let Some(ring) = &self.ring {
-            return ring.read_at(buffer, offset).await;
+        buffer.truncate(0);
+        if self.volatile {
+            let read = rustix::io::retry_on_intr(|| rustix::io::pread(&self.fd, buffer.spare(), offset));
+            buffer.advance(read.unwrap_or(0));
+            return (read.map_err(Into::into), buffer);
         }
-        let mut bytes = buffer.lend();
-        bytes.resize(bytes.capacity(), 0);
+        match self.ring() {
+            Ok(Some(ring)) => return ring.read_at(buffer, offset).await,
+            Ok(None) => {}
+            Err(e) => return (Err(e), buffer),
+        }
+        let mut memory = buffer.lend();
         let job = move |fd: &OwnedFd| {
-            let read = rustix::io::retry_on_intr(|| rustix::io::pread(fd, bytes.as_mut_slice(), offset));
-            bytes.truncate(read.unwrap_or(0));
-            Ok((read, bytes))
+            let read = rustix::io::retry_on_intr(|| rustix::io::pread(fd, memory.spare(), offset));
+            memory.advance(read.unwrap_or(0));
+            Ok((read, memory))
         };
         match self.blocking(job).await {
-            Ok((read, bytes)) => {
-                buffer.restore(bytes);
+            Ok((read, memory)) => {
+                buffer.restore(memory);
                 (read.map_err(Into::into), buffer)
             }
             Err(e) => (Err(e), buffer),
@@ -112,7 +151,7 @@ impl File {
     fn is_cached(&self, offset: u64, count: u64) -> bool {
         let mut byte = [0];
         let mut at = offset;
-        while at < offset + count {
+        while at < offset + count && !self.volatile {
             let mut parts = [io::IoSliceMut::new(&mut byte)];
             if preadv2(&self.fd, &mut parts, at, ReadWriteFlags::NOWAIT).is_err() {
                 return false;
@@ -122,43 +161,121 @@ impl File {
         true
     }
 
-    /// Writes all of the buffer at `offset`.
-    pub async fn write_all_at(&self, mut buffer: Buffer, offset: u64) -> (io::Result<()>, Buffer) {
-        if let Some(ring) = &self.ring {
-            return write_through(ring, buffer, offset).await;
+    /// Writes all of the buffer at `offset`. One write at a time.
+    pub async fn write_all_at(&self, buffer: Buffer, offset: u64) -> (io::Result<()>, Buffer) {
+        let (written, buffer) = self.write_directly(buffer, offset).await;
+        match written {
+            Ok(count) => self.write_cached(buffer, count, offset).await,
+            Err(e) => (Err(e), buffer),
         }
-        let bytes = buffer.lend();
-        let job = move |fd: &OwnedFd| {
-            let mut written = 0;
-            let mut result = Ok(());
-            while let (Ok(()), Some(rest @ [_, ..])) = (&result, bytes.get(written..)) {
-                match rustix::io::pwrite(fd, rest, offset + written as u64) {
-                    Ok(0) => result = Err(io::Error::from(io::ErrorKind::WriteZero)),
-                    Ok(count) => written += count,
-                    Err(Errno::INTR) => {}
-                    Err(e) => result = Err(e.into()),
-                }
+    }
+
+    /// Writes what can be written past the page cache, and returns how much that was.
+    async fn write_directly(&self, buffer: Buffer, offset: u64) -> (io::Result<usize>, Buffer) {
+        let whole = buffer.len() / ALIGNMENT * ALIGNMENT;
+        if whole == 0 || !offset.is_multiple_of(ALIGNMENT as u64) || self.direct.get() == Direct::Never {
+            return (Ok(0), buffer);
+        }
+        if self.direct.replace(Direct::Set) != Direct::Set
+            && let Err(e) = fcntl_setfl(&self.fd, OFlags::DIRECT)
+        {
+            self.direct.set(Direct::Never);
+            log::debug!("no direct I/O here: {e}");
+            return (Ok(0), buffer);
+        }
+        let (written, buffer) = match self.ring() {
+            Ok(Some(ring)) => {
+                let (written, slice) = ring.write_at(buffer.slice(..whole), offset).await;
+                (written, slice.into_inner())
             }
-            Ok((result, bytes))
+            Ok(None) => self.write_on_pool(buffer, 0..whole, offset).await,
+            Err(e) => (Err(e), buffer),
+        };
+        match written {
+            // Something was not aligned as this disk wants it.
+            Err(e) if Errno::from_io_error(&e) == Some(Errno::INVAL) => {
+                self.write_through_cache_from_now();
+                (Ok(0), buffer)
+            }
+            other => (other, buffer),
+        }
+    }
+
+    fn write_through_cache_from_now(&self) {
+        if self.direct.replace(Direct::Never) == Direct::Set {
+            fcntl_setfl(&self.fd, OFlags::empty()).ok();
+        }
+    }
+
+    /// Writes `buffer[from..]` through the page cache.
+    async fn write_cached(
+        &self,
+        mut buffer: Buffer,
+        mut from: usize,
+        offset: u64,
+    ) -> (io::Result<()>, Buffer) {
+        if from < buffer.len() && self.direct.get() == Direct::Set {
+            if let Err(e) = fcntl_setfl(&self.fd, OFlags::empty()) {
+                return (Err(e.into()), buffer);
+            }
+            self.direct.set(Direct::Able);
+        }
+        while from < buffer.len() {
+            let range = from..buffer.len();
+            let (written, back) = if self.volatile {
+                let bytes = buffer.get(range).unwrap_or_default();
+                (pwrite(&self.fd, bytes, offset + from as u64).map_err(Into::into), buffer)
+            } else {
+                self.write_on_pool(buffer, range, offset + from as u64).await
+            };
+            buffer = back;
+            match written {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
+                Ok(count) => from += count,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return (Err(e), buffer),
+            }
+        }
+        (Ok(()), buffer)
+    }
+
+    /// One write of a part of the buffer.
+    async fn write_on_pool(
+        &self,
+        mut buffer: Buffer,
+        range: Range<usize>,
+        offset: u64,
+    ) -> (io::Result<usize>, Buffer) {
+        let memory = buffer.lend();
+        let job = move |fd: &OwnedFd| {
+            let written = pwrite(fd, memory.filled().get(range).unwrap_or_default(), offset);
+            Ok((written, memory))
         };
         match self.blocking(job).await {
-            Ok((result, bytes)) => {
-                buffer.restore(bytes);
-                (result, buffer)
+            Ok((written, memory)) => {
+                buffer.restore(memory);
+                (written.map_err(Into::into), buffer)
             }
             Err(e) => (Err(e), buffer),
         }
     }
 
-    /// Reserves `len` bytes from `offset` on, beyond the end of the file without moving it. False where the file
-    /// system can't.
-    pub async fn preallocate(&self, offset: u64, len: u64) -> io::Result<bool> {
-        self.blocking(move |fd| match fallocate(fd, FallocateFlags::KEEP_SIZE, offset, len) {
-            Ok(()) => Ok(true),
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+    /// Reserves `len` bytes from `offset` on and moves the end of the file there, so that writes need no more of the file
+    /// system than their data: they may go past the page cache then. False where the file system can't.
+    pub async fn preallocate(&self, offset: u64, len: u64, direct: DirectIo) -> io::Result<bool> {
+        if self.volatile {
+            return Ok(false);
+        }
+        let job = move |fd: &OwnedFd| match fallocate(fd, FallocateFlags::empty(), offset, len) {
+            Ok(()) => Ok(Some(direct != DirectIo::Off && takes_direct_io(fd, direct)?)),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
             Err(e) => Err(e.into()),
-        })
-        .await
+        };
+        let reserved = self.blocking(job).await?;
+        if reserved == Some(true) && self.direct.get() == Direct::Never {
+            self.direct.set(Direct::Able);
+        }
+        Ok(reserved.is_some())
     }
 
     /// Notes who the file belongs to, in an extended attribute. Nothing happens where the file system has none.
@@ -194,7 +311,10 @@ impl File {
 
     /// Makes the content durable.
     pub async fn sync_data(&self) -> io::Result<()> {
-        match &self.ring {
+        if self.volatile {
+            return Ok(fdatasync(&self.fd)?);
+        }
+        match self.ring()? {
             Some(ring) => ring.sync_data().await,
             None => self.blocking(|fd| Ok(fdatasync(fd)?)).await,
         }
@@ -205,22 +325,17 @@ impl File {
         job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let fd = self.share();
-        self.pool.run(move || job(&fd)).await?
+        self.site.pool.run(move || job(&fd)).await?
     }
 }
 
-/// Writes all of the buffer at `offset` through the ring.
-async fn write_through(ring: &monoio::fs::File, mut buffer: Buffer, offset: u64) -> (io::Result<()>, Buffer) {
-    let mut written = 0;
-    while written < buffer.len() {
-        let (result, slice) = ring.write_at(buffer.slice(written..), offset + written as u64).await;
-        buffer = slice.into_inner();
-        match result {
-            Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
-            Ok(count) => written += count,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return (Err(e), buffer),
-        }
+/// Whether a file can be written past the page cache in pieces that are aligned as buffers are.
+fn takes_direct_io(fd: &OwnedFd, wanted: DirectIo) -> io::Result<bool> {
+    let stat = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)?;
+    if stat.stx_mask & StatxFlags::DIOALIGN.bits() == 0 {
+        // Linux before 6.1, or a file system that does not tell.
+        return Ok(wanted == DirectIo::On);
     }
-    (Ok(()), buffer)
+    let fits = |alignment: u32| (1..=ALIGNMENT).contains(&(alignment as usize));
+    Ok(fits(stat.stx_dio_mem_align) && fits(stat.stx_dio_offset_align))
 }

@@ -22,8 +22,3 @@ pub mod wake;
 
 pub use buffer::{Buffer, BufferPool};
 pub use errno::Fault;
-
-/// Bytes that can be lent to the kernel.
-pub trait Bytes: monoio::buf::IoBuf + AsRef<[u8]> {}
-
-impl<T: monoio::buf::IoBuf + AsRef<[u8]>> Bytes for T {}

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -169,6 +169,29 @@ pub struct Elapsed;
 /// Runs `work` for at most `limit`; it is cancelled when the time is over.
 pub async fn timeout<F: Future>(limit: Duration, work: F) -> Result<F::Output, Elapsed> {
     monoio::time::timeout(limit, work).await.map_err(|_elapsed| Elapsed)
+}
+
+/// Lets every task that can run have a turn, and the kernel tell what has ended.
+pub async fn turn() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Begins `work`. Returns what came of it if it is done at once, else the work, to be waited for later: what it has begun
+/// goes on meanwhile.
+pub async fn begin<F: Future + Unpin>(mut work: F) -> Either<F::Output, F> {
+    let begun = poll_fn(|cx| Poll::Ready(Pin::new(&mut work).poll(cx))).await;
+    match begun {
+        Poll::Ready(out) => Either::Left(out),
+        Poll::Pending => Either::Right(work),
+    }
 }
 
 /// What came first in [`race`].

@@ -1,7 +1,8 @@
-//! A connected socket. TLS will stand on it; nothing above knows which kind it is.
+//! A connected socket. TLS stands on it; nothing above knows which kind it is.
 //!
-//! An operation that is given up (a timeout) stays with the kernel, and keeps its buffer and the descriptor, until it ends.
-//! A socket that is dropped is shut down, which ends them all.
+//! The runtime waits; bytes are then moved by system calls that do not. So no buffer is ever lent to the kernel for as long
+//! as a client takes. A wait that is given up (a timeout) stays with the kernel, and keeps the descriptor, until it ends. A
+//! socket that is dropped is shut down, which ends them all.
 
 #![expect(unsafe_code, reason = "monoio's sockets and systemd know raw descriptors only")]
 
@@ -11,14 +12,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use monoio::buf::IoBufMut;
-use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::{TcpStream, UnixStream};
-use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
-
-use crate::io::{Buffer, Bytes};
 
 /// The other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,63 +83,22 @@ impl Socket {
         }
     }
 
-    /// Waits for bytes and reads at most the buffer's capacity; 0 bytes at the end of the stream.
-    async fn read<B: IoBufMut>(&mut self, buffer: B) -> (io::Result<usize>, B) {
-        match &mut self.stream {
-            Stream::Tcp(stream) => stream.read(buffer).await,
-            Stream::Unix(stream) => stream.read(buffer).await,
+    /// Receives what has arrived. None if nothing has; 0 bytes at the end of the stream.
+    pub fn receive(&self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        match rustix::net::recv(self.fd(), into, RecvFlags::DONTWAIT) {
+            Ok((read, _)) => Ok(Some(read)),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            Err(e) => Err(e.into()),
         }
     }
 
-    /// Reads what there is, at most `limit` bytes, into an empty buffer.
-    pub async fn read_upto(&mut self, mut buffer: Buffer, limit: usize) -> (io::Result<usize>, Buffer) {
-        if limit >= buffer.capacity() {
-            buffer.clear();
-            if let Some(read) = self.receive_now(&mut buffer) {
-                return (read, buffer);
-            }
+    /// Sends of `bytes` what the socket takes now. None if it takes nothing.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        match rustix::net::send(self.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(sent) => Ok(Some(sent)),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            Err(e) => Err(e.into()),
         }
-        let (read, slice) = self.read(buffer.slice_mut(..limit)).await;
-        (read, slice.into_inner())
-    }
-
-    /// Reads what there is, at most `room` bytes, to the end of `bytes`.
-    pub async fn read_more(&mut self, mut bytes: Vec<u8>, room: usize) -> (io::Result<usize>, Vec<u8>) {
-        bytes.reserve_exact(room);
-        let start = bytes.len();
-        if bytes.capacity() - start == room
-            && let Some(read) = self.receive_now(&mut bytes)
-        {
-            return (read, bytes);
-        }
-        let (read, slice) = self.read(bytes.slice_mut(start..start + room)).await;
-        (read, slice.into_inner())
-    }
-
-    /// Receives what has arrived, into the spare capacity of `bytes`. None if nothing has: then the ring is to wait.
-    fn receive_now(&self, bytes: &mut Vec<u8>) -> Option<io::Result<usize>> {
-        match rustix::net::recv(self.fd(), spare_capacity(bytes), RecvFlags::DONTWAIT) {
-            Ok((read, _)) => Some(Ok(read)),
-            Err(Errno::AGAIN | Errno::INTR) => None,
-            Err(e) => Some(Err(e.into())),
-        }
-    }
-
-    /// Writes of `buffer[from..]` what the socket takes now, at least one byte.
-    pub async fn write<B: Bytes>(&mut self, buffer: B, from: usize) -> (io::Result<usize>, B) {
-        let rest = buffer.as_ref().get(from..).unwrap_or_default();
-        // An answer mostly fits into the socket's buffer: then it needs no turn of the ring.
-        match rustix::net::send(self.fd(), rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(written) => return (Ok(written), buffer),
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(e) => return (Err(e.into()), buffer),
-        }
-        let slice = buffer.slice(from..);
-        let (written, slice) = match &mut self.stream {
-            Stream::Tcp(stream) => stream.write(slice).await,
-            Stream::Unix(stream) => stream.write(slice).await,
-        };
-        (written, slice.into_inner())
     }
 
     /// Says that nothing more will be sent; the other end may still send.

@@ -42,6 +42,7 @@ use crate::store::fs::{FsStore, Options};
 use crate::store::health::Health;
 use crate::store::local::{LocalDisk, Modes};
 use crate::store::sweep::sweep;
+use crate::types::DirectIo;
 
 /// Transfer buffers of all workers together take at most this much memory in each direction.
 const TRANSFER_BYTES: usize = 16 << 20;
@@ -103,7 +104,7 @@ pub fn run(loaded: Loaded, again: Again) -> Result<Outcome, StartError> {
     let parts = Parts {
         driver,
         disk,
-        options: Options { verify: settings.verify, unnamed_temps },
+        options: Options { verify: settings.verify, hash_lanes: settings.hash_lanes, unnamed_temps },
         health,
         rules: Arc::clone(&rules),
         ledger: Arc::clone(&ledger),
@@ -226,6 +227,7 @@ fn workers(wanted: &Workers) -> Result<Vec<Option<usize>>, StartError> {
 struct SharedDisk {
     root: Dir,
     modes: Modes,
+    direct: DirectIo,
 }
 
 fn open_disk(settings: &Settings, workers: usize) -> Result<SharedDisk, StartError> {
@@ -239,7 +241,7 @@ fn open_disk(settings: &Settings, workers: usize) -> Result<SharedDisk, StartErr
     let pool = Pool::new("blocking", threads, POOL_QUEUE)
         .map_err(|cause| StartError::System { step: "start threads", cause })?;
     let root = Dir::open_root(&settings.path, Arc::new(pool)).map_err(failed)?;
-    Ok(SharedDisk { root, modes })
+    Ok(SharedDisk { root, modes, direct: settings.direct_io })
 }
 
 /// Makes a folder and its parents as far as they are missing, and flushes their names.
@@ -365,7 +367,7 @@ fn random_prefix() -> u32 {
 
 /// One worker. Returns only if it fails: the runtime must not end before the process does (see `block_on`).
 async fn work(parts: Parts, sockets: Vec<(listener::Shared, Door)>, number: usize) -> io::Error {
-    let disk = LocalDisk::new(parts.disk.root, parts.disk.modes);
+    let disk = LocalDisk::new(parts.disk.root, parts.disk.modes, parts.disk.direct);
     if number == 0 {
         let swept = disk.clone();
         runtime::spawn(async move {

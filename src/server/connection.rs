@@ -24,6 +24,9 @@ use crate::store::{self, Download, Listing, Store};
 use crate::tls::Stream;
 use crate::types::{ByteRange, Principal, Timeouts, UserName};
 
+/// Pieces of a cached object that are sent before others have their turn, should the client take them that fast.
+const TURNS: usize = 4;
+
 /// Why a response did not get to its end.
 #[derive(Debug, Error)]
 enum Broken {
@@ -123,7 +126,7 @@ async fn write<S: Store>(
     if let Some(Content::Text(text)) = &content {
         head.extend(text.as_bytes());
     }
-    conn.send(head, &mut pace).await?;
+    conn.send(&head, &mut pace).await?;
     match content {
         Some(Content::Object(object, range)) => {
             write_object(shard, conn, &object, range, &mut pace, sent).await?;
@@ -144,13 +147,19 @@ async fn write_object<S: Store>(
     sent: &mut u64,
 ) -> Result<(), Broken> {
     let mut at = range.start;
+    // An object begins when nothing waits to be sent.
+    let mut turns = TURNS;
     while at < range.end {
-        conn.writable(pace).await?;
+        if turns == 0 {
+            conn.writable(pace).await?;
+            turns = TURNS;
+        }
         let rest = ByteRange { start: at, end: range.end };
         let direct = match object.file().filter(|_| shard.sendfile) {
             Some(file) => conn.send_file(file, rest, pace)?,
             None => None,
         };
+        turns = if direct.is_some_and(|count| count > 0) { turns - 1 } else { 0 };
         let count = match direct {
             Some(count) => count,
             None => send_read(shard, conn, object, rest, pace).await?,
@@ -174,7 +183,11 @@ async fn send_read<S: Store>(
     if buffer.is_empty() {
         return Err(Broken::Shrunk);
     }
-    Ok(conn.send_some(buffer, pace).await?)
+    let count = conn.send_some(&buffer, pace)?;
+    drop(buffer);
+    // TLS has taken what it has encrypted.
+    conn.push(pace).await?;
+    Ok(count)
 }
 
 async fn write_list<L: Listing>(
@@ -187,11 +200,11 @@ async fn write_list<L: Listing>(
     while let Some(piece) = list.next().await? {
         let count = piece.len() as u64;
         let piece = if ending == Ending::Chunked { chunk(&piece) } else { piece };
-        conn.send(piece, pace).await?;
+        conn.send(&piece, pace).await?;
         *sent += count;
     }
     if ending == Ending::Chunked {
-        conn.send(b"0\r\n\r\n".as_slice(), pace).await?;
+        conn.send(b"0\r\n\r\n", pace).await?;
     }
     Ok(())
 }
@@ -217,7 +230,7 @@ async fn refuse_head<S: Store>(
     let mut bytes = head.encode(Ending::Length(text.len() as u64), false, true);
     bytes.extend(text.as_bytes());
     let entry = Entry { address: origin.address, request: None, id: shard.next_request_id(), start };
-    let written = conn.send(bytes, &mut Pace::default()).await.map(drop).map_err(Broken::from);
+    let written = conn.send(&bytes, &mut Pace::default()).await.map_err(Broken::from);
     let reason = refused.to_string();
     entry.log(shard, None, status, Some(&reason), Some(Refusal::Request), (text.len() as u64, &written));
     Next::Linger

@@ -51,7 +51,7 @@ pub async fn enter(
     door: &Door,
     rules: &Rules,
     crowd: &Arc<Crowd>,
-    mut socket: Socket,
+    socket: Socket,
 ) -> Result<Visitor, Turned> {
     let mut address = match socket.peer() {
         Peer::Tcp(address) => Some(address.ip().to_canonical()),
@@ -59,7 +59,7 @@ pub async fn enter(
     };
     let is_proxy = rules.trusts(address);
     if rules.proxy_protocol && !door.admin && is_named_proxy(rules, address) {
-        let read = timeout(rules.limits.head, proxy::read(&mut socket)).await;
+        let read = timeout(rules.limits.head, proxy::read(&socket)).await;
         // A health check of the proxy itself has no other address.
         address = read.map_err(|_elapsed| ProxyError::TooSlow)??.or(address);
     }

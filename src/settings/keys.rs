@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::settings::cpus::CpuList;
 use crate::settings::resolve::Draft;
 use crate::settings::{IoDriver, LogTarget, TlsVersion};
-use crate::types::ListenAddress;
+use crate::types::{DirectIo, ListenAddress};
 
 /// Largest `workers`.
 const MAX_WORKERS: usize = 1024;
@@ -136,6 +136,8 @@ pub const KEYS: &[Section] = &[
         key("cpus", Text, "LIST", "", "Run one worker pinned to each of these processors, such as 0-3,8", |d, v| put(&mut d.cpus, v.parse::<CpuList>().map(Some))),
         key("io-driver", Text, "DRIVER", "auto", "How workers wait for the kernel: auto, uring or epoll", |d, v| put(&mut d.settings.io_driver, driver(v))),
         key("sendfile", Switch, "BOOL", "true", "Send what is cached and not encrypted straight from the file", |d, v| put(&mut d.settings.sendfile, switch(v))),
+        key("direct-io", Text, "WHEN", "auto", "Write large objects past the page cache: auto (where the kernel says that it can be done), on (also where it does not say so) or off", |d, v| put(&mut d.settings.direct_io, direct_io(v))),
+        key("hash-lanes", Switch, "BOOL", "true", "Hash uploads side by side where that is faster", |d, v| put(&mut d.settings.hash_lanes, switch(v))),
         key("drain-timeout", Time, "TIME", "30s", "Time for requests in flight after SIGTERM", |d, v| put(&mut d.settings.drain, time(v))),
         live(key("handshake-timeout", Time, "TIME", "10s", "Time for a TLS handshake", |d, v| put(&mut d.settings.timeouts.handshake, time(v)))),
         live(key("head-timeout", Time, "TIME", "10s", "Time for a request head", |d, v| put(&mut d.settings.timeouts.head, time(v)))),
@@ -252,6 +254,15 @@ fn driver(text: &str) -> Result<IoDriver, String> {
         "uring" => Ok(IoDriver::Uring),
         "epoll" => Ok(IoDriver::Epoll),
         _ => Err("write auto, uring or epoll".into()),
+    }
+}
+
+fn direct_io(text: &str) -> Result<DirectIo, String> {
+    match text {
+        "auto" => Ok(DirectIo::Auto),
+        "on" => Ok(DirectIo::On),
+        "off" => Ok(DirectIo::Off),
+        _ => Err("write auto, on or off".into()),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::types::{ListenAddress, PathPattern, RepoPath, Right, Timeouts};
+use crate::types::{DirectIo, ListenAddress, PathPattern, RepoPath, Right, Timeouts};
 
 pub mod args;
 pub mod cpus;
@@ -75,6 +75,10 @@ pub struct Settings {
     pub io_driver: IoDriver,
     /// Whether cached objects are sent straight from their files.
     pub sendfile: bool,
+    /// When large objects are written past the page cache.
+    pub direct_io: DirectIo,
+    /// Whether uploads are hashed side by side, where that is faster.
+    pub hash_lanes: bool,
     /// How long in-flight requests may take after the signal to stop.
     pub drain: Duration,
     /// The time limits of connections.

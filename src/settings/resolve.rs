@@ -7,7 +7,7 @@ use crate::settings::cpus::CpuList;
 use crate::settings::{
     Access, IoDriver, Logins, Metrics, Quotas, Settings, Tls, TlsVersion, UploadLimits, Workers,
 };
-use crate::types::{ListenAddress, Timeouts};
+use crate::types::{DirectIo, ListenAddress, Timeouts};
 
 /// Settings on their way: what has a default, and what depends on other settings.
 #[expect(clippy::struct_excessive_bools, reason = "one a switch of the command line")]
@@ -99,6 +99,8 @@ fn defaults() -> Settings {
         workers: Workers::Auto,
         io_driver: IoDriver::Auto,
         sendfile: true,
+        direct_io: DirectIo::Auto,
+        hash_lanes: true,
         drain: Duration::from_secs(30),
         timeouts: Timeouts::default(),
     }

@@ -63,9 +63,9 @@ pub trait Disk: Clone + 'static {
     fn local<'f>(&self, file: &'f Self::File) -> Option<&'f File>;
     /// Reads from `offset` what there is, at most the buffer's capacity.
     async fn read_at(&self, file: &Self::File, buffer: Buffer, offset: u64) -> (io::Result<usize>, Buffer);
-    /// Writes all of the buffer.
+    /// Writes all of the buffer. One write at a time.
     async fn write_all_at(&self, file: &Self::File, buffer: Buffer, offset: u64) -> (io::Result<()>, Buffer);
-    /// Reserves room without moving the end of the file; false if the file system can't.
+    /// Reserves room and moves the end of the file behind it; false, and nothing is changed, if the file system can't.
     async fn preallocate(&self, file: &Self::File, offset: u64, len: u64) -> io::Result<bool>;
     /// Notes who a file belongs to; nothing happens where the file system can't.
     async fn set_owner(&self, file: &Self::File, owner: &str) -> io::Result<()>;

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::hash::{self, Sha256};
+use crate::hash::{self, Engine, Sha256};
 use crate::io::dir::{Kind, Meta};
 use crate::io::file::File;
 use crate::io::{Buffer, BufferPool, Fault};
 use crate::store::disk::Disk;
 use crate::store::error::Step;
+use crate::store::hashing::Hashing;
 use crate::store::health::Health;
 use crate::store::list::FsListing;
 use crate::store::sync::DirSyncs;
@@ -29,6 +30,8 @@ const COMPARE_BUFFERS: usize = 8;
 pub struct Options {
     /// Whether an upload's bytes must hash to its name.
     pub verify: bool,
+    /// Whether uploads are hashed side by side, where that is faster.
+    pub hash_lanes: bool,
     /// Whether files without a name can be made and linked here; else uploads have a temporary name.
     pub unnamed_temps: bool,
 }
@@ -42,6 +45,7 @@ pub(super) struct Shared<D: Disk> {
     pub options: Options,
     pub health: Arc<Health>,
     pub syncs: DirSyncs<D>,
+    pub hashing: Rc<Hashing>,
     pub compare: BufferPool,
     /// Devices on which a file without a name can't be linked.
     pub cannot_link: RefCell<HashSet<u64>>,
@@ -51,11 +55,13 @@ impl<D: Disk> FsStore<D> {
     /// A store on `disk`.
     pub fn new(disk: D, options: Options, health: Arc<Health>) -> Self {
         let syncs = DirSyncs::new(disk.clone());
+        let engine = if options.hash_lanes { Engine::fastest() } else { Engine::one_by_one() };
         Self(Rc::new(Shared {
             disk,
             options,
             health,
             syncs,
+            hashing: Hashing::new(engine),
             compare: BufferPool::new(COMPARE_BUFFERS),
             cannot_link: RefCell::default(),
         }))

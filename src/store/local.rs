@@ -8,6 +8,7 @@ use crate::io::Buffer;
 use crate::io::dir::{Dir, DirId, DirReader, Entry, Meta, Space};
 use crate::io::file::File;
 use crate::store::disk::Disk;
+use crate::types::DirectIo;
 
 /// The modes of what is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +31,13 @@ impl Modes {
 pub struct LocalDisk {
     root: Dir,
     modes: Modes,
+    direct: DirectIo,
 }
 
 impl LocalDisk {
     /// Everything below `root`.
-    pub const fn new(root: Dir, modes: Modes) -> Self {
-        Self { root, modes }
+    pub const fn new(root: Dir, modes: Modes, direct: DirectIo) -> Self {
+        Self { root, modes, direct }
     }
 }
 
@@ -127,7 +129,7 @@ impl Disk for LocalDisk {
     }
 
     async fn preallocate(&self, file: &File, offset: u64, len: u64) -> io::Result<bool> {
-        file.preallocate(offset, len).await
+        file.preallocate(offset, len, self.direct).await
     }
 
     async fn set_owner(&self, file: &File, owner: &str) -> io::Result<()> {

@@ -17,6 +17,7 @@ pub mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod faulty;
 pub mod fs;
+mod hashing;
 pub mod health;
 pub mod layout;
 pub mod list;

@@ -257,13 +257,9 @@ impl Disk for ModelDisk {
     }
 
     async fn read_at(&self, file: &Inode, mut buffer: Buffer, offset: u64) -> (io::Result<usize>, Buffer) {
-        buffer.clear();
-        let room = buffer.capacity();
-        let read = self.with(*file, |file| {
-            let rest = file.data.get(offset as usize..).unwrap_or_default();
-            buffer.extend(rest.iter().take(room));
-            Ok(buffer.len())
-        });
+        buffer.truncate(0);
+        let read =
+            self.with(*file, |file| Ok(buffer.append(file.data.get(offset as usize..).unwrap_or_default())));
         (read, buffer)
     }
 
@@ -280,8 +276,15 @@ impl Disk for ModelDisk {
         (written, buffer)
     }
 
-    async fn preallocate(&self, _: &Inode, _: u64, len: u64) -> io::Result<bool> {
-        if len > self.0.borrow().free_bytes { Err(Fault::NoSpace.to_error()) } else { Ok(true) }
+    async fn preallocate(&self, file: &Inode, offset: u64, len: u64) -> io::Result<bool> {
+        if len > self.0.borrow().free_bytes {
+            return Err(Fault::NoSpace.to_error());
+        }
+        self.with(*file, |file| {
+            let end = (offset + len) as usize;
+            file.data.resize(end.max(file.data.len()), 0);
+            Ok(true)
+        })
     }
 
     async fn set_owner(&self, file: &Inode, owner: &str) -> io::Result<()> {

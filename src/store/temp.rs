@@ -2,11 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::io::Fault;
-use crate::io::runtime::{random, sleep, spawn};
+use crate::io::runtime::{Either, begin, random, sleep, spawn};
+use crate::io::{Buffer, Fault};
 use crate::store::disk::Disk;
 use crate::store::fs::Shared;
 use crate::store::layout;
@@ -16,9 +17,14 @@ use crate::types::Object;
 const UNLINK_TRIES: usize = 20;
 const UNLINK_PAUSE: Duration = Duration::from_millis(100);
 
+/// A write that was begun.
+type Writing = Pin<Box<dyn Future<Output = io::Result<()>>>>;
+
 /// A new file. Dropped before it is published, it leaves nothing behind.
 pub(super) struct Temp<D: Disk> {
     pub file: Rc<D::File>,
+    /// The last write, if it goes on.
+    writing: Option<Writing>,
     shared: Rc<Shared<D>>,
     dir: D::Dir,
     /// The temporary name, if it has one.
@@ -35,7 +41,36 @@ impl<D: Disk> Temp<D> {
             let name = layout::temp_name(object, random());
             (shared.disk.create_locked(dir, &name).await?, Some(name))
         };
-        Ok(Self { file: Rc::new(file), published: false, shared: Rc::clone(shared), dir: dir.clone(), name })
+        let (shared, dir) = (Rc::clone(shared), dir.clone());
+        Ok(Self { file: Rc::new(file), writing: None, published: false, shared, dir, name })
+    }
+
+    /// Begins to write a piece; it goes on while other things are done. The one before must have been waited for.
+    ///
+    /// # Errors
+    /// Those of a write that was done at once.
+    pub(super) async fn begin_write(&mut self, piece: Buffer, offset: u64) -> io::Result<()> {
+        let (disk, file) = (self.shared.disk.clone(), Rc::clone(&self.file));
+        let writing: Writing = Box::pin(async move { disk.write_all_at(&file, piece, offset).await.0 });
+        match begin(writing).await {
+            Either::Left(written) => written,
+            Either::Right(writing) => {
+                self.writing = Some(writing);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for the write that was begun, if there is one.
+    pub(super) async fn settle(&mut self) -> io::Result<()> {
+        match &mut self.writing {
+            Some(writing) => {
+                let written = writing.await;
+                self.writing = None;
+                written
+            }
+            None => Ok(()),
+        }
     }
 
     /// Gives the file its name, for good.
@@ -84,9 +119,13 @@ impl<D: Disk> Drop for Temp<D> {
         if self.published {
             return;
         }
-        let (file, disk, dir, name) =
-            (Rc::clone(&self.file), self.shared.disk.clone(), self.dir.clone(), self.name.take());
+        let (file, writing) = (Rc::clone(&self.file), self.writing.take());
+        let (disk, dir, name) = (self.shared.disk.clone(), self.dir.clone(), self.name.take());
         spawn(async move {
+            if let Some(writing) = writing {
+                // Nobody asks any more what came of it.
+                writing.await.ok();
+            }
             if let Some(name) = name
                 && let Err(e) = unlink(&disk, &dir, &name).await
             {

@@ -3,12 +3,13 @@
 
 use std::rc::Rc;
 
-use crate::hash::{Digest, Sha256};
+use crate::hash::Digest;
 use crate::io::dir::Meta;
 use crate::io::{Buffer, Fault};
 use crate::store::disk::Disk;
 use crate::store::error::Step;
 use crate::store::fs::Shared;
+use crate::store::hashing::Hasher;
 use crate::store::temp::Temp;
 use crate::store::{Error, Upload, layout};
 use crate::types::{BlobType, Handle, Object, UserName};
@@ -35,7 +36,7 @@ impl<D: Disk> Upload for FsUpload<D> {
     async fn write(&mut self, piece: Buffer) -> Result<(), Error> {
         match self {
             Self::Fresh(upload) => upload.write(piece).await,
-            Self::Repeat(upload) => upload.write(&piece).await,
+            Self::Repeat(upload) => upload.write(piece).await,
         }
     }
 
@@ -53,7 +54,7 @@ struct Common<D: Disk> {
     dir: D::Dir,
     handle: Handle,
     /// Runs only if the bytes must hash to the name.
-    hasher: Option<Sha256>,
+    hasher: Option<Hasher>,
     /// Bytes that have come.
     offset: u64,
 }
@@ -65,14 +66,22 @@ impl<D: Disk> Common<D> {
             shared: Rc::clone(shared),
             dir,
             handle: handle.clone(),
-            hasher: verify.then(Sha256::new),
+            hasher: verify.then(|| Hasher::new(&shared.hashing)),
             offset: 0,
+        }
+    }
+
+    /// Hashes a piece, if that is needed.
+    async fn hash(&mut self, piece: Buffer) -> Result<Buffer, Error> {
+        match &mut self.hasher {
+            Some(hasher) => hasher.update(piece).await.step("hash an object"),
+            None => Ok(piece),
         }
     }
 
     /// The digest of what came, if it runs, and whether it is the right one.
     fn verify(&mut self) -> Verdict {
-        match self.hasher.take().map(Sha256::finish) {
+        match self.hasher.take().and_then(Hasher::finish) {
             None => Verdict::Unknown,
             Some(digest) if Some(&digest) == self.handle.object.digest() => Verdict::Right(digest),
             Some(_) => Verdict::Wrong,
@@ -118,7 +127,7 @@ enum Verdict {
 pub struct Fresh<D: Disk> {
     common: Common<D>,
     temp: Temp<D>,
-    /// Bytes of room reserved, and announced bytes for which none is yet.
+    /// Bytes of room reserved, where the file ends then, and announced bytes for which none is yet.
     reserved: u64,
     unreserved: u64,
     /// The length was not announced: every piece is to fit above what `--min-free` keeps.
@@ -141,7 +150,8 @@ impl<D: Disk> Fresh<D> {
         }
         let unreserved = length.filter(|length| *length >= PREALLOCATE_FROM).unwrap_or(0);
         let common = Common::new(shared, dir, handle);
-        let mut upload = Self { common, temp, reserved: 0, unreserved, metered: length.is_none() };
+        let metered = length.is_none();
+        let mut upload = Self { common, temp, reserved: 0, unreserved, metered };
         upload.reserve(1).await?;
         Ok(upload)
     }
@@ -160,9 +170,12 @@ impl<D: Disk> Fresh<D> {
         let can = shared
             .wrote(shared.disk.preallocate(&self.temp.file, self.reserved, next).await)
             .step("reserve room for an object")?;
-        self.reserved += next;
-        // A file system that can't is not asked again.
-        self.unreserved = if can { self.unreserved - next } else { 0 };
+        if can {
+            (self.reserved, self.unreserved) = (self.reserved + next, self.unreserved - next);
+        } else {
+            // A file system that can't is not asked again.
+            self.unreserved = 0;
+        }
         Ok(())
     }
 
@@ -172,23 +185,33 @@ impl<D: Disk> Fresh<D> {
             let (shared, object) = (&self.common.shared, self.common.handle.object);
             shared.make_room(&self.common.dir, object, length).await?;
         }
+        let piece = self.common.hash(piece).await?;
+        // While a piece is written the next one is received and hashed.
+        self.settle().await?;
         self.reserve(self.common.offset + length).await?;
-        if let Some(hasher) = &mut self.common.hasher {
-            hasher.update(&piece);
-        }
-        let shared = &self.common.shared;
-        let (written, _) = shared.disk.write_all_at(&self.temp.file, piece, self.common.offset).await;
-        shared.wrote(written).step("write an object")?;
+        let begun = self.temp.begin_write(piece, self.common.offset).await;
+        self.common.shared.wrote(begun).step("write an object")?;
         self.common.offset += length;
         Ok(())
     }
 
+    async fn settle(&mut self) -> Result<(), Error> {
+        let written = self.temp.settle().await;
+        self.common.shared.wrote(written).step("write an object")
+    }
+
     async fn commit(mut self, published: impl FnOnce()) -> Result<(), Error> {
+        self.settle().await?;
         let came = self.common.verify();
         if let Verdict::Wrong = came {
             return Err(Error::Mismatch);
         }
         let shared = &self.common.shared;
+        if self.reserved > self.common.offset {
+            // Less came than was announced.
+            let cut = shared.disk.set_len(&self.temp.file, self.common.offset).await;
+            shared.wrote(cut).step("cut an object to its length")?;
+        }
         shared.sync_data(&self.temp.file).await?;
         let name = layout::object_name(self.common.handle.object);
         match shared.wrote(self.temp.publish(&name).await) {
@@ -243,12 +266,10 @@ impl<D: Disk> Repeat<D> {
         Self { common: Common::new(shared, dir, handle), stored, meta, same: true }
     }
 
-    async fn write(&mut self, piece: &[u8]) -> Result<(), Error> {
-        if let Some(hasher) = &mut self.common.hasher {
-            hasher.update(piece);
-        }
+    async fn write(&mut self, piece: Buffer) -> Result<(), Error> {
+        let piece = self.common.hash(piece).await?;
         let end = self.common.offset + piece.len() as u64;
-        self.same = self.same && end <= self.meta.size && self.is_stored(piece).await?;
+        self.same = self.same && end <= self.meta.size && self.is_stored(&piece).await?;
         self.common.offset = end;
         // What else comes can change nothing, unless it is the stored bytes that are wrong.
         if self.same || self.common.hasher.is_some() { Ok(()) } else { Err(Error::Conflict) }

@@ -1,8 +1,9 @@
-//! A connection with or without TLS. Nothing above knows which.
+//! Bytes over a socket, with or without TLS.
 //!
-//! rustls is used without its own buffers: records are decrypted where they were received, up to `RECEIVE_BYTES` a
-//! system call, and encrypted into one piece that is sent whole. A connection that is silent holds no buffer.
+//! rustls is used without its own buffers. Records are decrypted and encrypted in one piece of memory that all connections
+//! of a worker share, up to `PIECE_BYTES` a system call; a connection keeps only what is not whole yet or was not sent yet.
 
+use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 
@@ -11,20 +12,22 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
 
 use crate::io::socket::Socket;
-use crate::io::{Buffer, Bytes};
 use crate::tls::peer;
 
-/// Most bytes that are received at once: what a connection holds that waits for a buffer.
-const RECEIVE_BYTES: usize = 64 * 1024;
+/// Most bytes that are received, or encrypted and sent, at once.
+const PIECE_BYTES: usize = 128 * 1024;
 /// Most bytes that may be received and not be understood yet: the longest message of a handshake, in pieces.
 const MAX_PENDING_BYTES: usize = 256 * 1024;
-/// The first piece of a handshake.
-const HELLO_BYTES: usize = 4 * 1024;
-/// Most bytes that are encrypted at once.
-const SEND_BYTES: usize = 128 * 1024;
-/// What a record of at most 16 KiB adds to what is in it, at the most.
+/// A record of at most 16 KiB, and what it adds to what is in it at the most.
 const RECORD_BYTES: usize = 16 * 1024;
 const RECORD_OVERHEAD: usize = 64;
+/// The largest piece, encrypted.
+const ENCRYPTED_BYTES: usize = PIECE_BYTES + (PIECE_BYTES / RECORD_BYTES + 1) * RECORD_OVERHEAD;
+
+thread_local! {
+    /// Where records are decrypted and encrypted.
+    static WORKSPACE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A connection.
 pub enum Stream {
@@ -43,11 +46,30 @@ enum Wants {
     Nothing,
 }
 
+/// Where decrypted bytes go: first to who reads, the rest to who reads next.
+struct Sink<'s> {
+    into: &'s mut [u8],
+    filled: usize,
+    rest: &'s mut Vec<u8>,
+}
+
+impl Sink<'_> {
+    fn take(&mut self, bytes: &[u8]) {
+        let room = self.into.get_mut(self.filled..).unwrap_or_default();
+        let (now, later) = bytes.split_at(room.len().min(bytes.len()));
+        if let Some(to) = room.get_mut(..now.len()) {
+            to.copy_from_slice(now);
+        }
+        self.filled += now.len();
+        self.rest.extend_from_slice(later);
+    }
+}
+
 /// A socket with TLS.
 pub struct TlsSocket {
     socket: Socket,
     tls: UnbufferedServerConnection,
-    /// Received and not decrypted.
+    /// Received and not decrypted: the begin of a record.
     incoming: Vec<u8>,
     /// Decrypted and not read.
     plain: Vec<u8>,
@@ -65,30 +87,56 @@ impl TlsSocket {
         let (incoming, plain, outgoing) = (Vec::new(), Vec::new(), Vec::new());
         let mut new = Self { socket, tls, incoming, plain, outgoing, sent: 0, ended: false };
         loop {
-            if new.turn().await? == Wants::Nothing {
-                return Ok(new);
+            new.socket.readable().await?;
+            let received = new.receive(&mut []);
+            while !new.push()? {
+                new.socket.writable().await?;
             }
-            if new.receive(HELLO_BYTES).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+            match received? {
+                Some((_, Wants::Nothing)) => return Ok(new),
+                _ if new.ended => return Err(io::ErrorKind::UnexpectedEof.into()),
+                _ => {}
             }
         }
     }
 
-    /// Receives up to `room` bytes; 0 at the end.
-    async fn receive(&mut self, room: usize) -> io::Result<usize> {
+    /// Receives once and decrypts, `into` as far as there is room. Returns how much that was; none if nothing has come.
+    fn receive(&mut self, into: &mut [u8]) -> io::Result<Option<(usize, Wants)>> {
         if self.incoming.len() > MAX_PENDING_BYTES {
             return Err(invalid("a TLS message without an end"));
         }
-        let (read, incoming) = self.socket.read_more(std::mem::take(&mut self.incoming), room).await;
-        self.incoming = incoming;
-        read
+        WORKSPACE.with_borrow_mut(|space| {
+            let pending = self.incoming.len();
+            if space.len() < pending + PIECE_BYTES {
+                space.resize(pending + PIECE_BYTES, 0);
+            }
+            let (begin, room) = space.split_at_mut(pending);
+            begin.copy_from_slice(&self.incoming);
+            let room = room.get_mut(..PIECE_BYTES).unwrap_or_default();
+            let Some(received) = self.socket.receive(room)? else { return Ok(None) };
+            self.incoming = Vec::new();
+            // Without a close_notify the stream may have been cut. HTTP tells the ends of its messages itself, so that no
+            // part is taken for the whole.
+            self.ended |= received == 0;
+            let mut plain = std::mem::take(&mut self.plain);
+            let mut sink = Sink { into, filled: 0, rest: &mut plain };
+            let input = space.get_mut(..pending + received).unwrap_or_default();
+            let advanced = self.advance(input, &mut sink);
+            let filled = sink.filled;
+            self.plain = plain;
+            if advanced.is_err() {
+                // Whatever is to be told to the client goes out now or never.
+                self.push().ok();
+            }
+            Ok(Some((filled, advanced?)))
+        })
     }
 
-    /// Lets rustls work on what was received until it wants something.
-    fn advance(&mut self) -> io::Result<Wants> {
+    /// Lets rustls work on what was received until it wants something; keeps what it can't use yet.
+    fn advance(&mut self, input: &mut [u8], sink: &mut Sink<'_>) -> io::Result<Wants> {
         let mut done = 0;
         let wants = loop {
-            let rest = self.incoming.get_mut(done..).unwrap_or_default();
+            let rest = input.get_mut(done..).unwrap_or_default();
             let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(rest);
             let next = match state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
@@ -104,7 +152,7 @@ impl TlsSocket {
                     while let Some(record) = data.next_record() {
                         let record = record.map_err(invalid)?;
                         discard += record.discard;
-                        self.plain.extend_from_slice(record.payload);
+                        sink.take(record.payload);
                     }
                     None
                 }
@@ -120,7 +168,7 @@ impl TlsSocket {
                 }
                 Ok(_) => Some(Err(invalid("TLS early data"))),
                 Err(e) => {
-                    self.forget(done + discard);
+                    self.keep(input, done + discard);
                     self.encode_alert();
                     return Err(invalid(e));
                 }
@@ -130,15 +178,13 @@ impl TlsSocket {
                 break wants;
             }
         };
-        self.forget(done);
+        self.keep(input, done);
         wants
     }
 
-    /// Lets go of what was decrypted, and of its memory.
-    fn forget(&mut self, count: usize) {
-        if count > 0 {
-            self.incoming = self.incoming.get(count..).unwrap_or_default().to_vec();
-        }
+    /// Keeps what is not decrypted yet.
+    fn keep(&mut self, input: &[u8], done: usize) {
+        self.incoming = input.get(done..).unwrap_or_default().to_vec();
     }
 
     /// After an error rustls has something left to send, without which a client would not know why. It is asked for no
@@ -159,102 +205,84 @@ impl TlsSocket {
         &mut self,
         write: impl FnOnce(&mut WriteTraffic<'_, ServerConnectionData>) -> Result<T, EncryptError>,
     ) -> io::Result<T> {
-        let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut self.incoming);
+        let mut input = std::mem::take(&mut self.incoming);
+        let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut input);
         let written = match state.map_err(invalid)? {
             ConnectionState::WriteTraffic(mut writer) => write(&mut writer).map_err(invalid),
             _ => Err(io::ErrorKind::BrokenPipe.into()),
         };
-        self.forget(discard);
+        self.keep(&input, discard);
         written
     }
 
-    /// Encrypts of `bytes` as much as goes out in one piece.
-    fn encrypt(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Something may have come meanwhile that must be seen first.
-        self.advance()?;
-        let taken = bytes.len().min(SEND_BYTES);
-        let piece = bytes.get(..taken).unwrap_or_default();
-        let room = taken + (taken / RECORD_BYTES + 1) * RECORD_OVERHEAD;
-        let mut out = vec![0; room];
-        let written = self.write_with(|writer| writer.encrypt(piece, &mut out))?;
-        out.truncate(written);
-        if self.outgoing.is_empty() {
-            self.outgoing = out;
-        } else {
-            self.outgoing.extend_from_slice(&out);
+    /// Encrypts of `bytes` as much as goes out in one piece, and sends what the socket takes. None if something is unsent
+    /// that was taken before.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        if !self.push()? {
+            return Ok(None);
         }
-        Ok(taken)
+        let piece = bytes.get(..PIECE_BYTES).unwrap_or(bytes);
+        WORKSPACE.with_borrow_mut(|space| {
+            if space.len() < ENCRYPTED_BYTES {
+                space.resize(ENCRYPTED_BYTES, 0);
+            }
+            let written = self.write_with(|writer| writer.encrypt(piece, space))?;
+            let encrypted = space.get(..written).unwrap_or_default();
+            let sent = self.socket.send(encrypted)?.unwrap_or(0);
+            self.outgoing.extend_from_slice(encrypted.get(sent..).unwrap_or_default());
+            Ok(Some(piece.len()))
+        })
     }
 
-    fn has_unsent(&self) -> bool {
-        self.sent < self.outgoing.len()
-    }
-
-    /// Sends some of what waits to be sent.
-    async fn push(&mut self) -> io::Result<usize> {
-        let (written, outgoing) = self.socket.write(std::mem::take(&mut self.outgoing), self.sent).await;
-        self.outgoing = outgoing;
-        let written = written?;
-        self.sent += written;
-        if !self.has_unsent() {
-            (self.outgoing, self.sent) = (Vec::new(), 0);
+    /// Sends what waits to be sent. False if something still does.
+    fn push(&mut self) -> io::Result<bool> {
+        while let Some(rest @ [_, ..]) = self.outgoing.get(self.sent..) {
+            let Some(sent) = self.socket.send(rest)? else { return Ok(false) };
+            self.sent += sent;
         }
-        Ok(written)
+        (self.outgoing, self.sent) = (Vec::new(), 0);
+        Ok(true)
     }
 
-    /// Waits until there is something decrypted, or the end.
-    async fn fill(&mut self) -> io::Result<()> {
-        while self.plain.is_empty() && !self.ended {
-            self.fill_once().await?;
+    fn read(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        if self.plain.is_empty() {
+            if self.ended {
+                return Ok(Some(0));
+            }
+            let received = self.receive(into)?.map_or(0, |(filled, _)| filled);
+            let over = self.ended && received == 0 && self.plain.is_empty();
+            return Ok((received > 0 || over).then_some(received));
         }
-        Ok(())
-    }
-
-    /// Receives and decrypts once. What came may be no data: a ticket, a key update.
-    async fn fill_once(&mut self) -> io::Result<()> {
-        // Without a close_notify the stream may have been cut. HTTP tells the ends of its messages itself, so that no
-        // part is taken for the whole.
-        self.ended |= self.receive(RECEIVE_BYTES).await? == 0;
-        self.turn().await.map(drop)
-    }
-
-    /// Lets rustls work and sends what it has to say: also an alert that tells the client what was wrong.
-    async fn turn(&mut self) -> io::Result<Wants> {
-        let advanced = self.advance();
-        while self.has_unsent() {
-            self.push().await?;
+        let count = into.len().min(self.plain.len());
+        for (to, from) in into.iter_mut().zip(self.plain.drain(..count)) {
+            *to = from;
         }
-        advanced
-    }
-
-    /// Moves decrypted bytes out, at most `room`.
-    fn take_plain(&mut self, room: usize) -> Vec<u8> {
-        if self.plain.len() <= room {
-            return std::mem::take(&mut self.plain);
+        if self.plain.is_empty() {
+            self.plain = Vec::new();
         }
-        let rest = self.plain.split_off(room);
-        std::mem::replace(&mut self.plain, rest)
+        Ok(Some(count))
     }
 
     async fn readable(&mut self) -> io::Result<()> {
+        while !self.push()? {
+            self.socket.writable().await?;
+        }
         if self.plain.is_empty() && !self.ended {
             self.socket.readable().await?;
-            self.fill_once().await?;
         }
         Ok(())
     }
 
-    async fn finish(&mut self) {
+    async fn finish(&mut self) -> io::Result<()> {
         let mut notify = [0; RECORD_OVERHEAD];
         if let Ok(written) = self.write_with(|writer| writer.queue_close_notify(&mut notify)) {
             self.outgoing.extend_from_slice(notify.get(..written).unwrap_or_default());
         }
-        while self.has_unsent() {
-            if self.push().await.is_err() {
-                return;
-            }
+        while !self.push()? {
+            self.socket.writable().await?;
         }
         self.socket.finish();
+        Ok(())
     }
 }
 
@@ -293,8 +321,7 @@ impl Stream {
         matches!(self, Self::Tls(_))
     }
 
-    /// Waits until something has come: [`Self::has_input`] tells whether it is something to read, or the end. Holds no
-    /// buffer while there is nothing.
+    /// Waits until something has come. It may turn out to be nothing to read: part of a record.
     pub async fn readable(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(socket) => socket.readable().await,
@@ -303,15 +330,7 @@ impl Stream {
         }
     }
 
-    /// Whether a read gives something at once, after [`Self::readable`].
-    pub fn has_input(&self) -> bool {
-        match self {
-            Self::Plain(_) => true,
-            Self::Tls(tls) => !tls.plain.is_empty() || tls.ended,
-        }
-    }
-
-    /// Waits until something can be written. Nothing may be unsent.
+    /// Waits until something can be written.
     pub async fn writable(&self) -> io::Result<()> {
         match self {
             Self::Plain(socket) => socket.writable().await,
@@ -319,66 +338,38 @@ impl Stream {
         }
     }
 
-    /// Whether bytes that were taken by [`Self::write`] still wait for [`Self::push`].
-    pub fn has_unsent(&self) -> bool {
-        matches!(self, Self::Tls(tls) if tls.has_unsent())
-    }
-
-    /// Sends some of what is unsent; returns how many bytes.
-    pub async fn push(&mut self) -> io::Result<usize> {
+    /// Reads what has come. None if that is nothing; 0 bytes at the end of the stream.
+    pub fn read(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
         match self {
-            Self::Plain(_) => Ok(0),
-            Self::Tls(tls) => Box::pin(tls.push()).await,
+            Self::Plain(socket) => socket.receive(into),
+            Self::Tls(tls) => tls.read(into),
         }
     }
 
-    /// Reads what there is into an empty buffer, at most `limit` bytes; 0 bytes at the end of the stream.
-    pub async fn read_upto(&mut self, mut buffer: Buffer, limit: usize) -> (io::Result<usize>, Buffer) {
+    /// Takes of `bytes` what goes out in one piece, and sends of that what the socket takes now; [`Self::push`] sends the
+    /// rest. None if nothing can be taken.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
         match self {
-            Self::Plain(socket) => socket.read_upto(buffer, limit).await,
-            Self::Tls(tls) => {
-                if let Err(e) = Box::pin(tls.fill()).await {
-                    return (Err(e), buffer);
-                }
-                let bytes = tls.take_plain(limit.min(buffer.capacity()));
-                buffer.clear();
-                buffer.extend_from_slice(&bytes);
-                (Ok(bytes.len()), buffer)
-            }
+            Self::Plain(socket) => socket.send(bytes),
+            Self::Tls(tls) => tls.write(bytes),
         }
     }
 
-    /// Reads what there is, at most `room` bytes, to the end of `bytes`.
-    pub async fn read_more(&mut self, mut bytes: Vec<u8>, room: usize) -> (io::Result<usize>, Vec<u8>) {
+    /// Sends of what was taken what the socket takes now. True if nothing is left.
+    pub fn push(&mut self) -> io::Result<bool> {
         match self {
-            Self::Plain(socket) => socket.read_more(bytes, room).await,
-            Self::Tls(tls) => {
-                if let Err(e) = Box::pin(tls.fill()).await {
-                    return (Err(e), bytes);
-                }
-                let more = tls.take_plain(room);
-                bytes.extend_from_slice(&more);
-                (Ok(more.len()), bytes)
-            }
-        }
-    }
-
-    /// Takes of `bytes[from..]` what goes out in one piece, and sends some of it; the rest is unsent. Nothing may be
-    /// unsent before.
-    pub async fn write<B: Bytes>(&mut self, bytes: B, from: usize) -> (io::Result<usize>, B) {
-        match self {
-            Self::Plain(socket) => socket.write(bytes, from).await,
-            Self::Tls(tls) => match tls.encrypt(bytes.as_ref().get(from..).unwrap_or_default()) {
-                Ok(taken) => (Box::pin(tls.push()).await.map(|_| taken), bytes),
-                Err(e) => (Err(e), bytes),
-            },
+            Self::Plain(_) => Ok(true),
+            Self::Tls(tls) => tls.push(),
         }
     }
 
     /// Says that nothing more will be sent; the other end may still send.
-    pub async fn finish(&mut self) {
+    pub async fn finish(&mut self) -> io::Result<()> {
         match self {
-            Self::Plain(socket) => socket.finish(),
+            Self::Plain(socket) => {
+                socket.finish();
+                Ok(())
+            }
             Self::Tls(tls) => Box::pin(tls.finish()).await,
         }
     }

@@ -4,6 +4,7 @@
 //! `api::route` ever sees a raw path or an unparsed name.
 
 pub mod blob;
+pub mod direct;
 pub mod listen;
 pub mod network;
 pub mod range;
@@ -13,6 +14,7 @@ pub mod timeouts;
 pub mod user;
 
 pub use blob::{BlobId, BlobType, Handle, Object};
+pub use direct::DirectIo;
 pub use listen::ListenAddress;
 pub use network::ClientNetwork;
 pub use range::ByteRange;

@@ -1,0 +1,109 @@
+//! The hashing of one worker's uploads, side by side: pieces wait for each other, but not for longer than two turns of the
+//! worker.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+
+use futures_channel::oneshot;
+
+use crate::hash::{Digest, Engine, Sha256};
+use crate::io::Buffer;
+use crate::io::runtime::{spawn, turn};
+
+/// Turns of the worker that a piece waits for others at the most.
+const MAX_TURNS: usize = 2;
+
+/// The pieces of a worker that are to be hashed.
+pub(super) struct Hashing {
+    engine: Engine,
+    /// Uploads that are being hashed.
+    uploads: Cell<usize>,
+    waiting: RefCell<Vec<Waiting>>,
+    /// How often all that waited was hashed.
+    rounds: Cell<u64>,
+}
+
+struct Waiting {
+    hash: Sha256,
+    piece: Buffer,
+    answer: oneshot::Sender<(Sha256, Buffer)>,
+}
+
+impl Hashing {
+    pub(super) fn new(engine: Engine) -> Rc<Self> {
+        let (uploads, waiting, rounds) = (Cell::new(0), RefCell::default(), Cell::new(0));
+        Rc::new(Self { engine, uploads, waiting, rounds })
+    }
+
+    async fn update(self: &Rc<Self>, mut hash: Sha256, piece: Buffer) -> io::Result<(Sha256, Buffer)> {
+        let enough = self.engine.lanes().min(self.uploads.get());
+        if enough <= 1 {
+            hash.update(&piece);
+            return Ok((hash, piece));
+        }
+        let (answer, answered) = oneshot::channel();
+        self.waiting.borrow_mut().push(Waiting { hash, piece, answer });
+        let waiting = self.waiting.borrow().len();
+        if waiting >= enough {
+            self.run();
+        } else if waiting == 1 {
+            spawn(Rc::clone(self).run_soon());
+        }
+        answered.await.map_err(|_canceled| io::Error::other("the hashing ended without an answer"))
+    }
+
+    /// Hashes what has come after two turns, unless that was done before.
+    async fn run_soon(self: Rc<Self>) {
+        let round = self.rounds.get();
+        for _ in 0..MAX_TURNS {
+            turn().await;
+        }
+        if self.rounds.get() == round {
+            self.run();
+        }
+    }
+
+    fn run(&self) {
+        self.rounds.set(self.rounds.get() + 1);
+        let mut all = self.waiting.take();
+        self.engine.update(all.iter_mut().map(|one| (&mut one.hash, &*one.piece)));
+        for Waiting { hash, piece, answer } in all {
+            // Who has gone needs no answer.
+            answer.send((hash, piece)).ok();
+        }
+    }
+}
+
+/// The hash of one upload.
+pub(super) struct Hasher {
+    hashing: Rc<Hashing>,
+    /// Gone while a piece is being hashed, and for ever if that was given up.
+    hash: Option<Sha256>,
+}
+
+impl Hasher {
+    pub(super) fn new(hashing: &Rc<Hashing>) -> Self {
+        hashing.uploads.set(hashing.uploads.get() + 1);
+        Self { hashing: Rc::clone(hashing), hash: Some(Sha256::new()) }
+    }
+
+    /// Takes the next piece, and gives it back.
+    pub(super) async fn update(&mut self, piece: Buffer) -> io::Result<Buffer> {
+        let gone = || io::Error::other("the hashing was given up before");
+        let (hash, piece) = self.hashing.update(self.hash.take().ok_or_else(gone)?, piece).await?;
+        self.hash = Some(hash);
+        Ok(piece)
+    }
+
+    /// The digest of all that was taken.
+    pub(super) fn finish(mut self) -> Option<Digest> {
+        self.hash.take().map(Sha256::finish)
+    }
+}
+
+impl Drop for Hasher {
+    fn drop(&mut self) {
+        self.hashing.uploads.set(self.hashing.uploads.get() - 1);
+    }
+}
