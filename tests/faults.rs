@@ -72,7 +72,8 @@ impl Worker {
             let (faults, health, shared, counters) = parts;
             let work = async {
                 let disk = FaultyDisk::new(ModelDisk::default(), faults);
-                let options = Options { verify: true, hash_lanes: true, unnamed_temps: true };
+                let options =
+                    Options { verify: true, hash_lanes: true, group_commit: true, unnamed_temps: true };
                 let ledger = Arc::new(Ledger::open(quota::Limits::default(), None).unwrap());
                 let status = Status {
                     workers: vec![Arc::clone(&counters)],
@@ -223,6 +224,7 @@ fn a_panic_ends_its_connection_and_no_other() {
     assert_eq!(worker.counters.panics.get(), 1);
     // Also while others wait for the same directory sync.
     worker.faults.panic_once(Op::SyncDir);
-    assert_eq!(worker.put("keys", b"yek").status, 500);
-    assert_eq!(worker.put("keys", b"yek").status, 200);
+    let key = format!("/r1/keys/{}", id_of(b"key"));
+    assert_eq!(other.request("DELETE", &key, "", b"").status, 500);
+    assert_eq!(other.request("DELETE", &key, "", b"").status, 200);
 }

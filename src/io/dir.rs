@@ -97,6 +97,8 @@ pub struct DirId {
 pub struct Dir {
     fd: Arc<OwnedFd>,
     site: Arc<Site>,
+    /// It is in memory and nowhere else: nothing waits for a disk.
+    volatile: bool,
 }
 
 impl Dir {
@@ -108,7 +110,12 @@ impl Dir {
         let fd = openat(CWD, path, OPEN_DIR, Mode::empty())?;
         drop(openat2(&fd, ".", OPEN_DIR, Mode::empty(), BENEATH)?);
         let volatile = if is_volatile(&fd)? { Some(fstat(&fd)?.st_dev) } else { None };
-        Ok(Self { fd: Arc::new(fd), site: Arc::new(Site { pool, volatile }) })
+        Self::new(fd, Arc::new(Site { pool, volatile }))
+    }
+
+    fn new(fd: OwnedFd, site: Arc<Site>) -> io::Result<Self> {
+        let volatile = site.is_volatile(&fd)?;
+        Ok(Self { fd: Arc::new(fd), site, volatile })
     }
 
     /// Whether what is stored here is lost when the machine goes down: tmpfs or ramfs.
@@ -120,14 +127,14 @@ impl Dir {
     pub async fn open_dir(&self, path: &Path) -> io::Result<Self> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let fd = self.open_cached(path, OPEN_DIR).await?;
-        Ok(Self { fd: Arc::new(fd), site: Arc::clone(&self.site) })
+        Self::new(fd, Arc::clone(&self.site))
     }
 
-    /// Opens a regular file for reading.
-    pub async fn open_file(&self, name: &OsStr) -> io::Result<(File, Meta)> {
+    /// Opens a regular file beneath this directory for reading; `path` has plain components only.
+    pub async fn open_file(&self, path: &Path) -> io::Result<(File, Meta)> {
         // NONBLOCK: opening a planted pipe must not hang.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = self.open_cached(Path::new(name), flags).await?;
+        let fd = self.open_cached(path, flags).await?;
         let meta = meta_of(&fd)?;
         if meta.kind == Kind::File {
             // The ring would not wait for a cold read of a file in that mode.
@@ -136,9 +143,9 @@ impl Dir {
         Ok((File::new(fd, Arc::clone(&self.site))?, meta))
     }
 
-    /// Size and kind of the entry `name`. A symbolic link is an error.
-    pub async fn stat(&self, name: &OsStr) -> io::Result<Meta> {
-        let fd = self.open_cached(Path::new(name), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC).await?;
+    /// Size and kind of what is at `path`, which has plain components only. A symbolic link is an error.
+    pub async fn stat(&self, path: &Path) -> io::Result<Meta> {
+        let fd = self.open_cached(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC).await?;
         meta_of(&fd)
     }
 
@@ -170,13 +177,7 @@ impl Dir {
     /// `Other` where the file system has none, and on btrfs: before Linux 6.16 it logs no file that has no link, so that
     /// after a power cut the name could be there and the flushed content not.
     pub async fn create_unnamed(&self, mode: u32) -> io::Result<File> {
-        const BTRFS_MAGIC: i64 = 0x9123_683e;
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let job = move |fd: &OwnedFd| match fstatfs(fd)?.f_type {
-            BTRFS_MAGIC => Err(Errno::OPNOTSUPP.into()),
-            _ => Ok(openat(fd, ".", flags, Mode::from_raw_mode(mode))?),
-        };
-        File::new(self.blocking(job).await?, Arc::clone(&self.site))
+        File::new(self.blocking(move |fd| make_unnamed(fd, mode)).await?, Arc::clone(&self.site))
     }
 
     /// Makes a file of this name, which must be free, and holds a lock on it for as long as it is open.
@@ -196,11 +197,7 @@ impl Dir {
     /// Gives an unnamed file its name. Never replaces: `Exists` if the name is taken.
     pub async fn link(&self, file: &File, name: &OsStr) -> io::Result<()> {
         let (name, file) = (name.to_owned(), file.share());
-        self.blocking(move |fd| {
-            let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-            Ok(linkat(CWD, unnamed, fd, name, AtFlags::SYMLINK_FOLLOW)?)
-        })
-        .await
+        self.blocking(move |fd| link_unnamed(&file, fd, &name)).await
     }
 
     /// Renames an entry of this directory. Never replaces: `Exists` if the new name is taken.
@@ -283,13 +280,32 @@ impl Dir {
         Ok(DirReader { dir: self.clone(), entries: Some(entries) })
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
+        if self.volatile {
+            return job(&self.fd);
+        }
         let fd = Arc::clone(&self.fd);
         self.site.pool.run(move || job(&fd)).await?
     }
+}
+
+/// Makes a file without a name. Blocks.
+pub(super) fn make_unnamed(dir: &OwnedFd, mode: u32) -> io::Result<OwnedFd> {
+    const BTRFS_MAGIC: i64 = 0x9123_683e;
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    match fstatfs(dir)?.f_type {
+        BTRFS_MAGIC => Err(Errno::OPNOTSUPP.into()),
+        _ => Ok(openat(dir, ".", flags, Mode::from_raw_mode(mode))?),
+    }
+}
+
+/// Gives a file without a name one. Blocks.
+pub(super) fn link_unnamed(file: &OwnedFd, dir: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(CWD, unnamed, dir, name, AtFlags::SYMLINK_FOLLOW)?)
 }
 
 fn is_volatile(fd: &OwnedFd) -> io::Result<bool> {

@@ -51,6 +51,16 @@ pub(super) struct Site {
     pub volatile: Option<u64>,
 }
 
+impl Site {
+    /// Whether what is behind a descriptor is in memory and nowhere else.
+    pub(super) fn is_volatile(&self, fd: &OwnedFd) -> io::Result<bool> {
+        Ok(match self.volatile {
+            Some(device) => fstat(fd)?.st_dev == device,
+            None => false,
+        })
+    }
+}
+
 /// Whether a file is written past the page cache.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Direct {
@@ -75,16 +85,16 @@ pub struct File {
 
 impl File {
     pub(super) fn new(fd: OwnedFd, site: Arc<Site>) -> io::Result<Self> {
-        let volatile = match site.volatile {
-            Some(device) => fstat(&fd)?.st_dev == device,
-            None => false,
-        };
+        let volatile = site.is_volatile(&fd)?;
         let (ring, direct) = (OnceCell::new(), Cell::new(Direct::Never));
         Ok(Self { fd: Arc::new(fd), ring, site, volatile, direct })
     }
 
-    /// The file for the ring; none where there is no ring.
+    /// The file for the ring; none where there is no ring, or nothing to wait for.
     fn ring(&self) -> io::Result<Option<&monoio::fs::File>> {
+        if self.volatile {
+            return Ok(None);
+        }
         if self.ring.get().is_none() && current() == Driver::Uring {
             let second = monoio::fs::File::from_std(self.fd.try_clone()?.into())?;
             // It was empty, and nobody else is here.
@@ -111,11 +121,6 @@ impl File {
     /// Reads at most a buffer's capacity from `offset`; 0 bytes at the end of the file.
     pub async fn read_at(&self, mut buffer: Buffer, offset: u64) -> (io::Result<usize>, Buffer) {
         buffer.truncate(0);
-        if self.volatile {
-            let read = rustix::io::retry_on_intr(|| rustix::io::pread(&self.fd, buffer.spare(), offset));
-            buffer.advance(read.unwrap_or(0));
-            return (read.map_err(Into::into), buffer);
-        }
         match self.ring() {
             Ok(Some(ring)) => return ring.read_at(buffer, offset).await,
             Ok(None) => {}
@@ -188,7 +193,7 @@ impl File {
                 let (written, slice) = ring.write_at(buffer.slice(..whole), offset).await;
                 (written, slice.into_inner())
             }
-            Ok(None) => self.write_on_pool(buffer, 0..whole, offset).await,
+            Ok(None) => self.write_blocking(buffer, 0..whole, offset).await,
             Err(e) => (Err(e), buffer),
         };
         match written {
@@ -222,12 +227,7 @@ impl File {
         }
         while from < buffer.len() {
             let range = from..buffer.len();
-            let (written, back) = if self.volatile {
-                let bytes = buffer.get(range).unwrap_or_default();
-                (pwrite(&self.fd, bytes, offset + from as u64).map_err(Into::into), buffer)
-            } else {
-                self.write_on_pool(buffer, range, offset + from as u64).await
-            };
+            let (written, back) = self.write_blocking(buffer, range, offset + from as u64).await;
             buffer = back;
             match written {
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
@@ -240,7 +240,7 @@ impl File {
     }
 
     /// One write of a part of the buffer.
-    async fn write_on_pool(
+    async fn write_blocking(
         &self,
         mut buffer: Buffer,
         range: Range<usize>,
@@ -281,11 +281,7 @@ impl File {
     /// Notes who the file belongs to, in an extended attribute. Nothing happens where the file system has none.
     pub async fn set_owner(&self, owner: &str) -> io::Result<()> {
         let owner = owner.to_owned();
-        self.blocking(move |fd| match fsetxattr(fd, OWNER, owner.as_bytes(), XattrFlags::empty()) {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            Err(e) => Err(e.into()),
-        })
-        .await
+        self.blocking(move |fd| note_owner(fd, &owner)).await
     }
 
     /// Who the file belongs to, if that is known.
@@ -311,21 +307,30 @@ impl File {
 
     /// Makes the content durable.
     pub async fn sync_data(&self) -> io::Result<()> {
-        if self.volatile {
-            return Ok(fdatasync(&self.fd)?);
-        }
         match self.ring()? {
             Some(ring) => ring.sync_data().await,
             None => self.blocking(|fd| Ok(fdatasync(fd)?)).await,
         }
     }
 
+    /// Runs what may wait for a disk where that holds up nobody.
     async fn blocking<T: Send + 'static>(
         &self,
         job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
+        if self.volatile {
+            return job(&self.fd);
+        }
         let fd = self.share();
         self.site.pool.run(move || job(&fd)).await?
+    }
+}
+
+/// Notes who a file belongs to. Blocks.
+pub(super) fn note_owner(fd: &OwnedFd, owner: &str) -> io::Result<()> {
+    match fsetxattr(fd, OWNER, owner.as_bytes(), XattrFlags::empty()) {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(e) => Err(e.into()),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod listener;
 pub mod runtime;
 pub mod signal;
+pub mod small;
 pub mod socket;
 pub mod state;
 pub mod wake;

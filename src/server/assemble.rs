@@ -48,9 +48,9 @@ use crate::types::DirectIo;
 const TRANSFER_BYTES: usize = 16 << 20;
 /// A worker has at least so many buffers in each direction.
 const MIN_BUFFERS: usize = 8;
-/// Threads of the blocking pool: enough to keep a disk's queue filled.
-const POOL_THREADS_PER_WORKER: usize = 8;
-const MAX_POOL_THREADS: usize = 64;
+/// Threads of the blocking pool: enough that the journal of a file system has many files to commit at once.
+const POOL_THREADS_PER_WORKER: usize = 32;
+const MAX_POOL_THREADS: usize = 128;
 /// Jobs that may wait for the blocking pool.
 const POOL_QUEUE: usize = 4096;
 
@@ -104,7 +104,7 @@ pub fn run(loaded: Loaded, again: Again) -> Result<Outcome, StartError> {
     let parts = Parts {
         driver,
         disk,
-        options: Options { verify: settings.verify, hash_lanes: settings.hash_lanes, unnamed_temps },
+        options: options(settings, unnamed_temps),
         health,
         rules: Arc::clone(&rules),
         ledger: Arc::clone(&ledger),
@@ -220,6 +220,11 @@ fn workers(wanted: &Workers) -> Result<Vec<Option<usize>>, StartError> {
                 .map_or_else(|| Ok(cpus.iter().copied().map(Some).collect()), |cpu| Err(StartError::Cpu(cpu)))
         }
     }
+}
+
+fn options(settings: &Settings, unnamed_temps: bool) -> Options {
+    let Settings { verify, hash_lanes, group_commit, .. } = *settings;
+    Options { verify, hash_lanes, group_commit, unnamed_temps }
 }
 
 /// What every worker makes its own disk of.

@@ -79,6 +79,8 @@ pub struct Settings {
     pub direct_io: DirectIo,
     /// Whether uploads are hashed side by side, where that is faster.
     pub hash_lanes: bool,
+    /// Whether small objects are stored in one go each.
+    pub group_commit: bool,
     /// How long in-flight requests may take after the signal to stop.
     pub drain: Duration,
     /// The time limits of connections.

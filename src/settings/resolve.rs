@@ -101,6 +101,7 @@ fn defaults() -> Settings {
         sendfile: true,
         direct_io: DirectIo::Auto,
         hash_lanes: true,
+        group_commit: true,
         drain: Duration::from_secs(30),
         timeouts: Timeouts::default(),
     }

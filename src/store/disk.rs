@@ -7,9 +7,10 @@ use std::path::Path;
 use crate::io::Buffer;
 use crate::io::dir::{DirId, Entry, Meta, Space};
 use crate::io::file::File;
+use crate::io::small::SmallError;
 
-/// A file system below one root. Every path operation names an open directory and one component, follows no symbolic
-/// link, and replaces nothing.
+/// A file system below one root. Every operation on a name is told an open directory, follows no symbolic link, and
+/// replaces nothing; what makes or removes an entry takes one component.
 #[expect(async_fn_in_trait, reason = "one thread a core: futures are not Send on purpose")]
 pub trait Disk: Clone + 'static {
     /// An open directory.
@@ -42,10 +43,10 @@ pub trait Disk: Clone + 'static {
         wanted: fn(&[u8]) -> bool,
     ) -> io::Result<Vec<Entry>>;
 
-    /// Size and kind of an entry; a symbolic link is an error.
-    async fn stat(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<Meta>;
-    /// Opens an entry for reading.
-    async fn open_file(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<(Self::File, Meta)>;
+    /// Size and kind of what is at `path` (plain components) beneath `dir`; a symbolic link is an error.
+    async fn stat(&self, dir: &Self::Dir, path: &Path) -> io::Result<Meta>;
+    /// Opens what is at `path` (plain components) beneath `dir` for reading.
+    async fn open_file(&self, dir: &Self::Dir, path: &Path) -> io::Result<(Self::File, Meta)>;
     /// Makes a file without a name. `Other` if the file system has none.
     async fn create_unnamed(&self, dir: &Self::Dir) -> io::Result<Self::File>;
     /// Makes a file with a name, locked while it is open.
@@ -54,6 +55,30 @@ pub trait Disk: Clone + 'static {
     async fn link(&self, file: &Self::File, dir: &Self::Dir, name: &OsStr) -> io::Result<()>;
     /// Renames; `Exists` if the new name is taken.
     async fn rename(&self, dir: &Self::Dir, from: &OsStr, to: &OsStr) -> io::Result<()>;
+    /// Stores a small file whole, without a name until all of it is durable.
+    async fn store_small(
+        &self,
+        dir: &Self::Dir,
+        name: &OsStr,
+        content: Buffer,
+        owner: Option<&str>,
+    ) -> (Result<(), SmallError>, Buffer) {
+        let file = match self.create_unnamed(dir).await {
+            Ok(file) => file,
+            Err(e) => return (Err(SmallError::Make(e)), content),
+        };
+        let (written, content) = self.write_all_at(&file, content, 0).await;
+        let rest = async {
+            written.map_err(SmallError::Write)?;
+            if let Some(owner) = owner {
+                self.set_owner(&file, owner).await.map_err(SmallError::Write)?;
+            }
+            self.sync_data(&file).await.map_err(SmallError::Flush)?;
+            self.link(&file, dir, name).await.map_err(SmallError::Name)?;
+            self.sync_dir(dir).await.map_err(SmallError::FlushName)
+        };
+        (rest.await, content)
+    }
     /// Removes a file; returns the bytes that this very file had.
     async fn unlink(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<u64>;
     /// Removes a file that no process holds locked; true if it is gone.

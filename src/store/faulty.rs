@@ -160,14 +160,14 @@ impl<D: Disk> Disk for FaultyDisk<D> {
         self.disk.next_page(reader, limit, sizes, wanted).await
     }
 
-    async fn stat(&self, dir: &D::Dir, name: &OsStr) -> io::Result<Meta> {
+    async fn stat(&self, dir: &D::Dir, path: &Path) -> io::Result<Meta> {
         self.check(Op::Open)?;
-        self.disk.stat(dir, name).await
+        self.disk.stat(dir, path).await
     }
 
-    async fn open_file(&self, dir: &D::Dir, name: &OsStr) -> io::Result<(D::File, Meta)> {
+    async fn open_file(&self, dir: &D::Dir, path: &Path) -> io::Result<(D::File, Meta)> {
         self.check(Op::Open)?;
-        self.disk.open_file(dir, name).await
+        self.disk.open_file(dir, path).await
     }
 
     async fn create_unnamed(&self, dir: &D::Dir) -> io::Result<D::File> {

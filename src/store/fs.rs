@@ -14,11 +14,14 @@ use crate::io::file::File;
 use crate::io::{Buffer, BufferPool, Fault};
 use crate::store::disk::Disk;
 use crate::store::error::Step;
+use crate::store::fresh::Fresh;
 use crate::store::hashing::Hashing;
 use crate::store::health::Health;
 use crate::store::list::FsListing;
+use crate::store::repeat::Repeat;
+use crate::store::small::Small;
 use crate::store::sync::DirSyncs;
-use crate::store::upload::{Fresh, FsUpload, Repeat};
+use crate::store::upload::FsUpload;
 use crate::store::{Download, Error, Store, layout};
 use crate::types::{BlobType, Handle, Object, RepoPath, UserName};
 
@@ -27,11 +30,14 @@ const COMPARE_BUFFERS: usize = 8;
 
 /// How a store on a file system behaves.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Options {
     /// Whether an upload's bytes must hash to its name.
     pub verify: bool,
     /// Whether uploads are hashed side by side, where that is faster.
     pub hash_lanes: bool,
+    /// Whether a small object is stored in one go, so that the journal of the file system commits many at once.
+    pub group_commit: bool,
     /// Whether files without a name can be made and linked here; else uploads have a temporary name.
     pub unnamed_temps: bool,
 }
@@ -99,7 +105,7 @@ impl<D: Disk> FsStore<D> {
     ) -> Result<Option<u64>, Error> {
         let shared = &*self.0;
         let mut removed = None;
-        match shared.disk.stat(dir, name).await.step("look for an object") {
+        match shared.disk.stat(dir, name.as_ref()).await.step("look for an object") {
             Ok(Meta { kind: Kind::File, .. }) => {
                 if let Some(user) = only_of {
                     self.check_owner(dir, name, user).await?;
@@ -120,7 +126,7 @@ impl<D: Disk> FsStore<D> {
     /// Names are hashes: another file of this name, made meanwhile, would be the same lock.
     async fn check_owner(&self, dir: &D::Dir, name: &OsStr, user: &UserName) -> Result<(), Error> {
         let disk = &self.0.disk;
-        match disk.open_file(dir, name).await.step("open an object") {
+        match disk.open_file(dir, name.as_ref()).await.step("open an object") {
             Ok((file, _)) => match disk.owner(&file).await.step("ask for the owner of a lock")? {
                 Some(owner) if owner == user.as_str() => Ok(()),
                 _ => Err(Error::NotOwner),
@@ -143,6 +149,23 @@ impl<D: Disk> Shared<D> {
         let done = result.inspect_err(|e| self.health.note_flush(e)).step(step)?;
         self.health.check_not_suspended()?;
         Ok(done)
+    }
+
+    /// Whether a file without a name can be linked into a folder, as far as is known.
+    pub(super) fn links_unnamed(&self, dir: &D::Dir) -> io::Result<bool> {
+        let device = self.disk.dir_id(dir)?.device;
+        Ok(self.options.unnamed_temps && !self.cannot_link.borrow().contains(&device))
+    }
+
+    /// A file system below the root may be another one than the root's, which was probed at the start: from now on
+    /// uploads there have temporary names.
+    pub(super) fn learn_that_nothing_links(&self, dir: &D::Dir) {
+        if let Ok(id) = self.disk.dir_id(dir) {
+            log::warn!(
+                "a file system below the data folder can't link files without a name: using temporary names there"
+            );
+            self.cannot_link.borrow_mut().insert(id.device);
+        }
     }
 
     /// Makes the entries of a folder durable.
@@ -221,13 +244,18 @@ impl<D: Disk> Store for FsStore<D> {
         shared.health.check_writable()?;
         let dir = self.require_dir(&layout::object_dir(handle)).await?;
         let name = layout::object_name(handle.object);
-        match shared.disk.open_file(&dir, &name).await.step("look for an object") {
+        match shared.disk.open_file(&dir, name.as_ref()).await.step("look for an object") {
             Ok((stored, meta)) => {
                 check_same(meta, length)?;
                 Ok(FsUpload::Repeat(Repeat::begin(shared, dir, handle, stored, meta)))
             }
             Err(Error::NotFound) => {
                 shared.make_room(&dir, handle.object, length.unwrap_or(0)).await?;
+                if let Some(length) = length
+                    && Small::suits(shared, &dir, length)?
+                {
+                    return Ok(FsUpload::Small(Small::begin(shared, dir, handle, length, owner)));
+                }
                 Ok(FsUpload::Fresh(Fresh::begin(shared, dir, handle, length, owner).await?))
             }
             Err(e) => Err(e),
@@ -236,16 +264,15 @@ impl<D: Disk> Store for FsStore<D> {
 
     async fn download(&self, handle: &Handle) -> Result<FsDownload<D>, Error> {
         let disk = &self.0.disk;
-        let dir = disk.open_dir(&layout::object_dir(handle)).await.step("open a folder")?;
         let (file, meta) =
-            disk.open_file(&dir, &layout::object_name(handle.object)).await.step("open an object")?;
+            disk.open_file(&disk.root(), &layout::object_path(handle)).await.step("open an object")?;
         Ok(FsDownload { disk: disk.clone(), file, size: size_of_file(meta)? })
     }
 
     async fn size(&self, handle: &Handle) -> Result<u64, Error> {
         let disk = &self.0.disk;
-        let dir = disk.open_dir(&layout::object_dir(handle)).await.step("open a folder")?;
-        size_of_file(disk.stat(&dir, &layout::object_name(handle.object)).await.step("look for an object")?)
+        let meta = disk.stat(&disk.root(), &layout::object_path(handle)).await.step("look for an object")?;
+        size_of_file(meta)
     }
 
     async fn delete(&self, handle: &Handle, only_of: Option<&UserName>) -> Result<Option<u64>, Error> {
@@ -263,7 +290,7 @@ impl<D: Disk> Store for FsStore<D> {
             other => other?,
         };
         for mark in layout::repo_marks() {
-            match self.0.disk.stat(&dir, OsStr::new(mark)).await.step("look into a repository") {
+            match self.0.disk.stat(&dir, Path::new(mark)).await.step("look into a repository") {
                 Err(Error::NotFound) => {}
                 other => return other.map(|_| true),
             }

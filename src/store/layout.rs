@@ -33,7 +33,12 @@ pub fn object_dir(handle: &Handle) -> PathBuf {
     }
 }
 
-/// The object's file name in that folder.
+/// The object's file.
+pub fn object_path(handle: &Handle) -> PathBuf {
+    object_dir(handle).join(object_name(handle.object))
+}
+
+/// The object's file name in its folder.
 pub fn object_name(object: Object) -> OsString {
     match object {
         Object::Config => "config".into(),

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::io::Buffer;
 use crate::io::dir::{Dir, DirId, DirReader, Entry, Meta, Space};
 use crate::io::file::File;
+use crate::io::small::SmallError;
 use crate::store::disk::Disk;
 use crate::types::DirectIo;
 
@@ -84,12 +85,12 @@ impl Disk for LocalDisk {
         reader.page(limit, sizes, wanted).await
     }
 
-    async fn stat(&self, dir: &Dir, name: &OsStr) -> io::Result<Meta> {
-        dir.stat(name).await
+    async fn stat(&self, dir: &Dir, path: &Path) -> io::Result<Meta> {
+        dir.stat(path).await
     }
 
-    async fn open_file(&self, dir: &Dir, name: &OsStr) -> io::Result<(File, Meta)> {
-        dir.open_file(name).await
+    async fn open_file(&self, dir: &Dir, path: &Path) -> io::Result<(File, Meta)> {
+        dir.open_file(path).await
     }
 
     async fn create_unnamed(&self, dir: &Dir) -> io::Result<File> {
@@ -106,6 +107,16 @@ impl Disk for LocalDisk {
 
     async fn rename(&self, dir: &Dir, from: &OsStr, to: &OsStr) -> io::Result<()> {
         dir.rename(from, to).await
+    }
+
+    async fn store_small(
+        &self,
+        dir: &Dir,
+        name: &OsStr,
+        content: Buffer,
+        owner: Option<&str>,
+    ) -> (Result<(), SmallError>, Buffer) {
+        dir.store_small(name, content, self.modes.file, owner).await
     }
 
     async fn unlink(&self, dir: &Dir, name: &OsStr) -> io::Result<u64> {

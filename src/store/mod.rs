@@ -16,6 +16,7 @@ pub mod disk;
 pub mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod faulty;
+pub mod fresh;
 pub mod fs;
 mod hashing;
 pub mod health;
@@ -24,6 +25,8 @@ pub mod list;
 pub mod local;
 #[cfg(any(test, feature = "testing"))]
 pub mod model;
+pub mod repeat;
+pub mod small;
 pub mod sweep;
 pub mod sync;
 mod temp;

@@ -74,14 +74,14 @@ impl ModelDisk {
     /// The content of the file at `path`.
     pub fn content(&self, path: &str) -> Option<Vec<u8>> {
         let state = self.0.borrow();
-        let node = state.nodes.get(&state.find(Path::new(path))?)?;
+        let node = state.nodes.get(&state.find(ROOT, Path::new(path))?)?;
         (!node.is_dir).then(|| node.data.clone())
     }
 
     /// Replaces the content of the file at `path`, as bit rot does.
     pub fn damage(&self, path: &str, data: &[u8]) {
         let mut state = self.0.borrow_mut();
-        let found = state.find(Path::new(path));
+        let found = state.find(ROOT, Path::new(path));
         if let Some(node) = found.and_then(|inode| state.nodes.get_mut(&inode)) {
             node.data = data.to_vec();
         }
@@ -145,8 +145,8 @@ impl ModelDisk {
 }
 
 impl State {
-    fn find(&self, path: &Path) -> Option<Inode> {
-        path.iter().try_fold(ROOT, |inode, name| self.nodes.get(&inode)?.entries.get(name).copied())
+    fn find(&self, dir: Inode, path: &Path) -> Option<Inode> {
+        path.iter().try_fold(dir, |inode, name| self.nodes.get(&inode)?.entries.get(name).copied())
     }
 
     fn meta(&self, inode: Inode) -> Meta {
@@ -171,7 +171,7 @@ impl Disk for ModelDisk {
 
     async fn open_dir(&self, path: &Path) -> io::Result<Inode> {
         let state = self.0.borrow();
-        let found = state.find(path).filter(|inode| state.nodes[inode].is_dir);
+        let found = state.find(ROOT, path).filter(|inode| state.nodes[inode].is_dir);
         found.ok_or_else(|| Fault::Missing.to_error())
     }
 
@@ -214,14 +214,14 @@ impl Disk for ModelDisk {
         Ok(reader.drain(..limit.min(reader.len())).collect())
     }
 
-    async fn stat(&self, dir: &Inode, name: &OsStr) -> io::Result<Meta> {
-        let inode = self.lookup(*dir, name)?;
-        Ok(self.0.borrow().meta(inode))
+    async fn stat(&self, dir: &Inode, path: &Path) -> io::Result<Meta> {
+        self.open_file(dir, path).await.map(|(_, meta)| meta)
     }
 
-    async fn open_file(&self, dir: &Inode, name: &OsStr) -> io::Result<(Inode, Meta)> {
-        let inode = self.lookup(*dir, name)?;
-        Ok((inode, self.0.borrow().meta(inode)))
+    async fn open_file(&self, dir: &Inode, path: &Path) -> io::Result<(Inode, Meta)> {
+        let state = self.0.borrow();
+        let inode = state.find(*dir, path).ok_or_else(|| Fault::Missing.to_error())?;
+        Ok((inode, state.meta(inode)))
     }
 
     async fn create_unnamed(&self, _: &Inode) -> io::Result<Inode> {

@@ -80,31 +80,21 @@ impl<D: Disk> Temp<D> {
     pub(super) async fn publish(&mut self, name: &OsStr) -> io::Result<()> {
         let disk = &self.shared.disk;
         match &self.name {
-            None => disk.link(&self.file, &self.dir, name).await.inspect_err(|e| self.learn(e))?,
+            None => disk.link(&self.file, &self.dir, name).await.inspect_err(|e| {
+                if Fault::of(e) == Fault::CrossDevice {
+                    self.shared.learn_that_nothing_links(&self.dir);
+                }
+            })?,
             Some(temp) => disk.rename(&self.dir, temp, name).await?,
         }
         self.published = true;
         Ok(())
     }
-
-    /// A file system below the root may be another one than the root's, which was probed at the start: from now on
-    /// uploads there have temporary names.
-    fn learn(&self, error: &io::Error) {
-        if Fault::of(error) == Fault::CrossDevice
-            && let Ok(id) = self.shared.disk.dir_id(&self.dir)
-        {
-            log::warn!(
-                "a file system below the data folder can't link files without a name: using temporary names there"
-            );
-            self.shared.cannot_link.borrow_mut().insert(id.device);
-        }
-    }
 }
 
 /// A file without a name; none where there are none.
 async fn unnamed<D: Disk>(shared: &Shared<D>, dir: &D::Dir) -> io::Result<Option<D::File>> {
-    let device = shared.disk.dir_id(dir)?.device;
-    if !shared.options.unnamed_temps || shared.cannot_link.borrow().contains(&device) {
+    if !shared.links_unnamed(dir)? {
         return Ok(None);
     }
     match shared.disk.create_unnamed(dir).await {

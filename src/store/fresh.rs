@@ -1,0 +1,128 @@
+//! The upload of a new object: written to a file that gets its name when all of it is right and durable.
+
+use std::rc::Rc;
+
+use crate::io::{Buffer, Fault};
+use crate::store::disk::Disk;
+use crate::store::error::Step;
+use crate::store::fs::Shared;
+use crate::store::temp::Temp;
+use crate::store::upload::{Common, Verdict};
+use crate::store::{Error, layout};
+use crate::types::{BlobType, Handle, Object, UserName};
+
+/// Room reserved ahead of what has arrived: enough that a full disk is known before the body, not so much that idle
+/// clients could reserve a disk.
+const PREALLOCATE_BYTES: u64 = 128 << 20;
+/// Shorter objects are not worth a reservation.
+const PREALLOCATE_FROM: u64 = 1 << 20;
+
+/// A new object.
+pub struct Fresh<D: Disk> {
+    common: Common<D>,
+    temp: Temp<D>,
+    /// Bytes of room reserved, where the file ends then, and announced bytes for which none is yet.
+    reserved: u64,
+    unreserved: u64,
+    /// The length was not announced: every piece is to fit above what `--min-free` keeps.
+    metered: bool,
+}
+
+impl<D: Disk> Fresh<D> {
+    /// Of `length` bytes, if that is known; a lock may have an owner.
+    pub(super) async fn begin(
+        shared: &Rc<Shared<D>>,
+        dir: D::Dir,
+        handle: &Handle,
+        length: Option<u64>,
+        owner: Option<&UserName>,
+    ) -> Result<Self, Error> {
+        let temp = shared.wrote(Temp::create(shared, &dir, handle.object).await).step("make a file")?;
+        if let (Some(owner), Object::Blob(BlobType::Locks, _)) = (owner, handle.object) {
+            let noted = shared.disk.set_owner(&temp.file, owner.as_str()).await;
+            shared.wrote(noted).step("note the owner of a lock")?;
+        }
+        let unreserved = length.filter(|length| *length >= PREALLOCATE_FROM).unwrap_or(0);
+        let common = Common::new(shared, dir, handle);
+        let metered = length.is_none();
+        let mut upload = Self { common, temp, reserved: 0, unreserved, metered };
+        upload.reserve(1).await?;
+        Ok(upload)
+    }
+
+    /// Sees to it that room is reserved up to the byte `upto`, as far as the length was announced.
+    async fn reserve(&mut self, upto: u64) -> Result<(), Error> {
+        if upto <= self.reserved || self.unreserved == 0 {
+            return Ok(());
+        }
+        let (shared, object) = (&self.common.shared, self.common.handle.object);
+        let next = PREALLOCATE_BYTES.min(self.unreserved);
+        if self.reserved > 0 {
+            // The answer that let the whole length in is old by now.
+            shared.make_room(&self.common.dir, object, next).await?;
+        }
+        let can = shared
+            .wrote(shared.disk.preallocate(&self.temp.file, self.reserved, next).await)
+            .step("reserve room for an object")?;
+        if can {
+            (self.reserved, self.unreserved) = (self.reserved + next, self.unreserved - next);
+        } else {
+            // A file system that can't is not asked again.
+            self.unreserved = 0;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn write(&mut self, piece: Buffer) -> Result<(), Error> {
+        let length = piece.len() as u64;
+        if self.metered {
+            let (shared, object) = (&self.common.shared, self.common.handle.object);
+            shared.make_room(&self.common.dir, object, length).await?;
+        }
+        let piece = self.common.hash(piece).await?;
+        // While a piece is written the next one is received and hashed.
+        self.settle().await?;
+        self.reserve(self.common.offset + length).await?;
+        let begun = self.temp.begin_write(piece, self.common.offset).await;
+        self.common.shared.wrote(begun).step("write an object")?;
+        self.common.offset += length;
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<(), Error> {
+        let written = self.temp.settle().await;
+        self.common.shared.wrote(written).step("write an object")
+    }
+
+    pub(super) async fn commit(mut self, published: impl FnOnce()) -> Result<(), Error> {
+        self.settle().await?;
+        let came = self.common.verify();
+        if let Verdict::Wrong = came {
+            return Err(Error::Mismatch);
+        }
+        let shared = &self.common.shared;
+        if self.reserved > self.common.offset {
+            // Less came than was announced.
+            let cut = shared.disk.set_len(&self.temp.file, self.common.offset).await;
+            shared.wrote(cut).step("cut an object to its length")?;
+        }
+        shared.sync_data(&self.temp.file).await?;
+        let name = layout::object_name(self.common.handle.object);
+        match shared.wrote(self.temp.publish(&name).await) {
+            Err(e) if Fault::of(&e) == Fault::Exists => {
+                let ours = match came.digest() {
+                    Some(digest) => digest,
+                    None => shared.digest_of(&self.temp.file).await?,
+                };
+                self.common.compare_with_winner(came, ours).await
+            }
+            // The store has learnt; the client's next try will do.
+            Err(e) if Fault::of(&e) == Fault::CrossDevice => Err(Error::Busy),
+            Err(e) => Err(Error::from_io("name an object", e)),
+            Ok(()) => {
+                published();
+                shared.sync_dir(&self.common.dir).await
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The upload of a new object that fits into one buffer: nothing is made before all of it is there, then all is done in one
+//! go.
+
+use std::rc::Rc;
+
+use crate::hash::Sha256;
+use crate::io::buffer::BUFFER_BYTES;
+use crate::io::small::SmallError;
+use crate::io::{Buffer, Fault};
+use crate::store::disk::Disk;
+use crate::store::error::Step;
+use crate::store::fresh::Fresh;
+use crate::store::fs::Shared;
+use crate::store::upload::{Common, Verdict};
+use crate::store::{Error, layout};
+use crate::types::{BlobType, Handle, Object, UserName};
+
+/// A new, small object.
+pub struct Small<D: Disk> {
+    common: Common<D>,
+    length: u64,
+    owner: Option<UserName>,
+    /// All of it, once it is there.
+    content: Option<Buffer>,
+}
+
+impl<D: Disk> Small<D> {
+    /// Whether an object of this length in `dir` can be stored so.
+    pub(super) fn suits(shared: &Shared<D>, dir: &D::Dir, length: u64) -> Result<bool, Error> {
+        let fits = (1..=BUFFER_BYTES as u64).contains(&length);
+        Ok(fits && shared.options.group_commit && shared.links_unnamed(dir).step("look at a folder")?)
+    }
+
+    /// Of `length` bytes; a lock may have an owner.
+    pub(super) fn begin(
+        shared: &Rc<Shared<D>>,
+        dir: D::Dir,
+        handle: &Handle,
+        length: u64,
+        owner: Option<&UserName>,
+    ) -> Self {
+        let owner = owner.filter(|_| matches!(handle.object, Object::Blob(BlobType::Locks, _))).cloned();
+        Self { common: Common::new(shared, dir, handle), length, owner, content: None }
+    }
+
+    /// Takes the first piece. If it is not all, it comes back in the ordinary upload that this one turns into: no buffer is
+    /// held for a client that is slow.
+    pub(super) async fn write(&mut self, piece: Buffer) -> Result<Option<Fresh<D>>, Error> {
+        if self.content.is_some() || piece.len() as u64 != self.length {
+            let mut fresh = self.begin_anew().await?;
+            if let Some(content) = self.content.take() {
+                fresh.write(content).await?;
+            }
+            fresh.write(piece).await?;
+            return Ok(Some(fresh));
+        }
+        self.content = Some(self.common.hash(piece).await?);
+        self.common.offset = self.length;
+        Ok(None)
+    }
+
+    async fn begin_anew(&self) -> Result<Fresh<D>, Error> {
+        let Common { shared, dir, handle, .. } = &self.common;
+        Fresh::begin(shared, dir.clone(), handle, Some(self.length), self.owner.as_ref()).await
+    }
+
+    pub(super) async fn commit(mut self, published: impl FnOnce()) -> Result<(), Error> {
+        let Some(content) = self.content.take() else {
+            // Nothing came: the body ended early.
+            return self.begin_anew().await?.commit(published).await;
+        };
+        let came = self.common.verify();
+        if let Verdict::Wrong = came {
+            return Err(Error::Mismatch);
+        }
+        let Common { shared, dir, handle, .. } = &self.common;
+        shared.health.check_not_suspended()?;
+        let (name, owner) = (layout::object_name(handle.object), self.owner.as_ref().map(UserName::as_str));
+        let (stored, content) = shared.disk.store_small(dir, &name, content, owner).await;
+        match stored {
+            Ok(()) => {
+                published();
+                shared.health.check_not_suspended()
+            }
+            // There are no files without a name here after all.
+            Err(SmallError::Make(e)) if Fault::of(&e) == Fault::Other => {
+                let mut fresh = self.begin_anew().await?;
+                fresh.write(content).await?;
+                fresh.commit(published).await
+            }
+            Err(SmallError::Make(e)) => shared.wrote(Err(e)).step("make a file"),
+            Err(SmallError::Write(e)) => shared.wrote(Err(e)).step("write an object"),
+            Err(SmallError::Flush(e)) => shared.flushed("flush an object", Err(e)),
+            Err(SmallError::Name(e)) => match Fault::of(&e) {
+                Fault::Exists => {
+                    let ours = came.digest().unwrap_or_else(|| Sha256::of(&content));
+                    self.common.compare_with_winner(came, ours).await
+                }
+                Fault::CrossDevice => {
+                    shared.learn_that_nothing_links(dir);
+                    // The client's next try will do.
+                    Err(Error::Busy)
+                }
+                _ => shared.wrote(Err(e)).step("name an object"),
+            },
+            Err(SmallError::FlushName(e)) => {
+                published();
+                shared.flushed("sync a folder", Err(e))
+            }
+        }
+    }
+}
