@@ -9,11 +9,10 @@ use rustls::{ClientConfig, RootCertStore};
 use serde::Serialize;
 
 use crate::http::{Conn, Target};
-use crate::load;
 use crate::process::{Process, free_port, machine};
-use crate::report;
 use crate::rivals::{Pem, Rival, YARDSTICK, find};
-use crate::scenario::{self, Disk, Scenario, Transport};
+use crate::scenario::{self, Disk, Scenario, Transport, Work};
+use crate::{load, report, restic};
 
 /// What is to be compared.
 pub struct Plan {
@@ -25,6 +24,8 @@ pub struct Plan {
     pub rivals: Vec<String>,
     pub rounds: usize,
     pub quick: bool,
+    /// packhouse also without what makes it fast.
+    pub variants: bool,
     /// A folder on a real disk.
     pub disk: PathBuf,
     pub out: PathBuf,
@@ -40,6 +41,9 @@ pub struct Round {
     pub p50_ms: f64,
     pub p99_ms: f64,
     pub p999_ms: f64,
+    /// To the first byte of an answer, in the middle.
+    pub first_ms: f64,
+    /// Most memory of the server while it was measured.
     pub peak_mib: f64,
     pub switches: u64,
     pub failures: usize,
@@ -64,25 +68,33 @@ pub fn run(plan: &Plan) -> io::Result<bool> {
     }
     let mut rivals = find(&plan.packhouse);
     rivals.retain(|rival| {
-        ["packhouse", YARDSTICK].contains(&rival.name)
-            || plan.rivals.iter().any(|wanted| rival.name.contains(wanted.as_str()))
+        ["packhouse", YARDSTICK].contains(&rival.name.as_str())
+            || plan.rivals.iter().any(|wanted| wanted == "all" || rival.name.contains(wanted.as_str()))
     });
     let tls = Tls::new()?;
     let mut all = Vec::new();
+    // Removed at the very end: a file system that has just lost many files makes new ones slowly.
+    let mut kept = Vec::new();
     for scenario in scenarios {
         eprintln!("{}: {}", scenario.name, scenario.title);
+        let site = Site::new(plan, &scenario, &tls)?;
+        let mut servers = rivals.clone();
+        if plan.variants {
+            servers.extend(scenario.variants.iter().map(|variant| rivals[0].variant(variant)));
+        }
         let mut rounds: BTreeMap<String, Vec<Round>> = BTreeMap::new();
         for round in 0..plan.rounds {
             // In turns, and not always the same one first: what disturbs the machine disturbs all.
-            for n in 0..rivals.len() {
-                let rival = &rivals[(n + round) % rivals.len()];
-                let measured = measure(plan, &scenario, rival, &tls)
-                    .map_err(|e| io::Error::other(format!("{} with {}: {e}", scenario.name, rival.name)))?;
+            for n in 0..servers.len() {
+                let rival = &servers[(n + round) % servers.len()];
+                let named = |e| io::Error::other(format!("{} with {}: {e}", scenario.name, rival.name));
+                let Some((measured, data)) = measure(&site, rival).map_err(named)? else { continue };
+                kept.extend(data);
                 eprintln!(
-                    "  {:13} {:8.0}/s  cpu {:7.3}  p99 {:8.2} ms  peak {:6.1} MiB",
+                    "  {:24} {:8.0}/s  cpu {:7.3}  p99 {:8.2} ms  peak {:6.1} MiB",
                     rival.name, measured.throughput, measured.cpu, measured.p99_ms, measured.peak_mib
                 );
-                rounds.entry(rival.name.to_owned()).or_default().push(measured);
+                rounds.entry(rival.name.clone()).or_default().push(measured);
             }
         }
         all.push(Measured { scenario, rounds });
@@ -113,45 +125,129 @@ impl Tls {
     }
 }
 
-fn measure(plan: &Plan, scenario: &Scenario, rival: &Rival, tls: &Tls) -> io::Result<Round> {
-    let base = match scenario.disk {
-        Disk::Disk => plan.disk.clone(),
-        Disk::Tmpfs => PathBuf::from("/dev/shm"),
+/// What all rounds of a scenario share.
+struct Site<'p> {
+    scenario: &'p Scenario,
+    tls: &'p Tls,
+    base: PathBuf,
+    requests: usize,
+    objects: usize,
+    /// What is listed or backed up.
+    source: Option<tempfile::TempDir>,
+    passwords: PathBuf,
+}
+
+impl<'p> Site<'p> {
+    fn new(plan: &Plan, scenario: &'p Scenario, tls: &'p Tls) -> io::Result<Self> {
+        let base = match scenario.disk {
+            Disk::Disk => plan.disk.clone(),
+            Disk::Tmpfs => PathBuf::from("/dev/shm"),
+        };
+        let requests = if plan.quick { scenario.quick_requests } else { scenario.requests };
+        let objects = scenario.quick_objects.filter(|_| plan.quick).unwrap_or(scenario.objects);
+        let folder = || tempfile::Builder::new().prefix("perf-source-").tempdir_in(&base);
+        let source = match scenario.work {
+            Work::List => {
+                let source = folder()?;
+                load::make_objects(source.path(), objects)?;
+                Some(source)
+            }
+            Work::Restic => {
+                let source = folder()?;
+                restic::make_source(source.path(), objects, scenario.size)?;
+                Some(source)
+            }
+            _ => None,
+        };
+        let passwords = tls.dir.path().join("htpasswd");
+        let hash = bcrypt::hash(load::PASSWORD, 8).map_err(io::Error::other)?;
+        std::fs::write(&passwords, format!("{}:{hash}\n", load::USER))?;
+        Ok(Self { scenario, tls, base, requests, objects, source, passwords })
+    }
+}
+
+/// One round of one server, and the folder it filled; none if it can't be reached so.
+fn measure(site: &Site<'_>, rival: &Rival) -> io::Result<Option<(Round, Option<tempfile::TempDir>)>> {
+    let Site { scenario, tls, requests, .. } = *site;
+    let data = tempfile::Builder::new().prefix("perf-").tempdir_in(&site.base)?;
+    let (folder, source) = match (&site.source, scenario.work) {
+        (Some(source), Work::List) => (source.path(), None),
+        (source, _) => (data.path(), source.as_ref().map(tempfile::TempDir::path)),
     };
-    let data = tempfile::Builder::new().prefix("perf-").tempdir_in(base)?;
-    let requests = if plan.quick { scenario.quick_requests } else { scenario.requests };
-    let address = format!("127.0.0.1:{}", free_port()?);
+    let tcp = format!("127.0.0.1:{}", free_port()?);
+    let socket = tls.dir.path().join("socket");
+    std::fs::remove_file(&socket).ok();
+    let address = match scenario.transport {
+        Transport::Unix => format!("unix:{}", socket.display()),
+        Transport::Tcp | Transport::Tls => tcp.clone(),
+    };
     let (cert, key) = (tls.dir.path().join("cert.pem"), tls.dir.path().join("key.pem"));
     let pem = Pem { cert: &cert, key: &key };
-    let mut server = Process::start(rival.command(data.path(), &address, scenario.transport, &pem))?;
-    let address = address.parse().map_err(io::Error::other)?;
+    let Some(command) = rival.command(folder, &address, scenario.transport, &pem, &site.passwords) else {
+        return Ok(None);
+    };
+    let mut server = Process::start(command)?;
+    let parsed = tcp.parse().map_err(io::Error::other)?;
     let target = match scenario.transport {
-        Transport::Tcp => Target::Tcp(address),
-        Transport::Tls => Target::Tls(address, Arc::clone(&tls.client)),
+        Transport::Tcp => Target::Tcp(parsed),
+        Transport::Tls => Target::Tls(parsed, Arc::clone(&tls.client)),
+        Transport::Unix => Target::Unix(socket),
     };
-    server.wait_until(|| Conn::open(&Target::Tcp(address)).is_ok())?;
-    let prepared = load::prepare(scenario, &target, requests)?;
-    flush(data.path());
+    let knock = match &target {
+        Target::Tls(address, _) => Target::Tcp(*address),
+        other => other.clone(),
+    };
+    server.wait_until(|| Conn::open(&knock).is_ok())?;
+    let cache = tempfile::tempdir()?;
+    let prepared = load::prepare(scenario, &target, requests, site.objects, rival.login)?;
+    if scenario.work == Work::Restic {
+        restic::prepare(scenario, &tcp, cache.path())?;
+    }
+    flush(folder);
+    server.forget_peak();
     let before = server.figures()?;
-    let outcome = load::run(scenario, &target, &prepared, requests)?;
-    let after = server.figures()?;
-    let unit = if scenario.moves_bytes() {
-        outcome.bytes as f64 / (1u64 << 30) as f64
-    } else {
-        requests as f64 / 1000.0
+    let outcome = match source {
+        Some(source) => restic::run(scenario, &tcp, cache.path(), source)?,
+        None => load::run(scenario, &target, &prepared, requests)?,
     };
-    let rate = if scenario.moves_bytes() { outcome.bytes as f64 / (1 << 20) as f64 } else { requests as f64 };
-    let ms = |quantile| outcome.latencies.value_at_quantile(quantile) as f64 / 1000.0;
-    Ok(Round {
+    let after = server.figures()?;
+    drop(outcome.conns);
+    drop(server);
+    let moves_bytes = scenario.moves_bytes();
+    let count = outcome.latencies.len() as f64;
+    let unit = if moves_bytes { outcome.bytes as f64 / (1u64 << 30) as f64 } else { count / 1000.0 };
+    let rate = if moves_bytes { outcome.bytes as f64 / (1 << 20) as f64 } else { count };
+    let ms = |histogram: &hdrhistogram::Histogram<u64>, quantile| {
+        histogram.value_at_quantile(quantile) as f64 / 1000.0
+    };
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let round = Round {
         throughput: rate / outcome.seconds,
         cpu: (after.cpu - before.cpu) / unit,
-        p50_ms: ms(0.5),
-        p99_ms: ms(0.99),
-        p999_ms: ms(0.999),
-        peak_mib: after.peak as f64 / f64::from(1 << 20),
+        p50_ms: ms(&outcome.latencies, 0.5),
+        p99_ms: ms(&outcome.latencies, 0.99),
+        p999_ms: ms(&outcome.latencies, 0.999),
+        first_ms: ms(&outcome.first, 0.5),
+        peak_mib: mib(after.peak),
         switches: after.switches.saturating_sub(before.switches),
         failures: outcome.failures,
-    })
+    };
+    empty(data.path());
+    Ok(Some((round, Some(data))))
+}
+
+/// Frees the room of large files and leaves their names.
+fn empty(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match entry.metadata() {
+            Ok(meta) if meta.is_dir() => empty(&path),
+            Ok(meta) if meta.len() > 100_000 => {
+                std::fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(0)).ok();
+            }
+            _ => {}
+        }
+    }
 }
 
 /// What was prepared is not to be written while something else is measured.

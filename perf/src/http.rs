@@ -2,8 +2,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
@@ -15,10 +17,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub enum Target {
     Tcp(SocketAddr),
     Tls(SocketAddr, Arc<ClientConfig>),
+    Unix(PathBuf),
 }
 
 enum Stream {
     Tcp(TcpStream),
+    Unix(UnixStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
@@ -35,6 +39,8 @@ pub struct Answer {
     pub status: u16,
     /// Bytes of the body.
     pub bytes: u64,
+    /// Time from the request to the first byte of the answer.
+    pub first: Duration,
 }
 
 impl Conn {
@@ -59,6 +65,11 @@ impl Conn {
         };
         let stream = match target {
             Target::Tcp(address) => Stream::Tcp(tcp(address)?),
+            Target::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                Stream::Unix(stream)
+            }
             Target::Tls(address, config) => {
                 let name = "localhost".try_into().map_err(io::Error::other)?;
                 let tls = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
@@ -70,18 +81,20 @@ impl Conn {
 
     /// One request, its body sent in one go.
     pub fn request(&mut self, head: &str, body: &[u8], keep: Option<&mut Vec<u8>>) -> io::Result<Answer> {
+        let start = Instant::now();
         if body.len() <= 16 * 1024 {
             self.send(&[head.as_bytes(), body].concat())?;
         } else {
             self.send(head.as_bytes())?;
             self.send(body)?;
         }
-        self.answer(!head.starts_with("HEAD"), keep)
+        self.answer(!head.starts_with("HEAD"), keep, start)
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
+            Stream::Unix(stream) => stream.write_all(bytes),
             Stream::Tls(stream) => stream.write_all(bytes),
         }
     }
@@ -93,6 +106,7 @@ impl Conn {
         let room = &mut self.buffer[self.end..];
         let count = match &mut self.stream {
             Stream::Tcp(stream) => stream.read(room)?,
+            Stream::Unix(stream) => stream.read(room)?,
             Stream::Tls(stream) => stream.read(room)?,
         };
         self.end += count;
@@ -116,10 +130,16 @@ impl Conn {
         }
     }
 
-    fn answer(&mut self, has_body: bool, mut keep: Option<&mut Vec<u8>>) -> io::Result<Answer> {
+    fn answer(
+        &mut self,
+        has_body: bool,
+        mut keep: Option<&mut Vec<u8>>,
+        start: Instant,
+    ) -> io::Result<Answer> {
         let bad = || io::Error::from(io::ErrorKind::InvalidData);
-        let first = self.line()?;
-        let status = first.split(' ').nth(1).and_then(|text| text.parse().ok()).ok_or_else(bad)?;
+        let line = self.line()?;
+        let first = start.elapsed();
+        let status = line.split(' ').nth(1).and_then(|text| text.parse().ok()).ok_or_else(bad)?;
         let (mut length, mut chunked) = (0, false);
         loop {
             let line = self.line()?.to_ascii_lowercase();
@@ -146,7 +166,7 @@ impl Conn {
             self.take(length, keep)?;
             bytes = length;
         }
-        Ok(Answer { status, bytes })
+        Ok(Answer { status, bytes, first })
     }
 
     fn take(&mut self, mut count: u64, mut keep: Option<&mut Vec<u8>>) -> io::Result<()> {

@@ -11,6 +11,7 @@ mod load;
 mod logins;
 mod process;
 mod report;
+mod restic;
 mod rivals;
 mod scenario;
 
@@ -31,7 +32,7 @@ enum Command {
         /// Scenarios whose names contain this.
         #[arg(long, default_value = "")]
         only: String,
-        /// Rivals beside rest-server, separated by commas: rclone, rustic_server.
+        /// Rivals beside rest-server, separated by commas: rclone, rustic_server, monoio-http, or all of them.
         #[arg(long, value_delimiter = ',')]
         rivals: Vec<String>,
         /// Rounds of each.
@@ -40,6 +41,9 @@ enum Command {
         /// Fewer requests, for a look.
         #[arg(long)]
         quick: bool,
+        /// Also packhouse without what makes it fast, one by one, as the scenarios say.
+        #[arg(long)]
+        variants: bool,
         /// A folder on a real disk.
         #[arg(long, default_value = "/var/tmp")]
         disk: PathBuf,
@@ -72,8 +76,18 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Compare { server, only, rivals, rounds, quick, disk, scenarios, out } => {
-            let plan = compare::Plan { packhouse: server, scenarios, only, rivals, rounds, quick, disk, out };
+        Command::Compare { server, only, rivals, rounds, quick, variants, disk, scenarios, out } => {
+            let plan = compare::Plan {
+                packhouse: server,
+                scenarios,
+                only,
+                rivals,
+                rounds,
+                quick,
+                variants,
+                disk,
+                out,
+            };
             match compare::run(&plan) {
                 Ok(true) => Ok(()),
                 Ok(false) => return ExitCode::from(2),

@@ -41,6 +41,12 @@ impl Process {
         Ok(())
     }
 
+    /// Forgets the peak of its memory so far.
+    pub fn forget_peak(&self) {
+        // Not allowed everywhere: then the peak is that of the whole run.
+        std::fs::write(format!("/proc/{}/clear_refs", self.0.id()), "5").ok();
+    }
+
     /// What it has used so far.
     pub fn figures(&self) -> io::Result<Figures> {
         let root = format!("/proc/{}", self.0.id());

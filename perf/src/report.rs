@@ -30,7 +30,7 @@ pub fn write(out: &Path, machine: &str, rounds: usize, all: &[Measured]) -> io::
     let mut text = format!(
         "# {date}\n\n{machine}. {rounds} rounds, all servers in turns, medians; the load generator on the same machine. CPU is the server's own, per GiB or per 1,000 requests.\n\n"
     );
-    text.push_str("| scenario | server | /s (spread) | CPU s | p50 ms | p99 ms | peak MiB | throughput × | CPU × | goal |\n|---|---|---|---|---|---|---|---|---|---|\n");
+    text.push_str("| scenario | server | /s (spread) | CPU s | p50 ms | p99 ms | first byte ms | peak MiB | throughput × | CPU × | goal |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
     let mut met = true;
     let mut bars = BTreeMap::new();
     for Measured { scenario, rounds } in all {
@@ -43,27 +43,32 @@ pub fn write(out: &Path, machine: &str, rounds: usize, all: &[Measured]) -> io::
                 bars.insert(scenario.name.clone(), (throughput, cpu));
                 let reached =
                     scenario.goal_throughput.is_none_or(|goal| throughput.is_none_or(|x| x >= goal))
-                        && scenario.goal_cpu.is_none_or(|goal| cpu.is_none_or(|x| x <= goal));
+                        && scenario.goal_cpu.is_none_or(|goal| cpu.is_none_or(|x| x <= goal))
+                        && scenario.goal_first_ms.is_none_or(|goal| median(rounds, |r| r.first_ms) <= goal)
+                        && scenario.goal_peak_mib.is_none_or(|goal| median(rounds, |r| r.peak_mib) <= goal);
                 met &= reached;
                 let shown =
                     |goal: Option<f64>, sign| goal.map_or("–".into(), |goal| format!("{sign} {goal}"));
                 goal = format!(
-                    "{}, {}: {}",
+                    "{}, {}{}{}: {}",
                     shown(scenario.goal_throughput, '≥'),
                     shown(scenario.goal_cpu, '≤'),
+                    scenario.goal_first_ms.map_or(String::new(), |goal| format!(", first ≤ {goal} ms")),
+                    scenario.goal_peak_mib.map_or(String::new(), |goal| format!(", ≤ {goal} MiB")),
                     if reached { "met" } else { "**missed**" }
                 );
             }
             let shown = |ratio: Option<f64>| ratio.map_or("–".into(), |ratio| format!("{ratio:.2}"));
             writeln!(
                 text,
-                "| {} | {name} | {:.0} ({}) | {:.3} | {:.2} | {:.2} | {:.0} | {} | {} | {goal} |",
+                "| {} | {name} | {:.0} ({}) | {:.3} | {:.2} | {:.2} | {:.2} | {:.0} | {} | {} | {goal} |",
                 scenario.title,
                 median(rounds, |r| r.throughput),
                 spread(rounds, |r| r.throughput),
                 median(rounds, |r| r.cpu),
                 median(rounds, |r| r.p50_ms),
                 median(rounds, |r| r.p99_ms),
+                median(rounds, |r| r.first_ms),
                 median(rounds, |r| r.peak_mib),
                 shown(throughput),
                 shown(cpu)
@@ -71,7 +76,7 @@ pub fn write(out: &Path, machine: &str, rounds: usize, all: &[Measured]) -> io::
             .ok();
             let failures: usize = rounds.iter().map(|round| round.failures).sum();
             if failures > 0 {
-                writeln!(text, "| | {name} | **{failures} requests failed** | | | | | | | |").ok();
+                writeln!(text, "| | {name} | **{failures} requests failed** | | | | | | | | |").ok();
                 met = false;
             }
         }

@@ -3,14 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::scenario::Transport;
+use crate::scenario::{Transport, Variant};
 
 /// A server.
 #[derive(Clone)]
 pub struct Rival {
     /// Its name in the tables.
-    pub name: &'static str,
+    pub name: String,
     program: PathBuf,
+    /// Which server it is.
+    kind: &'static str,
+    /// What it is told beside what all are told.
+    args: Vec<String>,
+    /// Clients log in.
+    pub login: bool,
 }
 
 /// A certificate and its key.
@@ -24,14 +30,22 @@ pub const YARDSTICK: &str = "rest-server";
 
 /// All servers that were found; the others are named loudly.
 pub fn find(packhouse: &Path) -> Vec<Rival> {
-    let mut all = vec![Rival { name: "packhouse", program: packhouse.into() }];
+    let new = |kind: &'static str, program| Rival {
+        name: kind.to_owned(),
+        program,
+        kind,
+        args: Vec::new(),
+        login: false,
+    };
+    let mut all = vec![new("packhouse", packhouse.into())];
     for (name, programs) in [
         (YARDSTICK, &["restic-rest-server", "rest-server"][..]),
         ("rclone", &["rclone"]),
         ("rustic_server", &["rustic-server"]),
+        ("monoio-http", &["packhouse-perf-monoio-http"]),
     ] {
         match programs.iter().find_map(|program| which(program)) {
-            Some(program) => all.push(Rival { name, program }),
+            Some(program) => all.push(new(name, program)),
             None => eprintln!(
                 "*** {name} WAS NOT FOUND (on PATH or below target/clients): it is not compared ***"
             ),
@@ -45,38 +59,60 @@ fn which(program: &str) -> Option<PathBuf> {
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients");
     let unpacked = std::fs::read_dir(clients).into_iter().flatten().flatten();
-    folders.extend(unpacked.map(|entry| entry.path().join("usr/bin")));
+    folders.extend(unpacked.flat_map(|entry| [entry.path().join("usr/bin"), entry.path().join("bin")]));
+    folders.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/perf/monoio-http/release"));
     folders.into_iter().map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 impl Rival {
-    /// The command that serves `data` at `address`.
-    pub fn command(&self, data: &Path, address: &str, transport: Transport, pem: &Pem<'_>) -> Command {
+    /// The same server, told something else.
+    pub fn variant(&self, variant: &Variant) -> Self {
+        let name = format!("{} {}", self.name, variant.name);
+        Self { name, args: variant.args.clone(), login: variant.login, ..self.clone() }
+    }
+
+    /// The command that serves `data` at `address`; none if it can't be reached so.
+    pub fn command(
+        &self,
+        data: &Path,
+        address: &str,
+        transport: Transport,
+        pem: &Pem<'_>,
+        passwords: &Path,
+    ) -> Option<Command> {
         let mut command = Command::new(&self.program);
         let tls = transport == Transport::Tls;
-        match self.name {
-            "packhouse" | YARDSTICK => {
-                if self.name == "packhouse" {
-                    command.arg("serve");
-                }
-                command.args(["--no-auth", "--listen", address, "--path"]).arg(data);
-                if tls {
-                    command.arg("--tls").arg("--tls-cert").arg(pem.cert).arg("--tls-key").arg(pem.key);
-                }
-            }
+        match self.kind {
             "rclone" => {
-                command.args(["serve", "restic", "--addr", address]).arg(data);
+                let address = address.replace("unix:", "unix://");
+                command.args(["serve", "restic", "--addr", &address]).arg(data);
                 if tls {
                     command.arg("--cert").arg(pem.cert).arg("--key").arg(pem.key);
                 }
             }
-            _ => {
-                command.args(["serve", "--no-auth", "--listen", address, "--path"]).arg(data);
+            "monoio-http" if transport == Transport::Tcp => {
+                command.arg(address).arg(data);
+            }
+            "monoio-http" => return None,
+            kind => {
+                if kind == "rustic_server" && transport == Transport::Unix {
+                    return None;
+                }
+                if kind != YARDSTICK {
+                    command.arg("serve");
+                }
+                if self.login {
+                    command.arg("--htpasswd-file").arg(passwords);
+                } else {
+                    command.arg("--no-auth");
+                }
+                command.args(["--listen", address, "--path"]).arg(data);
                 if tls {
                     command.arg("--tls").arg("--tls-cert").arg(pem.cert).arg("--tls-key").arg(pem.key);
                 }
             }
         }
-        command
+        command.args(&self.args);
+        Some(command)
     }
 }

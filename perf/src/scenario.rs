@@ -19,6 +19,12 @@ pub enum Work {
     Head,
     /// GET of the list of `objects` objects.
     List,
+    /// What a fleet does: every request is a whole backup session over five connections.
+    Fleet,
+    /// Connections that have asked once and are silent: their memory.
+    Idle,
+    /// restic itself: every connection is a client that backs up `objects` files of `size` bytes.
+    Restic,
 }
 
 /// Where the data lies.
@@ -40,6 +46,19 @@ pub enum Transport {
     Tcp,
     /// TLS 1.3.
     Tls,
+    /// A unix socket.
+    Unix,
+}
+
+/// packhouse with other settings, as one more server beside it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variant {
+    pub name: String,
+    pub args: Vec<String>,
+    /// Clients log in.
+    #[serde(default)]
+    pub login: bool,
 }
 
 /// One scenario.
@@ -65,18 +84,34 @@ pub struct Scenario {
     /// Objects that are there before, where the work reads.
     #[serde(default)]
     pub objects: usize,
+    /// The same in quick mode, if it differs.
+    #[serde(default)]
+    pub quick_objects: Option<usize>,
+    /// Requests a second, whether or not the server keeps up (an open loop): latencies count from when a request should
+    /// have begun. Without it every connection sends its next request when the last one was answered.
+    #[serde(default)]
+    pub rate: Option<f64>,
+    /// What packhouse is like without what makes it fast.
+    #[serde(default)]
+    pub variants: Vec<Variant>,
     /// What the ratio of throughputs is to be at the least.
     #[serde(default)]
     pub goal_throughput: Option<f64>,
     /// What the ratio of processor time is to be at the most.
     #[serde(default)]
     pub goal_cpu: Option<f64>,
+    /// Milliseconds to the first byte at the most.
+    #[serde(default)]
+    pub goal_first_ms: Option<f64>,
+    /// MiB of the server at the most.
+    #[serde(default)]
+    pub goal_peak_mib: Option<f64>,
 }
 
 impl Scenario {
     /// The part of an object's size that a request moves, for figures per GiB; none counts requests.
     pub fn moves_bytes(&self) -> bool {
-        self.size >= 256 * 1024
+        self.size >= 256 * 1024 && !matches!(self.work, Work::List | Work::Idle)
     }
 }
 

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -182,16 +182,6 @@ pub async fn turn() {
         Poll::Pending
     })
     .await;
-}
-
-/// Begins `work`. Returns what came of it if it is done at once, else the work, to be waited for later: what it has begun
-/// goes on meanwhile.
-pub async fn begin<F: Future + Unpin>(mut work: F) -> Either<F::Output, F> {
-    let begun = poll_fn(|cx| Poll::Ready(Pin::new(&mut work).poll(cx))).await;
-    match begun {
-        Poll::Ready(out) => Either::Left(out),
-        Poll::Pending => Either::Right(work),
-    }
 }
 
 /// What came first in [`race`].

@@ -83,8 +83,7 @@ impl<D: Disk> Fresh<D> {
         // While a piece is written the next one is received and hashed.
         self.settle().await?;
         self.reserve(self.common.offset + length).await?;
-        let begun = self.temp.begin_write(piece, self.common.offset).await;
-        self.common.shared.wrote(begun).step("write an object")?;
+        self.temp.begin_write(piece, self.common.offset);
         self.common.offset += length;
         Ok(())
     }

@@ -2,11 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::io::runtime::{Either, begin, random, sleep, spawn};
+use futures_channel::oneshot;
+
+use crate::io::runtime::{random, sleep, spawn};
 use crate::io::{Buffer, Fault};
 use crate::store::disk::Disk;
 use crate::store::fs::Shared;
@@ -17,14 +18,11 @@ use crate::types::Object;
 const UNLINK_TRIES: usize = 20;
 const UNLINK_PAUSE: Duration = Duration::from_millis(100);
 
-/// A write that was begun.
-type Writing = Pin<Box<dyn Future<Output = io::Result<()>>>>;
-
 /// A new file. Dropped before it is published, it leaves nothing behind.
 pub(super) struct Temp<D: Disk> {
     pub file: Rc<D::File>,
-    /// The last write, if it goes on.
-    writing: Option<Writing>,
+    /// What comes of the last write, if it goes on.
+    writing: Option<oneshot::Receiver<io::Result<()>>>,
     shared: Rc<Shared<D>>,
     dir: D::Dir,
     /// The temporary name, if it has one.
@@ -45,32 +43,26 @@ impl<D: Disk> Temp<D> {
         Ok(Self { file: Rc::new(file), writing: None, published: false, shared, dir, name })
     }
 
-    /// Begins to write a piece; it goes on while other things are done. The one before must have been waited for.
-    ///
-    /// # Errors
-    /// Those of a write that was done at once.
-    pub(super) async fn begin_write(&mut self, piece: Buffer, offset: u64) -> io::Result<()> {
+    /// Begins to write a piece. It goes on while other things are done, and gives its buffer back when it ends, whether or
+    /// not anybody waits. The one before must have been waited for.
+    pub(super) fn begin_write(&mut self, piece: Buffer, offset: u64) {
         let (disk, file) = (self.shared.disk.clone(), Rc::clone(&self.file));
-        let writing: Writing = Box::pin(async move { disk.write_all_at(&file, piece, offset).await.0 });
-        match begin(writing).await {
-            Either::Left(written) => written,
-            Either::Right(writing) => {
-                self.writing = Some(writing);
-                Ok(())
-            }
-        }
+        let (answer, answered) = oneshot::channel();
+        self.writing = Some(answered);
+        spawn(async move {
+            let (written, piece) = disk.write_all_at(&file, piece, offset).await;
+            // Who waits may be the last to let go of the file.
+            drop((piece, file));
+            answer.send(written).ok();
+        });
     }
 
     /// Waits for the write that was begun, if there is one.
     pub(super) async fn settle(&mut self) -> io::Result<()> {
-        match &mut self.writing {
-            Some(writing) => {
-                let written = writing.await;
-                self.writing = None;
-                written
-            }
-            None => Ok(()),
-        }
+        let Some(writing) = &mut self.writing else { return Ok(()) };
+        let written = writing.await;
+        self.writing = None;
+        written.unwrap_or_else(|_canceled| Err(io::Error::other("a write ended without an answer")))
     }
 
     /// Gives the file its name, for good.

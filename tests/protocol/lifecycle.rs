@@ -353,6 +353,32 @@ fn many_uploads_at_once_take_little_memory() {
 }
 
 #[test]
+fn more_uploads_than_buffers_end_all() {
+    on_both(|driver| {
+        let server = Server::start(driver, &[]);
+        server.create("/r1/");
+        let head = |body: &[u8]| {
+            let (id, length) = (id_of(body), body.len());
+            format!("POST /r1/data/{id} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n")
+        };
+        let bodies: Vec<_> = (0..300).map(|n| noise(1_200_000, n)).collect();
+        let mut conns: Vec<_> = bodies.iter().map(|_| server.connect()).collect();
+        // Piece by piece, so that all of them are under way at once.
+        for (conn, body) in conns.iter_mut().zip(&bodies) {
+            conn.send(head(body));
+            conn.send(&body[..400_000]);
+        }
+        for (conn, body) in conns.iter_mut().zip(&bodies) {
+            conn.send(&body[400_000..]);
+        }
+        for conn in &mut conns {
+            assert_eq!(conn.response().status, 200);
+        }
+        assert_eq!(server.files().len(), 300);
+    });
+}
+
+#[test]
 fn many_requests_leak_nothing() {
     let count: usize =
         std::env::var("PACKHOUSE_TEST_REQUESTS").map_or(100_000, |count| count.parse().unwrap());
