@@ -275,9 +275,8 @@ impl Dir {
     }
 
     /// Starts reading the entries.
-    pub async fn read(&self) -> io::Result<DirReader> {
-        let entries = self.blocking(|fd| Ok(rustix::fs::Dir::read_from(fd)?)).await?;
-        Ok(DirReader { dir: self.clone(), entries: Some(entries) })
+    pub fn read(&self) -> DirReader {
+        DirReader { dir: self.clone(), entries: Entries::ToBeOpened }
     }
 
     pub(super) async fn blocking<T: Send + 'static>(
@@ -328,7 +327,13 @@ fn meta_of(fd: &OwnedFd) -> io::Result<Meta> {
 /// Reads a directory page by page.
 pub struct DirReader {
     dir: Dir,
-    entries: Option<rustix::fs::Dir>,
+    entries: Entries,
+}
+
+enum Entries {
+    ToBeOpened,
+    Open(rustix::fs::Dir),
+    Ended,
 }
 
 impl DirReader {
@@ -343,16 +348,21 @@ impl DirReader {
         sizes: bool,
         wanted: fn(&[u8]) -> bool,
     ) -> io::Result<Vec<Entry>> {
-        let Some(mut entries) = self.entries.take() else { return Ok(Vec::new()) };
+        let entries = std::mem::replace(&mut self.entries, Entries::Ended);
         let job = move |fd: &OwnedFd| {
             let mut page = Vec::new();
+            let mut entries = match entries {
+                Entries::ToBeOpened => rustix::fs::Dir::read_from(fd)?,
+                Entries::Open(entries) => entries,
+                Entries::Ended => return Ok((page, Entries::Ended)),
+            };
             while page.len() < limit {
                 match entries.read() {
-                    None => return Ok((page, None)),
+                    None => return Ok((page, Entries::Ended)),
                     Some(entry) => page.extend(examine(fd, &entry?, sizes, wanted)?),
                 }
             }
-            Ok((page, Some(entries)))
+            Ok((page, Entries::Open(entries)))
         };
         let (page, rest) = self.dir.blocking(job).await?;
         self.entries = rest;

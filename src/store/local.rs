@@ -72,7 +72,7 @@ impl Disk for LocalDisk {
     }
 
     async fn read_dir(&self, dir: &Dir) -> io::Result<DirReader> {
-        dir.read().await
+        Ok(dir.read())
     }
 
     async fn next_page(
