@@ -146,9 +146,19 @@ impl Conn {
 
     /// Sends all of `bytes`. `pace` watches the client's rate over one response.
     pub async fn send(&mut self, bytes: &[u8], pace: &mut Pace) -> Result<(), TransferError> {
+        self.send_before(bytes, false, pace).await
+    }
+
+    /// The same, where `more` is to follow at once.
+    pub async fn send_before(
+        &mut self,
+        bytes: &[u8],
+        more: bool,
+        pace: &mut Pace,
+    ) -> Result<(), TransferError> {
         let mut sent = 0;
         while let Some(rest @ [_, ..]) = bytes.get(sent..) {
-            match self.send_some(rest, pace)? {
+            match self.write(rest, more, pace)? {
                 0 => self.writable(pace).await?,
                 count => sent += count,
             }
@@ -164,7 +174,11 @@ impl Conn {
     /// Sends of `bytes` what the client takes now, and returns how much that was. [`Self::push`] sends what may be left
     /// of it.
     pub fn send_some(&mut self, bytes: &[u8], pace: &mut Pace) -> Result<usize, TransferError> {
-        let count = self.stream.write(bytes)?.unwrap_or(0);
+        self.write(bytes, false, pace)
+    }
+
+    fn write(&mut self, bytes: &[u8], more: bool, pace: &mut Pace) -> Result<usize, TransferError> {
+        let count = self.stream.write(bytes, more)?.unwrap_or(0);
         pace.note(&self.limits, Duration::ZERO, count)?;
         Ok(count)
     }

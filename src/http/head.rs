@@ -3,6 +3,8 @@
 //! `httparse` reads the lines. What it tolerates and a proxy in front might read otherwise is refused here: bare LF,
 //! ambiguous lengths, unknown transfer codings, a missing Host.
 
+use std::mem::MaybeUninit;
+
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -142,9 +144,11 @@ pub fn skip_empty_lines(received: &[u8]) -> usize {
 /// # Errors
 /// Anything that is malformed, ambiguous or over a limit.
 pub fn parse(head: &[u8]) -> Result<Head, HeadError> {
-    let mut lines = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut lines);
-    let whole = request.parse(head).map_err(|error| syntax_error(error, head))?;
+    let mut lines = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    let whole = request
+        .parse_with_uninit_headers(head, &mut lines)
+        .map_err(|error| syntax_error(error, head))?;
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Err(HeadError::Bad("the request head is cut short"));
     };

@@ -92,9 +92,11 @@ impl Socket {
         }
     }
 
-    /// Sends of `bytes` what the socket takes now. None if it takes nothing.
-    pub fn send(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
-        match rustix::net::send(self.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+    /// Sends of `bytes` what the socket takes now. None if it takes nothing. If `more` is to follow at once, the kernel waits
+    /// for it, to send both together.
+    pub fn send(&self, bytes: &[u8], more: bool) -> io::Result<Option<usize>> {
+        let more = if more { SendFlags::MORE } else { SendFlags::empty() };
+        match rustix::net::send(self.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL | more) {
             Ok(sent) => Ok(Some(sent)),
             Err(Errno::AGAIN | Errno::INTR) => Ok(None),
             Err(e) => Err(e.into()),

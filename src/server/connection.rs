@@ -126,7 +126,8 @@ async fn write<S: Store>(
     if let Some(Content::Text(text)) = &content {
         head.extend(text.as_bytes());
     }
-    conn.send(&head, &mut pace).await?;
+    let follows = matches!(&content, Some(Content::Object(_, range)) if range.len() > 0);
+    conn.send_before(&head, follows, &mut pace).await?;
     match content {
         Some(Content::Object(object, range)) => {
             write_object(shard, conn, &object, range, &mut pace, sent).await?;

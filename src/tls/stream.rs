@@ -217,7 +217,7 @@ impl TlsSocket {
 
     /// Encrypts of `bytes` as much as goes out in one piece, and sends what the socket takes. None if something is unsent
     /// that was taken before.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+    fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<Option<usize>> {
         if !self.push()? {
             return Ok(None);
         }
@@ -228,7 +228,7 @@ impl TlsSocket {
             }
             let written = self.write_with(|writer| writer.encrypt(piece, space))?;
             let encrypted = space.get(..written).unwrap_or_default();
-            let sent = self.socket.send(encrypted)?.unwrap_or(0);
+            let sent = self.socket.send(encrypted, more)?.unwrap_or(0);
             self.outgoing.extend_from_slice(encrypted.get(sent..).unwrap_or_default());
             Ok(Some(piece.len()))
         })
@@ -237,7 +237,7 @@ impl TlsSocket {
     /// Sends what waits to be sent. False if something still does.
     fn push(&mut self) -> io::Result<bool> {
         while let Some(rest @ [_, ..]) = self.outgoing.get(self.sent..) {
-            let Some(sent) = self.socket.send(rest)? else { return Ok(false) };
+            let Some(sent) = self.socket.send(rest, false)? else { return Ok(false) };
             self.sent += sent;
         }
         (self.outgoing, self.sent) = (Vec::new(), 0);
@@ -347,11 +347,11 @@ impl Stream {
     }
 
     /// Takes of `bytes` what goes out in one piece, and sends of that what the socket takes now; [`Self::push`] sends the
-    /// rest. None if nothing can be taken.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+    /// rest. None if nothing can be taken. If `more` is to follow at once, it may go out together with it.
+    pub fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<Option<usize>> {
         match self {
-            Self::Plain(socket) => socket.send(bytes),
-            Self::Tls(tls) => tls.write(bytes),
+            Self::Plain(socket) => socket.send(bytes, more),
+            Self::Tls(tls) => tls.write(bytes, more),
         }
     }
 
