@@ -34,9 +34,12 @@ fn paths() -> Vec<Path> {
         ("parse a head", Box::new(|| drop(black_box(head::parse(black_box(HEAD)))))),
         ("route", Box::new(move || drop(black_box(route(black_box(&target), 3))))),
         ("path of an object", Box::new(move || drop(black_box(layout::object_path(black_box(&handle)))))),
-        ("encode 1,000 entries of a list", Box::new(move || {
-            drop(black_box(Encoder::new(Form::Sizes).page(black_box(&entries))));
-        })),
+        (
+            "encode 1,000 entries of a list",
+            Box::new(move || {
+                drop(black_box(Encoder::new(Form::Sizes).page(black_box(&entries))));
+            }),
+        ),
         ("a login that is remembered", Box::new(move || now(&passwords, &headers))),
     ]
 }
@@ -50,10 +53,8 @@ fn now(passwords: &Passwords, headers: &HeaderMap) {
 fn logged_in() -> (Passwords, HeaderMap) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("htpasswd");
-    let sha = base64::engine::general_purpose::STANDARD.encode(ring::digest::digest(
-        &ring::digest::SHA1_FOR_LEGACY_USE_ONLY,
-        b"correct horse",
-    ));
+    let sha = base64::engine::general_purpose::STANDARD
+        .encode(ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, b"correct horse"));
     std::fs::write(&file, format!("perf:{{SHA}}{sha}\n")).unwrap();
     let hour = std::time::Duration::from_secs(3600);
     let options = Options { remember: hour, remember_max: hour, throttle: false };

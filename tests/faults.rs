@@ -21,6 +21,7 @@ use packhouse::metrics::Counters;
 use packhouse::policy::Policy;
 use packhouse::policy::rate::Allowances;
 use packhouse::quota::{self, Ledger};
+use packhouse::server::balance::Balance;
 use packhouse::server::door::Door;
 use packhouse::server::gate::Gate;
 use packhouse::server::shard::{Shard, Shared};
@@ -62,8 +63,13 @@ impl Worker {
         let faults = Faults::default();
         let health = Arc::new(Health::new(None));
         let gate = Arc::new(Gate::for_descriptors(1, 4));
-        let shared =
-            Arc::new(Shared { stopping: Arc::default(), gate, crowd: Arc::default(), access_log: None });
+        let shared = Arc::new(Shared {
+            stopping: Arc::default(),
+            gate,
+            crowd: Arc::default(),
+            balance: Arc::new(Balance::new(1, true)),
+            access_log: None,
+        });
         let counters = Arc::new(Counters::default());
         let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap(), None).unwrap();
         let (address, socket) = (listener.address(), listener.share().unwrap());
@@ -94,7 +100,7 @@ impl Worker {
                     status: Arc::new(status),
                     max_folder_depth: 2,
                 };
-                let shard = Rc::new(Shard::new(live, 8, shared, 0));
+                let shard = Rc::new(Shard::new(live, 0, 8, shared, 0));
                 let door = Door { admin: false, tls: None };
                 shard.run(vec![(socket, door)], Duration::from_secs(5)).await.unwrap()
             };

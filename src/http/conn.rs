@@ -35,6 +35,17 @@ pub enum NoRequest {
     TimedOut,
 }
 
+/// What a wait for a request ended with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// One begins to arrive.
+    Request,
+    /// Nothing came.
+    Silent,
+    /// The client closed or reset the connection.
+    Closed,
+}
+
 /// Why bytes could not be sent or received.
 #[derive(Debug, Error)]
 pub enum TransferError {
@@ -73,26 +84,42 @@ impl Conn {
         Self { stream, received: Vec::new(), limits, buffers }
     }
 
-    /// Waits until a request begins to arrive; holds no memory meanwhile. False if none comes in the idle time.
-    pub async fn wait(&mut self) -> bool {
+    /// Waits for at most `limit` until a request begins to arrive; holds no memory meanwhile.
+    pub async fn wait(&mut self, limit: Duration) -> Waited {
         if !self.received.is_empty() {
-            return true;
+            return Waited::Request;
         }
         self.received = Vec::new();
-        let deadline = now() + self.limits.idle;
+        let deadline = now() + limit;
         loop {
             let left = deadline.saturating_duration_since(now());
             match timeout(left, self.stream.readable()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(Elapsed) => return false,
+                Ok(Err(_)) => return Waited::Closed,
+                Err(Elapsed) => return Waited::Silent,
             }
             match self.receive() {
-                Ok(Some(0)) | Err(_) => return false,
-                Ok(Some(_)) => return true,
+                Ok(Some(0)) | Err(_) => return Waited::Closed,
+                Ok(Some(_)) => return Waited::Request,
                 // Part of a record of TLS.
                 Ok(None) => {}
             }
         }
+    }
+
+    /// How long it may be silent between two requests.
+    pub const fn idle_limit(&self) -> Duration {
+        self.limits.idle
+    }
+
+    /// Whether it can move to another worker: see [`Stream::detach`].
+    pub const fn is_idle(&self) -> bool {
+        self.received.is_empty() && self.stream.is_idle()
+    }
+
+    /// The stream, to move it.
+    pub fn into_stream(self) -> Stream {
+        self.stream
     }
 
     /// Receives some bytes of a head. None if nothing has come; 0 bytes at the end of the stream.

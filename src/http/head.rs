@@ -146,9 +146,8 @@ pub fn skip_empty_lines(received: &[u8]) -> usize {
 pub fn parse(head: &[u8]) -> Result<Head, HeadError> {
     let mut lines = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
-    let whole = request
-        .parse_with_uninit_headers(head, &mut lines)
-        .map_err(|error| syntax_error(error, head))?;
+    let whole =
+        request.parse_with_uninit_headers(head, &mut lines).map_err(|error| syntax_error(error, head))?;
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Err(HeadError::Bad("the request head is cut short"));
     };

@@ -16,6 +16,8 @@ use monoio::net::{TcpStream, UnixStream};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
+use crate::io::runtime::{Driver, current};
+
 /// The other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -46,6 +48,8 @@ pub struct Socket {
     peer: Peer,
     /// Whether a system call on it returns at once. Operations of the ring wait all the same.
     nonblocking: Cell<bool>,
+    /// It lives on in another descriptor.
+    detached: bool,
 }
 
 enum Stream {
@@ -53,13 +57,42 @@ enum Stream {
     Unix(UnixStream),
 }
 
+/// A connection that belongs to no runtime, on its way to another worker.
+pub struct Detached {
+    fd: OwnedFd,
+    peer: Peer,
+}
+
+impl Detached {
+    /// Registers it with the calling worker's runtime.
+    pub fn attach(self) -> io::Result<Socket> {
+        rustix::io::ioctl_fionbio(&self.fd, current() == Driver::Epoll)?;
+        Ok(match self.peer {
+            Peer::Tcp(_) => Socket::tcp(TcpStream::from_std(self.fd.into())?, self.peer),
+            Peer::Unix => Socket::unix(UnixStream::from_std(self.fd.into())?),
+        })
+    }
+}
+
 impl Socket {
     pub(super) const fn tcp(stream: TcpStream, peer: Peer) -> Self {
-        Self { stream: Stream::Tcp(stream), peer, nonblocking: Cell::new(false) }
+        Self { stream: Stream::Tcp(stream), peer, nonblocking: Cell::new(false), detached: false }
     }
 
     pub(super) const fn unix(stream: UnixStream) -> Self {
-        Self { stream: Stream::Unix(stream), peer: Peer::Unix, nonblocking: Cell::new(false) }
+        Self {
+            stream: Stream::Unix(stream),
+            peer: Peer::Unix,
+            nonblocking: Cell::new(false),
+            detached: false,
+        }
+    }
+
+    /// Takes it out of the calling worker's runtime. Nothing may be waited for on it.
+    pub fn detach(mut self) -> io::Result<Detached> {
+        let fd = self.fd().try_clone_to_owned()?;
+        self.detached = true;
+        Ok(Detached { fd, peer: self.peer })
     }
 
     /// The other end.
@@ -143,6 +176,8 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.shutdown(Shutdown::Both);
+        if !self.detached {
+            self.shutdown(Shutdown::Both);
+        }
     }
 }

@@ -27,6 +27,7 @@ use crate::metrics::blobs::BlobCounters;
 use crate::policy::rate::Rates;
 use crate::quota::Ledger;
 use crate::server::StartError;
+use crate::server::balance::Balance;
 use crate::server::banner::{self, Facts};
 use crate::server::control::{self, Event};
 use crate::server::count::{self, Wanted};
@@ -82,6 +83,7 @@ pub fn run(loaded: Loaded, again: Again) -> Result<Outcome, StartError> {
         stopping: Arc::default(),
         gate,
         crowd: Arc::default(),
+        balance: Arc::new(Balance::new(workers.len(), settings.balance)),
         access_log: access_log.clone(),
     });
     let facts = Facts {
@@ -394,7 +396,7 @@ async fn work(parts: Parts, sockets: Vec<(listener::Shared, Door)>, number: usiz
         status: parts.status,
         max_folder_depth: parts.max_folder_depth,
     };
-    let mut shard = Shard::new(live, parts.buffers, parts.shared, random_prefix());
+    let mut shard = Shard::new(live, number, parts.buffers, parts.shared, random_prefix());
     shard.sendfile = parts.sendfile;
     let shard = Rc::new(shard);
     parts.events.send(Event::Ready).ok();

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::api::list::ListBody;
 use crate::api::{self, Answer, Content, Origin, Request};
-use crate::http::conn::{NoRequest, TransferError};
+use crate::http::conn::{NoRequest, TransferError, Waited};
 use crate::http::date::with_date;
 use crate::http::head::Target;
 use crate::http::pace::Pace;
@@ -19,10 +19,12 @@ use crate::http::{Conn, Head, ResponseHead};
 use crate::io::runtime::{Either, now, race};
 use crate::logging::access::{self, AccessLog};
 use crate::metrics::Refusal;
+use crate::server::balance::{BUSY_FOR, Seat};
+use crate::server::door::Visitor;
 use crate::server::shard::{RequestId, Shard};
 use crate::store::{self, Download, Listing, Store};
-use crate::tls::Stream;
-use crate::types::{ByteRange, Principal, Timeouts, UserName};
+use crate::tls::DetachedStream;
+use crate::types::{ByteRange, Principal, UserName};
 
 /// Pieces of a cached object that are sent before others have their turn, should the client take them that fast.
 const TURNS: usize = 4;
@@ -38,11 +40,25 @@ enum Broken {
     Shrunk,
 }
 
-/// Serves a connection to its end. What takes room is boxed, so that an idle connection holds little.
-pub async fn serve<S: Store>(shard: Rc<Shard<S>>, stream: Stream, origin: Origin, limits: Timeouts) {
+/// Serves a connection to its end, or until it is to move to another worker: then it comes back with its new seat. What
+/// takes room is boxed, so that an idle connection holds little.
+pub async fn serve<S: Store>(
+    shard: Rc<Shard<S>>,
+    visitor: Visitor,
+    seat: Seat,
+) -> Option<(DetachedStream, Origin, Seat)> {
+    let Visitor { stream, origin, limits, .. } = visitor;
     let mut conn = Conn::new(stream, limits, shard.receive_buffers.clone());
+    let mut seat = Some(seat);
     loop {
-        let Either::Right(true) = race(shard.shared.stopping.wait(), conn.wait()).await else { return };
+        let Either::Right(waited) = race(shard.shared.stopping.wait(), wait(&mut conn, &mut seat)).await
+        else {
+            return None;
+        };
+        if waited != Waited::Request {
+            return None;
+        }
+        let sitting = seat.take().unwrap_or_else(|| shard.shared.balance.sit(shard.number));
         let start = now();
         let next = match conn.read_head().await {
             Ok(head) => Box::pin(exchange(&shard, &mut conn, &origin, &head, start)).await,
@@ -51,9 +67,31 @@ pub async fn serve<S: Store>(shard: Rc<Shard<S>>, stream: Stream, origin: Origin
         };
         match next {
             Next::Request => {}
-            Next::Linger => return Box::pin(conn.linger()).await,
-            Next::Abort => return,
+            Next::Linger => {
+                Box::pin(conn.linger()).await;
+                return None;
+            }
+            Next::Abort => return None,
         }
+        if let Some(worker) = shard.shared.balance.better(shard.number).filter(|_| conn.is_idle()) {
+            // Counted there before it is counted here no more: else others would follow.
+            let new = shard.shared.balance.sit(worker);
+            return conn.into_stream().detach().ok().map(|stream| (stream, origin, new));
+        }
+        seat = Some(sitting);
+    }
+}
+
+/// Waits for a request; gives the seat up when none comes for a while.
+async fn wait(conn: &mut Conn, seat: &mut Option<Seat>) -> Waited {
+    let idle = conn.idle_limit();
+    let busy = BUSY_FOR.min(idle);
+    match conn.wait(busy).await {
+        Waited::Silent => {
+            *seat = None;
+            conn.wait(idle.saturating_sub(busy)).await
+        }
+        other => other,
     }
 }
 
@@ -126,7 +164,7 @@ async fn write<S: Store>(
     if let Some(Content::Text(text)) = &content {
         head.extend(text.as_bytes());
     }
-    let follows = matches!(&content, Some(Content::Object(_, range)) if range.len() > 0);
+    let follows = matches!(&content, Some(Content::Object(_, range)) if !range.is_empty());
     conn.send_before(&head, follows, &mut pace).await?;
     match content {
         Some(Content::Object(object, range)) => {

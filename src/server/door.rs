@@ -11,7 +11,7 @@ use crate::io::runtime::timeout;
 use crate::io::socket::{Peer, Socket};
 use crate::server::crowd::{Crowd, Place};
 use crate::tls::{Acceptor, HandshakeError, Stream};
-use crate::types::UserName;
+use crate::types::{Timeouts, UserName};
 
 /// What a listening socket is for.
 #[derive(Clone)]
@@ -42,6 +42,8 @@ pub struct Visitor {
     pub stream: Stream,
     /// Where it comes from.
     pub origin: Origin,
+    /// Its clocks.
+    pub limits: Timeouts,
     /// Its share of the address.
     pub place: Option<Place>,
 }
@@ -79,7 +81,7 @@ pub async fn enter(
         admin: door.admin,
         encrypted: stream.is_encrypted(),
     };
-    Ok(Visitor { stream, origin, place })
+    Ok(Visitor { stream, origin, limits: rules.limits, place })
 }
 
 /// This machine's own connections begin with a header only on unix sockets, where else nobody but a proxy is, or where

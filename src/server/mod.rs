@@ -1,6 +1,7 @@
 //! Composition: the settings become parts, the parts become threads, and the threads are stopped.
 
 pub mod assemble;
+pub mod balance;
 pub mod banner;
 pub mod connection;
 pub mod control;

@@ -17,6 +17,7 @@ use crate::io::signal::Flag;
 use crate::io::socket::Socket;
 use crate::io::wake::until;
 use crate::logging::access::AccessLog;
+use crate::server::balance::{Balance, Moving, Seat};
 use crate::server::connection;
 use crate::server::crowd::Crowd;
 use crate::server::door::{self, Door, Turned, Visitor};
@@ -34,6 +35,8 @@ pub struct Shared {
     pub gate: Arc<Gate>,
     /// How many of one address.
     pub crowd: Arc<Crowd>,
+    /// Which worker serves which connection.
+    pub balance: Arc<Balance>,
     /// Where requests are logged.
     pub access_log: Option<Arc<AccessLog>>,
 }
@@ -50,6 +53,8 @@ pub struct Shard<S> {
     pub sendfile: bool,
     /// What it shares with other workers.
     pub shared: Arc<Shared>,
+    /// Which of the workers this is.
+    pub number: usize,
     requests: Cell<u64>,
     /// Tells this process's request ids from those of another.
     id_prefix: u32,
@@ -58,14 +63,16 @@ pub struct Shard<S> {
 }
 
 impl<S: Store> Shard<S> {
-    /// A worker with `buffers` transfer buffers in each direction; the ids of its requests start with `id_prefix`.
-    pub fn new(live: Live<S>, buffers: usize, shared: Arc<Shared>, id_prefix: u32) -> Self {
+    /// The worker of this number, with `buffers` transfer buffers in each direction; the ids of its requests start with
+    /// `id_prefix`.
+    pub fn new(live: Live<S>, number: usize, buffers: usize, shared: Arc<Shared>, id_prefix: u32) -> Self {
         Self {
             live,
             receive_buffers: BufferPool::new(buffers),
             send_buffers: BufferPool::new(buffers),
             sendfile: true,
             shared,
+            number,
             requests: Cell::new(0),
             id_prefix,
             connections: Cell::new(0),
@@ -80,9 +87,13 @@ impl<S: Store> Shard<S> {
         listeners: Vec<(SharedListener, Door)>,
         drain: Duration,
     ) -> std::io::Result<usize> {
+        let mut doors = Vec::new();
         for (listener, door) in listeners {
-            spawn(accept(Rc::clone(&self), listener.register()?, Rc::new(door)));
+            let (number, door) = (doors.len(), Rc::new(door));
+            doors.push(Rc::clone(&door));
+            spawn(accept(Rc::clone(&self), listener.register()?, door, number));
         }
+        spawn(adopt(Rc::clone(&self), doors));
         self.shared.stopping.wait().await;
         let drained = until(&self.connection_ended, || (self.connections.get() == 0).then_some(()));
         timeout(drain, drained).await.ok();
@@ -112,7 +123,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor, door: Rc<Door>) {
+async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor, door: Rc<Door>, number: usize) {
     let stopping = &shard.shared.stopping;
     loop {
         let next = async {
@@ -123,7 +134,13 @@ async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor, door: Rc<Door
             Either::Left(()) => return,
             Either::Right((Ok(socket), permit)) => {
                 shard.live.counters.connections.increment();
-                spawn(connect(Rc::clone(&shard), Rc::clone(&door), socket, permit));
+                let balance = &shard.shared.balance;
+                let seat = balance.sit(balance.of_new(shard.number));
+                if seat.worker() == shard.number {
+                    spawn(connect(Rc::clone(&shard), permit, Coming::New(socket, Rc::clone(&door), seat)));
+                } else if let Ok(socket) = socket.detach() {
+                    balance.send(seat.worker(), Moving::New { socket, door: number, permit, seat });
+                }
             }
             Either::Right((Err(e), _)) => {
                 // A connection that was reset while it waited is nobody's loss. Anything else would come again at once.
@@ -142,46 +159,91 @@ async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor, door: Rc<Door
     }
 }
 
-async fn connect<S: Store>(shard: Rc<Shard<S>>, door: Rc<Door>, socket: Socket, permit: Permit) {
+/// Takes over connections that other workers send.
+async fn adopt<S: Store>(shard: Rc<Shard<S>>, doors: Vec<Rc<Door>>) {
+    loop {
+        let (permit, coming) = match shard.shared.balance.receive(shard.number).await {
+            Moving::New { socket, door, permit, seat } => {
+                let (Ok(socket), Some(door)) = (socket.attach(), doors.get(door)) else { continue };
+                (permit, Coming::New(socket, Rc::clone(door), seat))
+            }
+            Moving::Known { stream, origin, limits, place, permit, seat } => {
+                let Ok(stream) = stream.attach() else {
+                    shard.live.counters.connections_ended.increment();
+                    continue;
+                };
+                (permit, Coming::Known(Box::new(Visitor { stream, origin, limits, place }), seat))
+            }
+        };
+        spawn(connect(Rc::clone(&shard), permit, coming));
+    }
+}
+
+/// A connection that this worker is to serve.
+enum Coming {
+    New(Socket, Rc<Door>, Seat),
+    Known(Box<Visitor>, Seat),
+}
+
+async fn connect<S: Store>(shard: Rc<Shard<S>>, permit: Permit, coming: Coming) {
     shard.connections.set(shard.connections.get() + 1);
-    let peer = socket.peer();
+    let peer = match &coming {
+        Coming::New(socket, ..) => socket.peer().to_string(),
+        Coming::Known(visitor, _) => {
+            visitor.origin.address.map_or_else(|| "unix".into(), |address| address.to_string())
+        }
+    };
     let counters = Arc::clone(&shard.live.counters);
-    let ended = supervise(visit(Rc::clone(&shard), door, socket), |took| {
+    let ended = supervise(visit(Rc::clone(&shard), permit, coming), |took| {
         counters.stalls.increment();
         log::debug!("a worker stalled for {} ms", took.as_millis());
     });
-    if let Err(panic) = ended.await {
+    let moved = ended.await.unwrap_or_else(|panic| {
         counters.panics.increment();
         log::error!("{peer}: the connection ended in a panic: {panic}");
+        false
+    });
+    if !moved {
+        counters.connections_ended.increment();
     }
-    drop(permit);
-    counters.connections_ended.increment();
     shard.connections.set(shard.connections.get() - 1);
     shard.connection_ended.notify(usize::MAX);
 }
 
-/// One connection from its first byte to its last.
-async fn visit<S: Store>(shard: Rc<Shard<S>>, door: Rc<Door>, socket: Socket) {
+/// One connection from its first byte here to its last. True if it goes on with another worker.
+async fn visit<S: Store>(shard: Rc<Shard<S>>, permit: Permit, coming: Coming) -> bool {
+    let (mut visitor, seat) = match coming {
+        Coming::Known(visitor, seat) => (*visitor, seat),
+        Coming::New(socket, door, seat) => match enter(&shard, &door, socket).await {
+            Some(visitor) => (visitor, seat),
+            None => return false,
+        },
+    };
+    let (limits, place) = (visitor.limits, visitor.place.take());
+    let Some((stream, origin, seat)) = Box::pin(connection::serve(Rc::clone(&shard), visitor, seat)).await
+    else {
+        return false;
+    };
+    let worker = seat.worker();
+    shard.shared.balance.send(worker, Moving::Known { stream, origin, limits, place, permit, seat });
+    true
+}
+
+/// Lets a new connection in.
+async fn enter<S: Store>(shard: &Shard<S>, door: &Door, socket: Socket) -> Option<Visitor> {
     let peer = socket.peer();
     let rules = shard.live.rules.load_full();
     // What is needed at the entrance takes no room afterwards.
-    let entering = Box::pin(door::enter(&door, &rules, &shard.shared.crowd, socket));
-    let entered = match race(shard.shared.stopping.wait(), entering).await {
-        Either::Left(()) => return,
-        Either::Right(entered) => entered,
-    };
-    match entered {
-        Ok(Visitor { stream, origin, place }) => {
-            let limits = rules.limits;
-            drop(rules);
-            Box::pin(connection::serve(shard, stream, origin, limits)).await;
-            drop(place);
-        }
-        Err(turned) => {
+    let entering = Box::pin(door::enter(door, &rules, &shard.shared.crowd, socket));
+    match race(shard.shared.stopping.wait(), entering).await {
+        Either::Left(()) => None,
+        Either::Right(Ok(visitor)) => Some(visitor),
+        Either::Right(Err(turned)) => {
             if let Turned::Crowded = turned {
                 shard.live.counters.crowded.increment();
             }
             log::debug!("{peer}: not served: {turned}");
+            None
         }
     }
 }

@@ -139,6 +139,7 @@ pub const KEYS: &[Section] = &[
         key("direct-io", Text, "WHEN", "auto", "Write large objects past the page cache: auto (where the kernel says that it can be done), on (also where it does not say so) or off", |d, v| put(&mut d.settings.direct_io, direct_io(v))),
         key("hash-lanes", Switch, "BOOL", "true", "Hash uploads side by side where that is faster", |d, v| put(&mut d.settings.hash_lanes, switch(v))),
         key("group-commit", Switch, "BOOL", "true", "Store a small object in one go, many at once, so that the journal of the file system commits them together", |d, v| put(&mut d.settings.group_commit, switch(v))),
+        key("balance", Switch, "BOOL", "true", "Move connections to the worker with the fewest busy ones", |d, v| put(&mut d.settings.balance, switch(v))),
         key("drain-timeout", Time, "TIME", "30s", "Time for requests in flight after SIGTERM", |d, v| put(&mut d.settings.drain, time(v))),
         live(key("handshake-timeout", Time, "TIME", "10s", "Time for a TLS handshake", |d, v| put(&mut d.settings.timeouts.handshake, time(v)))),
         live(key("head-timeout", Time, "TIME", "10s", "Time for a request head", |d, v| put(&mut d.settings.timeouts.head, time(v)))),

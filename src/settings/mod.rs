@@ -81,6 +81,8 @@ pub struct Settings {
     pub hash_lanes: bool,
     /// Whether small objects are stored in one go each.
     pub group_commit: bool,
+    /// Whether connections move between workers.
+    pub balance: bool,
     /// How long in-flight requests may take after the signal to stop.
     pub drain: Duration,
     /// The time limits of connections.

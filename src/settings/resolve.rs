@@ -102,6 +102,7 @@ fn defaults() -> Settings {
         direct_io: DirectIo::Auto,
         hash_lanes: true,
         group_commit: true,
+        balance: true,
         drain: Duration::from_secs(30),
         timeouts: Timeouts::default(),
     }

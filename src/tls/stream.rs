@@ -11,7 +11,7 @@ use rustls::ServerConfig;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
 
-use crate::io::socket::Socket;
+use crate::io::socket::{Detached, Socket};
 use crate::tls::peer;
 
 /// Most bytes that are received, or encrypted and sent, at once.
@@ -35,6 +35,23 @@ pub enum Stream {
     Plain(Socket),
     /// With TLS.
     Tls(Box<TlsSocket>),
+}
+
+/// A connection on its way to another worker.
+pub struct DetachedStream {
+    socket: Detached,
+    tls: Option<Box<UnbufferedServerConnection>>,
+}
+
+impl DetachedStream {
+    /// Registers it with the calling worker's runtime.
+    pub fn attach(self) -> io::Result<Stream> {
+        let socket = self.socket.attach()?;
+        Ok(match self.tls {
+            None => Stream::Plain(socket),
+            Some(tls) => Stream::Tls(Box::new(TlsSocket::new(socket, *tls))),
+        })
+    }
 }
 
 /// What rustls wants next.
@@ -81,11 +98,20 @@ pub struct TlsSocket {
 }
 
 impl TlsSocket {
+    fn new(socket: Socket, tls: UnbufferedServerConnection) -> Self {
+        let (incoming, plain, outgoing) = (Vec::new(), Vec::new(), Vec::new());
+        Self { socket, tls, incoming, plain, outgoing, sent: 0, ended: false }
+    }
+
+    /// Nothing of it is under way.
+    const fn is_idle(&self) -> bool {
+        self.incoming.is_empty() && self.plain.is_empty() && self.outgoing.is_empty() && !self.ended
+    }
+
     /// Shakes hands.
     pub(super) async fn accept(socket: Socket, config: Arc<ServerConfig>) -> io::Result<Self> {
         let tls = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
-        let (incoming, plain, outgoing) = (Vec::new(), Vec::new(), Vec::new());
-        let mut new = Self { socket, tls, incoming, plain, outgoing, sent: 0, ended: false };
+        let mut new = Self::new(socket, tls);
         loop {
             new.socket.readable().await?;
             let received = new.receive(&mut []);
@@ -319,6 +345,25 @@ impl Stream {
     /// Whether it is encrypted.
     pub const fn is_encrypted(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+
+    /// Whether it can be detached: nothing that was received or is to be sent is held.
+    pub const fn is_idle(&self) -> bool {
+        match self {
+            Self::Plain(_) => true,
+            Self::Tls(tls) => tls.is_idle(),
+        }
+    }
+
+    /// Takes it out of the calling worker's runtime. It must be idle, and nothing may be waited for on it.
+    pub fn detach(self) -> io::Result<DetachedStream> {
+        Ok(match self {
+            Self::Plain(socket) => DetachedStream { socket: socket.detach()?, tls: None },
+            Self::Tls(tls) => {
+                let TlsSocket { socket, tls, .. } = *tls;
+                DetachedStream { socket: socket.detach()?, tls: Some(Box::new(tls)) }
+            }
+        })
     }
 
     /// Waits until something has come. It may turn out to be nothing to read: part of a record.
