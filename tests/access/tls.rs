@@ -36,6 +36,31 @@ fn old_hello(address: &str, version: [u8; 2]) -> Vec<u8> {
 }
 
 #[test]
+fn an_encrypted_connection_moves_to_another_worker() {
+    on_both(|driver| {
+        let pki = Pki::new();
+        let (cert, key) = pki.server("server", &["localhost"]);
+        let flags = ["--tls", "--tls-cert", &cert, "--tls-key", &key, "--workers", "2"];
+        let server = Server::start(driver, &flags);
+        let open = || connect(&server.addresses[0], pki.client(None), "localhost");
+        let mut conns: Vec<_> = (0..6).map(|_| open()).collect();
+        wait_for("three with each worker", || server.workers_of(&mut conns) == [3, 3]);
+        // Whoever is left moves until it is even again.
+        conns.truncate(2);
+        for n in 0..20 {
+            server.workers_of(&mut conns);
+            let body = noise(300_000, n);
+            let path = format!("/r1/data/{}", id_of(&body));
+            for conn in &mut conns {
+                assert_eq!(conn.request("POST", &path, "", &body).status, 200);
+                assert!(conn.request("GET", &path, "", b"").body == body);
+            }
+        }
+        wait_for("one with each worker", || server.workers_of(&mut conns) == [1, 1]);
+    });
+}
+
+#[test]
 fn case_70_versions_alpn_and_large_bodies() {
     on_both(|driver| {
         let pki = Pki::new();

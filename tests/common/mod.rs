@@ -1,13 +1,14 @@
 //! Starts servers and speaks HTTP to them over raw sockets, so that nothing between the test and the wire is polite.
 #![allow(dead_code, reason = "every test program uses its own part")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -181,6 +182,27 @@ impl Server {
         self.text().lines().filter(|line| line.contains(what)).count()
     }
 
+    /// The worker that served the request with this in its line of the log: by the begin of its id.
+    pub fn worker_of(&self, what: &str) -> String {
+        self.wait_for_log(what);
+        let text = self.text();
+        let line = text.lines().find(|line| line.contains(what)).unwrap();
+        line.split(" id=").nth(1).unwrap().split('-').next().unwrap().to_owned()
+    }
+
+    /// Lets every connection ask for something, and tells how many of them each worker served.
+    pub fn workers_of<S: Read + Write>(&self, conns: &mut [Conn<S>]) -> Vec<usize> {
+        static ROUND: AtomicUsize = AtomicUsize::new(0);
+        let round = ROUND.fetch_add(1, Ordering::Relaxed);
+        let mut served = BTreeMap::<String, usize>::new();
+        for (n, conn) in conns.iter_mut().enumerate() {
+            let path = format!("/round{round}-{n}/config");
+            assert_eq!(conn.request("HEAD", &path, "", b"").status, 404);
+            *served.entry(self.worker_of(&path)).or_default() += 1;
+        }
+        served.into_values().collect()
+    }
+
     pub fn wait_for_log(&self, what: &str) {
         let pid = self.pid();
         wait_for(&format!("`{what}` in the log of {pid}"), || {
@@ -311,7 +333,7 @@ pub fn walk(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-pub fn wait_for(what: &str, done: impl Fn() -> bool) {
+pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
         assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");

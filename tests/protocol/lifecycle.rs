@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
@@ -350,6 +351,44 @@ fn many_uploads_at_once_take_little_memory() {
         let peak = server.memory("VmHWM");
         assert!(peak < 64 << 20, "64 uploads of 16 MiB took {peak} bytes at the most");
     });
+}
+
+#[test]
+fn connections_go_where_there_is_least_to_do() {
+    on_both(|driver| {
+        let server = Server::start(driver, &["--workers", "2"]);
+        let mut conns: Vec<_> = (0..8).map(|_| server.connect()).collect();
+        wait_for("four with each worker", || server.workers_of(&mut conns) == [4, 4]);
+        // One of them loses all of its own.
+        let mut kept = Vec::new();
+        let first = worker(&server, &mut conns[0]);
+        for mut conn in conns {
+            if worker(&server, &mut conn) == first {
+                kept.push(conn);
+            }
+        }
+        wait_for("two with each worker", || server.workers_of(&mut kept) == [2, 2]);
+        // And they are as good as before.
+        for (n, conn) in kept.iter_mut().enumerate() {
+            let body = noise(700_000, n as u64);
+            let path = format!("/r1/data/{}", id_of(&body));
+            assert_eq!(conn.request("POST", &path, "", &body).status, 200);
+            assert!(conn.request("GET", &path, "", b"").body == body);
+        }
+        let server = Server::start(driver, &["--workers", "2", "--balance=false"]);
+        let mut conn = server.connect();
+        let before = worker(&server, &mut conn);
+        let _others: Vec<_> = (0..8).map(|_| server.connect()).collect();
+        assert!((0..20).all(|_| worker(&server, &mut conn) == before), "it stays");
+    });
+}
+
+/// The worker that serves a connection.
+fn worker(server: &Server, conn: &mut Conn) -> String {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let path = format!("/asked{}/config", ASKED.fetch_add(1, Ordering::Relaxed));
+    assert_eq!(conn.request("HEAD", &path, "", b"").status, 404);
+    server.worker_of(&path)
 }
 
 #[test]
