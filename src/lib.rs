@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | 0 | [`types`] | the vocabulary: blob, repository, user, range. No I/O |
 //! | 1 | [`io`] | the machine: rings, threads, files, sockets. The only one that names monoio, io-uring, rustix |
-//! | 1 | [`hash`] | SHA-256 of what streams through |
+//! | 1 | [`hash`] | SHA-256 of what streams through, of many messages side by side |
 //! | 1 | [`http`] | HTTP/1.1 as bytes; no route, no user |
 //! | 1 | [`tls`] | certificates, and a stream that may be encrypted |
 //! | 1 | [`metrics`], [`logging`] | counters; the logs |

@@ -87,8 +87,17 @@ pub fn run(plan: &Plan) -> io::Result<bool> {
             // In turns, and not always the same one first: what disturbs the machine disturbs all.
             for n in 0..servers.len() {
                 let rival = &servers[(n + round) % servers.len()];
-                let named = |e| io::Error::other(format!("{} with {}: {e}", scenario.name, rival.name));
-                let Some((measured, data)) = measure(&site, rival).map_err(named)? else { continue };
+                let (measured, data) = match measure(&site, rival) {
+                    Ok(Some(round)) => round,
+                    Ok(None) => continue,
+                    Err(e) if rival.is_needed() => {
+                        return Err(io::Error::other(format!("{} with {}: {e}", scenario.name, rival.name)));
+                    }
+                    Err(e) => {
+                        eprintln!("*** {} FAILED: {e}: left out of this round ***", rival.name);
+                        continue;
+                    }
+                };
                 kept.extend(data);
                 eprintln!(
                     "  {:24} {:8.0}/s  cpu {:7.3}  p99 {:8.2} ms  peak {:6.1} MiB",
@@ -186,6 +195,7 @@ fn measure(site: &Site<'_>, rival: &Rival) -> io::Result<Option<(Round, Option<t
     let Some(command) = rival.command(folder, &address, scenario.transport, &pem, &site.passwords) else {
         return Ok(None);
     };
+    rival.prepare(folder)?;
     let mut server = Process::start(command)?;
     let parsed = tcp.parse().map_err(io::Error::other)?;
     let target = match scenario.transport {

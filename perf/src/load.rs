@@ -290,12 +290,7 @@ fn one(
 }
 
 /// One backup of one client: what restic asks for, in its order.
-fn session(
-    target: &Target,
-    prepared: &Prepared,
-    conn: &mut Conn,
-    n: usize,
-) -> io::Result<(u64, Duration)> {
+fn session(target: &Target, prepared: &Prepared, conn: &mut Conn, n: usize) -> io::Result<(u64, Duration)> {
     let login = prepared.login.as_str();
     let [packs @ .., index, snapshot, lock] = prepared.bodies.as_slice() else {
         return Err(io::Error::other("not prepared"));

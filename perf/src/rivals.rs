@@ -1,5 +1,6 @@
 //! The servers that are compared, and how each is started: with upload verification and full durability where it has them.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -69,6 +70,22 @@ impl Rival {
     pub fn variant(&self, variant: &Variant) -> Self {
         let name = format!("{} {}", self.name, variant.name);
         Self { name, args: variant.args.clone(), login: variant.login, ..self.clone() }
+    }
+
+    /// Whether nothing can be compared without it.
+    pub fn is_needed(&self) -> bool {
+        ["packhouse", YARDSTICK].contains(&self.kind)
+    }
+
+    /// Makes in `data` what the server wants to find there.
+    pub fn prepare(&self, data: &Path) -> io::Result<()> {
+        if self.kind != "rustic_server" {
+            return Ok(());
+        }
+        // It lets nobody into a repository that has no table, not even without logins: then the user has no name.
+        let names = (0..2000).map(|n| format!("r{n}")).chain((0..16).map(|n| format!("c{n}")));
+        let tables: String = names.map(|name| format!("[{name}]\n\"\" = \"Modify\"\n")).collect();
+        std::fs::write(data.join("acl.toml"), tables)
     }
 
     /// The command that serves `data` at `address`; none if it can't be reached so.
