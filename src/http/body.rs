@@ -11,11 +11,14 @@ use crate::http::limits::{MAX_DRAIN_BYTES, MAX_HEAD_BYTES};
 use crate::http::pace::Pace;
 use crate::io::Buffer;
 use crate::io::buffer::{ALIGNMENT, BUFFER_BYTES};
-use crate::io::runtime::timeout;
+use crate::io::runtime::{now, timeout};
 
 /// How long a buffer that is not full waits for more of the body, if there are enough others. Full ones cost the least to
 /// hash and to write.
 const MAX_FILL_WAIT: Duration = Duration::from_millis(50);
+
+/// Most bytes that are waited for at once: no more than any socket holds.
+const MAX_WAKE_BYTES: usize = 64 * 1024;
 
 /// Why a body could not be read to its end. The connection can't be used on.
 #[derive(Debug, Error)]
@@ -107,20 +110,29 @@ impl<'c> Body<'c> {
 
     /// Some of the `left` bytes of a body whose length was announced: a full buffer, unless the client is slow.
     async fn receive_counted(&mut self, left: u64) -> Result<Buffer, BodyError> {
-        let mut piece = self.receive(left).await?;
         // Pieces begin at multiples of what direct I/O asks for, again after one that was not full.
         let misplaced = usize::try_from(self.taken % ALIGNMENT as u64).unwrap_or(0);
         let whole = usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER_BYTES - misplaced);
+        let mut piece = self.receive(whole).await?;
+        let mut deadline = None;
         while piece.len() < whole {
             let missing = whole - piece.len();
             match self.conn.stream.read(piece.spare().get_mut(..missing).unwrap_or_default()) {
                 Ok(Some(0)) => break,
                 Ok(Some(count)) => self.note(&mut piece, count)?,
                 Ok(None) if !self.conn.buffers.has_plenty() => break,
-                Ok(None) => match timeout(MAX_FILL_WAIT, self.conn.stream.readable()).await {
-                    Ok(readable) => readable.map_err(TransferError::from)?,
-                    Err(_elapsed) => break,
-                },
+                Ok(None) => {
+                    let left = deadline
+                        .get_or_insert_with(|| now() + MAX_FILL_WAIT)
+                        .saturating_duration_since(now());
+                    self.conn.stream.wake_at(missing.min(MAX_WAKE_BYTES));
+                    let filled = timeout(left, self.conn.stream.readable()).await;
+                    self.conn.stream.wake_at(1);
+                    match filled {
+                        Ok(readable) => readable.map_err(TransferError::from)?,
+                        Err(_elapsed) => break,
+                    }
+                }
                 Err(e) => return Err(TransferError::from(e).into()),
             }
         }
@@ -130,7 +142,7 @@ impl<'c> Body<'c> {
 
     /// Some data of a chunked body; none if only its coding came.
     async fn receive_chunked(&mut self) -> Result<Buffer, BodyError> {
-        let mut piece = self.receive(u64::MAX).await?;
+        let mut piece = self.receive(BUFFER_BYTES).await?;
         let Rest::Chunked(decoder) = &mut self.rest else { return Ok(piece) };
         let (data, next) = decoder.decode(piece.filled_mut())?;
         let next_request = piece.get(next..).unwrap_or_default();
@@ -141,8 +153,7 @@ impl<'c> Body<'c> {
     }
 
     /// Some bytes of the body as they came, at most `limit`. No buffer is held while there are none.
-    async fn receive(&mut self, limit: u64) -> Result<Buffer, BodyError> {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(BUFFER_BYTES);
+    async fn receive(&mut self, limit: usize) -> Result<Buffer, BodyError> {
         if !self.conn.received.is_empty() {
             let mut buffer = self.conn.buffers.take().await;
             let known = self.conn.received.get(..limit).unwrap_or(&self.conn.received);

@@ -108,6 +108,25 @@ impl Socket {
         }
     }
 
+    /// Lets [`Self::readable`] wait for `count` bytes, or the end: a client that sends fast wakes the worker once for many
+    /// packets. Whoever asks for more than one must be ready for fewer, and set it back.
+    pub fn wake_at(&self, count: usize) {
+        let count = libc::c_int::try_from(count).unwrap_or(1);
+        let size = libc::socklen_t::try_from(size_of_val(&count)).unwrap_or(0);
+        // SAFETY: the option's value is an int, which lives through the call; the descriptor is open.
+        let done = unsafe {
+            libc::setsockopt(
+                self.fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVLOWAT,
+                (&raw const count).cast(),
+                size,
+            )
+        };
+        // Unix sockets know no such thing.
+        debug_assert!(done == 0 || self.peer == Peer::Unix, "SO_RCVLOWAT");
+    }
+
     /// Waits until something can be written. Holds no buffer.
     pub async fn writable(&self) -> io::Result<()> {
         match &self.stream {

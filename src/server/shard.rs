@@ -102,6 +102,12 @@ impl<S: Store> Shard<S> {
 }
 
 impl<S> Shard<S> {
+    /// A connection could not move to another worker, for want of descriptors.
+    fn lose(&self, cause: &std::io::Error) {
+        log::warn!("a connection was lost on its way to another worker: {cause}");
+        self.live.counters.connections_ended.increment();
+    }
+
     /// An id for the next request.
     pub fn next_request_id(&self) -> RequestId {
         let number = self.requests.get();
@@ -138,8 +144,13 @@ async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor, door: Rc<Door
                 let seat = balance.sit(balance.of_new(shard.number));
                 if seat.worker() == shard.number {
                     spawn(connect(Rc::clone(&shard), permit, Coming::New(socket, Rc::clone(&door), seat)));
-                } else if let Ok(socket) = socket.detach() {
-                    balance.send(seat.worker(), Moving::New { socket, door: number, permit, seat });
+                } else {
+                    match socket.detach() {
+                        Ok(socket) => {
+                            balance.send(seat.worker(), Moving::New { socket, door: number, permit, seat });
+                        }
+                        Err(e) => shard.lose(&e),
+                    }
                 }
             }
             Either::Right((Err(e), _)) => {
@@ -164,18 +175,21 @@ async fn adopt<S: Store>(shard: Rc<Shard<S>>, doors: Vec<Rc<Door>>) {
     loop {
         let (permit, coming) = match shard.shared.balance.receive(shard.number).await {
             Moving::New { socket, door, permit, seat } => {
-                let (Ok(socket), Some(door)) = (socket.attach(), doors.get(door)) else { continue };
-                (permit, Coming::New(socket, Rc::clone(door), seat))
+                let attached =
+                    socket.attach().map(|socket| doors.get(door).map(|door| (socket, Rc::clone(door))));
+                (permit, attached.map(|at| at.map(|(socket, door)| Coming::New(socket, door, seat))))
             }
             Moving::Known { stream, origin, limits, place, permit, seat } => {
-                let Ok(stream) = stream.attach() else {
-                    shard.live.counters.connections_ended.increment();
-                    continue;
-                };
-                (permit, Coming::Known(Box::new(Visitor { stream, origin, limits, place }), seat))
+                let visitor = stream.attach().map(|stream| Visitor { stream, origin, limits, place });
+                (permit, visitor.map(|visitor| Some(Coming::Known(Box::new(visitor), seat))))
             }
         };
-        spawn(connect(Rc::clone(&shard), permit, coming));
+        match coming {
+            Ok(Some(coming)) => spawn(connect(Rc::clone(&shard), permit, coming)),
+            // All workers have the same doors.
+            Ok(None) => {}
+            Err(e) => shard.lose(&e),
+        }
     }
 }
 

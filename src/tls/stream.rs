@@ -375,6 +375,14 @@ impl Stream {
         }
     }
 
+    /// See [`Socket::wake_at`].
+    pub fn wake_at(&self, count: usize) {
+        match self {
+            Self::Plain(socket) => socket.wake_at(count),
+            Self::Tls(tls) => tls.socket.wake_at(count),
+        }
+    }
+
     /// Waits until something can be written.
     pub async fn writable(&self) -> io::Result<()> {
         match self {
