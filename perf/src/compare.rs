@@ -72,7 +72,7 @@ pub fn run(plan: &Plan) -> io::Result<bool> {
             || plan.rivals.iter().any(|wanted| wanted == "all" || rival.name.contains(wanted.as_str()))
     });
     let tls = Tls::new()?;
-    let mut all = Vec::new();
+    let (mut all, mut met) = (Vec::new(), false);
     // Removed at the very end: a file system that has just lost many files makes new ones slowly.
     let mut kept = Vec::new();
     for scenario in scenarios {
@@ -107,8 +107,10 @@ pub fn run(plan: &Plan) -> io::Result<bool> {
             }
         }
         all.push(Measured { scenario, rounds });
+        // After every scenario: a run that is broken off is not for nothing.
+        met = report::write(&plan.out, &machine(&plan.disk), plan.rounds, &all)?;
     }
-    report::write(&plan.out, &machine(&plan.disk), plan.rounds, &all)
+    Ok(met)
 }
 
 struct Tls {

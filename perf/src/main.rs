@@ -88,7 +88,9 @@ fn main() -> ExitCode {
                 disk,
                 out,
             };
-            match compare::run(&plan) {
+            let done = compare::run(&plan);
+            eprintln!("results are in {}", plan.out.display());
+            match done {
                 Ok(true) => Ok(()),
                 Ok(false) => return ExitCode::from(2),
                 Err(e) => Err(e),

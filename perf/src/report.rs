@@ -87,7 +87,6 @@ pub fn write(out: &Path, machine: &str, rounds: usize, all: &[Measured]) -> io::
         json!({"date": date, "machine": machine, "rounds": rounds, "results": all}).to_string(),
     )?;
     std::fs::write(out.join("results.svg"), svg(&bars))?;
-    println!("{text}");
     Ok(met)
 }
 
