@@ -105,14 +105,9 @@ impl Encoder {
         for Listed { id, size } in page {
             out.push(if std::mem::replace(&mut self.begun, true) { b',' } else { b'[' });
             let name = id.hex();
-            match self.form {
-                Form::Names => out.extend_from_slice(b"\""),
-                Form::Sizes => out.extend_from_slice(b"{\"name\":\""),
-            }
-            out.extend_from_slice(name.as_str().as_bytes());
             let written = match self.form {
-                Form::Names => write!(out, "\""),
-                Form::Sizes => write!(out, "\",\"size\":{size}}}"),
+                Form::Names => write!(out, "\"{}\"", name.as_str()),
+                Form::Sizes => write!(out, "{{\"name\":\"{}\",\"size\":{size}}}", name.as_str()),
             };
             // Writing to a vector can't fail.
             written.ok();

@@ -60,11 +60,16 @@ fn xor(a: Vector, b: Vector, c: Vector) -> Vector {
     _mm256_xor_si256(_mm256_xor_si256(a, b), c)
 }
 
-/// Rotates right by `RIGHT`; `LEFT` is the rest of 32.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn rotate<const RIGHT: i32, const LEFT: i32>(x: Vector) -> Vector {
     _mm256_or_si256(_mm256_srli_epi32::<RIGHT>(x), _mm256_slli_epi32::<LEFT>(x))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn shift<const RIGHT: i32>(x: Vector) -> Vector {
+    _mm256_srli_epi32::<RIGHT>(x)
 }
 
 #[inline]
@@ -77,30 +82,6 @@ fn choose(e: Vector, f: Vector, g: Vector) -> Vector {
 #[target_feature(enable = "avx2")]
 fn majority(a: Vector, b: Vector, c: Vector) -> Vector {
     _mm256_xor_si256(b, _mm256_and_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(b, c)))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn big_sigma_0(x: Vector) -> Vector {
-    xor(rotate::<2, 30>(x), rotate::<13, 19>(x), rotate::<22, 10>(x))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn big_sigma_1(x: Vector) -> Vector {
-    xor(rotate::<6, 26>(x), rotate::<11, 21>(x), rotate::<25, 7>(x))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn small_sigma_0(x: Vector) -> Vector {
-    xor(rotate::<7, 25>(x), rotate::<18, 14>(x), _mm256_srli_epi32::<3>(x))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn small_sigma_1(x: Vector) -> Vector {
-    xor(rotate::<17, 15>(x), rotate::<19, 13>(x), _mm256_srli_epi32::<10>(x))
 }
 
 /// Word `t` of every block in vector `t`.

@@ -79,26 +79,14 @@ fn majority(a: Vector, b: Vector, c: Vector) -> Vector {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn big_sigma_0(x: Vector) -> Vector {
-    xor(_mm512_ror_epi32::<2>(x), _mm512_ror_epi32::<13>(x), _mm512_ror_epi32::<22>(x))
+fn rotate<const RIGHT: i32, const LEFT: i32>(x: Vector) -> Vector {
+    _mm512_ror_epi32::<RIGHT>(x)
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn big_sigma_1(x: Vector) -> Vector {
-    xor(_mm512_ror_epi32::<6>(x), _mm512_ror_epi32::<11>(x), _mm512_ror_epi32::<25>(x))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn small_sigma_0(x: Vector) -> Vector {
-    xor(_mm512_ror_epi32::<7>(x), _mm512_ror_epi32::<18>(x), _mm512_srli_epi32::<3>(x))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn small_sigma_1(x: Vector) -> Vector {
-    xor(_mm512_ror_epi32::<17>(x), _mm512_ror_epi32::<19>(x), _mm512_srli_epi32::<10>(x))
+fn shift<const RIGHT: u32>(x: Vector) -> Vector {
+    _mm512_srli_epi32::<RIGHT>(x)
 }
 
 /// Word `t` of every block in vector `t`: the transpose of the sixteen blocks, whose bytes are big-endian.

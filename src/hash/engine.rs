@@ -13,8 +13,6 @@ use crate::hash::{Block, INITIAL, Sha256, State};
 #[cfg(target_arch = "x86_64")]
 use crate::hash::{avx2, avx512, shani};
 
-/// Most messages that are hashed side by side.
-const MAX_LANES: usize = 16;
 /// Blocks of each message while the ways are timed, and how often each is tried: half a millisecond in all.
 const TRIAL_BLOCKS: usize = 64;
 const TRIALS: usize = 8;
@@ -212,12 +210,9 @@ fn time_one() -> Duration {
 fn time(lanes: Lanes) -> Duration {
     let blocks = vec![[0x5a; 64]; TRIAL_BLOCKS];
     shortest(|| {
-        let mut states = [INITIAL; MAX_LANES];
-        let mut parts: Vec<_> = states
-            .iter_mut()
-            .take(lanes.count())
-            .map(|state| Part { state, blocks: black_box(&blocks) })
-            .collect();
+        let mut states = vec![INITIAL; lanes.count()];
+        let mut parts: Vec<_> =
+            states.iter_mut().map(|state| Part { state, blocks: black_box(&blocks) }).collect();
         lanes.advance(&mut parts);
         black_box(parts.len());
     })

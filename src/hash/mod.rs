@@ -97,16 +97,18 @@ impl Sha256 {
     /// The digest of all that was taken.
     pub fn finish(mut self) -> Digest {
         // FIPS 180-4 section 5.1.1: a one, zeros, and the length in bits at the end of a block.
-        let filled = self.filled;
         let mut last = [[0; BLOCK_BYTES]; 2];
+        let blocks = if self.filled < LENGTH_AT { 1 } else { 2 };
         let bytes = last.as_flattened_mut();
-        bytes.iter_mut().zip(self.begun.iter().take(filled)).for_each(|(to, from)| *to = *from);
-        bytes.iter_mut().skip(filled).take(1).for_each(|to| *to = 0x80);
-        let blocks = if filled < LENGTH_AT { 1 } else { 2 };
-        let bits = (self.length * 8).to_be_bytes();
-        let length_at = (blocks - 1) * BLOCK_BYTES + LENGTH_AT;
-        bytes.iter_mut().skip(length_at).zip(bits).for_each(|(to, from)| *to = from);
-        compress256(&mut self.state, last.get(..blocks).unwrap_or(&last));
+        bytes.iter_mut().zip(self.begun.iter().take(self.filled)).for_each(|(to, from)| *to = *from);
+        if let Some(end) = bytes.get_mut(self.filled) {
+            *end = 0x80;
+        }
+        let last = last.get_mut(..blocks).unwrap_or_default();
+        if let Some(length) = last.as_flattened_mut().last_chunk_mut() {
+            *length = (self.length * 8).to_be_bytes();
+        }
+        compress256(&mut self.state, last);
         let mut digest = [0; 32];
         let words = self.state.iter().flat_map(|word| word.to_be_bytes());
         digest.iter_mut().zip(words).for_each(|(to, from)| *to = from);

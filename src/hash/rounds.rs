@@ -1,7 +1,8 @@
 //! The rounds of SHA-256 (FIPS 180-4 section 6.2.2), written once for vectors of any width: one message a lane.
 
-/// Defines `compress`, which takes every message on by the same number of blocks. The names of section 4.1.2's functions,
-/// `Vector`, `LANES` and what loads and stores must be in scope, and be for the same instructions as `$feature`.
+/// Defines `compress`, which takes every message on by the same number of blocks. `Vector`, `LANES`, the bitwise functions of
+/// section 4.1.2, `add`, `rotate` and `shift`, and what loads and stores must be in scope, and be for the same instructions
+/// as `$feature`.
 macro_rules! define_compress {
     ($feature:literal) => {
         /// Takes message `i`, in `states[i]`, on by the `count` first blocks of `blocks[i]`, each of which has as many.
@@ -80,6 +81,31 @@ macro_rules! define_compress {
             let t1 = add(add(add(v[h], splat(k[T])), w[T]), add(big_sigma_1(e), choose(e, f, g)));
             v[d] = add(v[d], t1);
             v[h] = add(t1, add(big_sigma_0(a), majority(a, b, c)));
+        }
+
+        /// The functions of section 4.1.2 that rotate: by so many bits to the right, which is the rest of 32 to the left.
+        #[inline]
+        #[target_feature(enable = $feature)]
+        fn big_sigma_0(x: Vector) -> Vector {
+            xor(rotate::<2, 30>(x), rotate::<13, 19>(x), rotate::<22, 10>(x))
+        }
+
+        #[inline]
+        #[target_feature(enable = $feature)]
+        fn big_sigma_1(x: Vector) -> Vector {
+            xor(rotate::<6, 26>(x), rotate::<11, 21>(x), rotate::<25, 7>(x))
+        }
+
+        #[inline]
+        #[target_feature(enable = $feature)]
+        fn small_sigma_0(x: Vector) -> Vector {
+            xor(rotate::<7, 25>(x), rotate::<18, 14>(x), shift::<3>(x))
+        }
+
+        #[inline]
+        #[target_feature(enable = $feature)]
+        fn small_sigma_1(x: Vector) -> Vector {
+            xor(rotate::<17, 15>(x), rotate::<19, 13>(x), shift::<10>(x))
         }
     };
 }
