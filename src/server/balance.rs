@@ -9,13 +9,11 @@ use crossbeam::queue::SegQueue;
 use crossbeam::utils::CachePadded;
 use event_listener::Event;
 
-use crate::api::Origin;
 use crate::io::socket::Detached;
 use crate::io::wake::until;
-use crate::server::crowd::Place;
+use crate::server::door::{Door, Visitor};
 use crate::server::gate::Permit;
 use crate::tls::DetachedStream;
-use crate::types::Timeouts;
 
 /// A connection that was silent for so long does not count as busy.
 pub const BUSY_FOR: Duration = Duration::from_secs(1);
@@ -23,33 +21,21 @@ pub const BUSY_FOR: Duration = Duration::from_secs(1);
 const WORTH_MOVING: usize = 2;
 
 /// A connection between two workers.
-pub enum Moving {
-    /// Just accepted, by the listener of this number.
-    New {
-        /// The socket.
-        socket: Detached,
-        /// Which listener accepted it.
-        door: usize,
-        /// Its place among all.
-        permit: Permit,
-        /// Its place with the worker.
-        seat: Seat,
-    },
+pub struct Moving {
+    /// What there is of it.
+    pub what: Parcel,
+    /// Its place among all.
+    pub permit: Permit,
+    /// Its place with the worker.
+    pub seat: Seat,
+}
+
+/// What is moved.
+pub enum Parcel {
+    /// Just accepted, by a listener that is for this.
+    New(Detached, Door),
     /// Between two requests.
-    Known {
-        /// The connection.
-        stream: DetachedStream,
-        /// Where it comes from.
-        origin: Origin,
-        /// Its clocks.
-        limits: Timeouts,
-        /// Its share of the address.
-        place: Option<Place>,
-        /// Its place among all.
-        permit: Permit,
-        /// Its place with the worker.
-        seat: Seat,
-    },
+    Known(Box<Visitor<DetachedStream>>),
 }
 
 #[derive(Default)]
@@ -107,9 +93,9 @@ impl Balance {
         (self.busy(worker) >= self.busy(other) + least).then_some(other)
     }
 
-    /// Sends a connection to another worker.
-    pub fn send(&self, worker: usize, moving: Moving) {
-        if let Some(desk) = self.desks.get(worker) {
+    /// Sends a connection to the worker that its seat is with.
+    pub fn send(&self, moving: Moving) {
+        if let Some(desk) = self.desks.get(moving.seat.worker) {
             desk.arriving.push(moving);
             desk.arrived.notify_additional(1);
         }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::{REFERER, USER_AGENT};
 use http::{HeaderValue, Method, StatusCode};
@@ -46,18 +46,15 @@ pub async fn serve<S: Store>(
     shard: Rc<Shard<S>>,
     visitor: Visitor,
     seat: Seat,
-) -> Option<(DetachedStream, Origin, Seat)> {
-    let Visitor { stream, origin, limits, .. } = visitor;
+) -> Option<(Visitor<DetachedStream>, Seat)> {
+    let Visitor { stream, origin, limits, place } = visitor;
     let mut conn = Conn::new(stream, limits, shard.receive_buffers.clone());
     let mut seat = Some(seat);
     loop {
-        let Either::Right(waited) = race(shard.shared.stopping.wait(), wait(&mut conn, &mut seat)).await
-        else {
+        let request = wait(&mut conn, limits.idle, &mut seat);
+        let Either::Right(Waited::Request) = race(shard.shared.stopping.wait(), request).await else {
             return None;
         };
-        if waited != Waited::Request {
-            return None;
-        }
         let sitting = seat.take().unwrap_or_else(|| shard.shared.balance.sit(shard.number));
         let start = now();
         let next = match conn.read_head().await {
@@ -76,15 +73,15 @@ pub async fn serve<S: Store>(
         if let Some(worker) = shard.shared.balance.better(shard.number).filter(|_| conn.is_idle()) {
             // Counted there before it is counted here no more: else others would follow.
             let new = shard.shared.balance.sit(worker);
-            return conn.into_stream().detach().ok().map(|stream| (stream, origin, new));
+            let stream = conn.into_stream().detach().ok()?;
+            return Some((Visitor { stream, origin, limits, place }, new));
         }
         seat = Some(sitting);
     }
 }
 
-/// Waits for a request; gives the seat up when none comes for a while.
-async fn wait(conn: &mut Conn, seat: &mut Option<Seat>) -> Waited {
-    let idle = conn.idle_limit();
+/// Waits for a request, for the `idle` time at the most; gives the seat up when none comes for a while.
+async fn wait(conn: &mut Conn, idle: Duration, seat: &mut Option<Seat>) -> Waited {
     let busy = BUSY_FOR.min(idle);
     match conn.wait(busy).await {
         Waited::Silent => {

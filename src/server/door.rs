@@ -1,5 +1,6 @@
 //! From an accepted socket to a connection that can be served: PROXY header, share of the address, TLS handshake.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::http::proxy::{self, ProxyError};
 use crate::io::runtime::timeout;
 use crate::io::socket::{Peer, Socket};
 use crate::server::crowd::{Crowd, Place};
-use crate::tls::{Acceptor, HandshakeError, Stream};
+use crate::tls::{Acceptor, DetachedStream, HandshakeError, Stream};
 use crate::types::{Timeouts, UserName};
 
 /// What a listening socket is for.
@@ -37,15 +38,23 @@ pub enum Turned {
 }
 
 /// A connection that can be served.
-pub struct Visitor {
+pub struct Visitor<S = Stream> {
     /// To talk with it.
-    pub stream: Stream,
+    pub stream: S,
     /// Where it comes from.
     pub origin: Origin,
     /// Its clocks.
     pub limits: Timeouts,
     /// Its share of the address.
     pub place: Option<Place>,
+}
+
+impl Visitor<DetachedStream> {
+    /// Registers it with the calling worker's runtime.
+    pub fn attach(self) -> io::Result<Visitor> {
+        let Self { stream, origin, limits, place } = self;
+        Ok(Visitor { stream: stream.attach()?, origin, limits, place })
+    }
 }
 
 /// Lets a connection in.

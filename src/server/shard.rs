@@ -17,7 +17,7 @@ use crate::io::signal::Flag;
 use crate::io::socket::Socket;
 use crate::io::wake::until;
 use crate::logging::access::AccessLog;
-use crate::server::balance::{Balance, Moving, Seat};
+use crate::server::balance::{Balance, Moving, Parcel, Seat};
 use crate::server::connection;
 use crate::server::crowd::Crowd;
 use crate::server::door::{self, Door, Turned, Visitor};
@@ -87,13 +87,10 @@ impl<S: Store> Shard<S> {
         listeners: Vec<(SharedListener, Door)>,
         drain: Duration,
     ) -> std::io::Result<usize> {
-        let mut doors = Vec::new();
         for (listener, door) in listeners {
-            let (number, door) = (doors.len(), Rc::new(door));
-            doors.push(Rc::clone(&door));
-            spawn(accept(Rc::clone(&self), listener.register()?, door, number));
+            spawn(accept(Rc::clone(&self), listener.register()?, door));
         }
-        spawn(adopt(Rc::clone(&self), doors));
+        spawn(adopt(Rc::clone(&self)));
         self.shared.stopping.wait().await;
         let drained = until(&self.connection_ended, || (self.connections.get() == 0).then_some(()));
         timeout(drain, drained).await.ok();
@@ -129,7 +126,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor, door: Rc<Door>, number: usize) {
+async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor, door: Door) {
     let stopping = &shard.shared.stopping;
     loop {
         let next = async {
@@ -143,14 +140,14 @@ async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor, door: Rc<Door
                 let balance = &shard.shared.balance;
                 let seat = balance.sit(balance.of_new(shard.number));
                 if seat.worker() == shard.number {
-                    spawn(connect(Rc::clone(&shard), permit, Coming::New(socket, Rc::clone(&door), seat)));
-                } else {
-                    match socket.detach() {
-                        Ok(socket) => {
-                            balance.send(seat.worker(), Moving::New { socket, door: number, permit, seat });
-                        }
-                        Err(e) => shard.lose(&e),
+                    spawn(connect(Rc::clone(&shard), Coming::New(socket, door.clone()), permit, seat));
+                    continue;
+                }
+                match socket.detach() {
+                    Ok(socket) => {
+                        balance.send(Moving { what: Parcel::New(socket, door.clone()), permit, seat });
                     }
+                    Err(e) => shard.lose(&e),
                 }
             }
             Either::Right((Err(e), _)) => {
@@ -171,23 +168,15 @@ async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor, door: Rc<Door
 }
 
 /// Takes over connections that other workers send.
-async fn adopt<S: Store>(shard: Rc<Shard<S>>, doors: Vec<Rc<Door>>) {
+async fn adopt<S: Store>(shard: Rc<Shard<S>>) {
     loop {
-        let (permit, coming) = match shard.shared.balance.receive(shard.number).await {
-            Moving::New { socket, door, permit, seat } => {
-                let attached =
-                    socket.attach().map(|socket| doors.get(door).map(|door| (socket, Rc::clone(door))));
-                (permit, attached.map(|at| at.map(|(socket, door)| Coming::New(socket, door, seat))))
-            }
-            Moving::Known { stream, origin, limits, place, permit, seat } => {
-                let visitor = stream.attach().map(|stream| Visitor { stream, origin, limits, place });
-                (permit, visitor.map(|visitor| Some(Coming::Known(Box::new(visitor), seat))))
-            }
+        let Moving { what, permit, seat } = shard.shared.balance.receive(shard.number).await;
+        let coming = match what {
+            Parcel::New(socket, door) => socket.attach().map(|socket| Coming::New(socket, door)),
+            Parcel::Known(visitor) => visitor.attach().map(|visitor| Coming::Known(Box::new(visitor))),
         };
         match coming {
-            Ok(Some(coming)) => spawn(connect(Rc::clone(&shard), permit, coming)),
-            // All workers have the same doors.
-            Ok(None) => {}
+            Ok(coming) => spawn(connect(Rc::clone(&shard), coming, permit, seat)),
             Err(e) => shard.lose(&e),
         }
     }
@@ -195,20 +184,20 @@ async fn adopt<S: Store>(shard: Rc<Shard<S>>, doors: Vec<Rc<Door>>) {
 
 /// A connection that this worker is to serve.
 enum Coming {
-    New(Socket, Rc<Door>, Seat),
-    Known(Box<Visitor>, Seat),
+    New(Socket, Door),
+    Known(Box<Visitor>),
 }
 
-async fn connect<S: Store>(shard: Rc<Shard<S>>, permit: Permit, coming: Coming) {
+async fn connect<S: Store>(shard: Rc<Shard<S>>, coming: Coming, permit: Permit, seat: Seat) {
     shard.connections.set(shard.connections.get() + 1);
     let peer = match &coming {
-        Coming::New(socket, ..) => socket.peer().to_string(),
-        Coming::Known(visitor, _) => {
+        Coming::New(socket, _) => socket.peer().to_string(),
+        Coming::Known(visitor) => {
             visitor.origin.address.map_or_else(|| "unix".into(), |address| address.to_string())
         }
     };
     let counters = Arc::clone(&shard.live.counters);
-    let ended = supervise(visit(Rc::clone(&shard), permit, coming), |took| {
+    let ended = supervise(visit(Rc::clone(&shard), coming, permit, seat), |took| {
         counters.stalls.increment();
         log::debug!("a worker stalled for {} ms", took.as_millis());
     });
@@ -225,21 +214,17 @@ async fn connect<S: Store>(shard: Rc<Shard<S>>, permit: Permit, coming: Coming) 
 }
 
 /// One connection from its first byte here to its last. True if it goes on with another worker.
-async fn visit<S: Store>(shard: Rc<Shard<S>>, permit: Permit, coming: Coming) -> bool {
-    let (mut visitor, seat) = match coming {
-        Coming::Known(visitor, seat) => (*visitor, seat),
-        Coming::New(socket, door, seat) => match enter(&shard, &door, socket).await {
-            Some(visitor) => (visitor, seat),
+async fn visit<S: Store>(shard: Rc<Shard<S>>, coming: Coming, permit: Permit, seat: Seat) -> bool {
+    let visitor = match coming {
+        Coming::Known(visitor) => *visitor,
+        Coming::New(socket, door) => match enter(&shard, &door, socket).await {
+            Some(visitor) => visitor,
             None => return false,
         },
     };
-    let (limits, place) = (visitor.limits, visitor.place.take());
-    let Some((stream, origin, seat)) = Box::pin(connection::serve(Rc::clone(&shard), visitor, seat)).await
-    else {
-        return false;
-    };
-    let worker = seat.worker();
-    shard.shared.balance.send(worker, Moving::Known { stream, origin, limits, place, permit, seat });
+    let moved = Box::pin(connection::serve(Rc::clone(&shard), visitor, seat)).await;
+    let Some((visitor, seat)) = moved else { return false };
+    shard.shared.balance.send(Moving { what: Parcel::Known(Box::new(visitor)), permit, seat });
     true
 }
 
