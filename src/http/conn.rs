@@ -107,11 +107,6 @@ impl Conn {
         }
     }
 
-    /// How long it may be silent between two requests.
-    pub const fn idle_limit(&self) -> Duration {
-        self.limits.idle
-    }
-
     /// Whether it can move to another worker: see [`Stream::detach`].
     pub const fn is_idle(&self) -> bool {
         self.received.is_empty() && self.stream.is_idle()
@@ -150,18 +145,20 @@ impl Conn {
                 self.received.drain(..end);
                 return Ok(head);
             }
-            let left = deadline.saturating_duration_since(now());
             match self.receive() {
                 Ok(Some(0)) if !self.received.is_empty() => {
                     return Err(HeadError::Bad("the request head is cut short").into());
                 }
                 Ok(Some(0)) | Err(_) => return Err(NoRequest::Closed),
                 Ok(Some(_)) => {}
-                Ok(None) => match timeout(left, self.stream.readable()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => return Err(NoRequest::Closed),
-                    Err(Elapsed) => return Err(NoRequest::TimedOut),
-                },
+                Ok(None) => {
+                    let left = deadline.saturating_duration_since(now());
+                    match timeout(left, self.stream.readable()).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(_)) => return Err(NoRequest::Closed),
+                        Err(Elapsed) => return Err(NoRequest::TimedOut),
+                    }
+                }
             }
         }
     }

@@ -132,11 +132,7 @@ impl Buffer {
 
     /// Fills in what has room of `bytes`; returns how much that is.
     pub fn append(&mut self, bytes: &[u8]) -> usize {
-        let spare = self.spare();
-        let count = spare.len().min(bytes.len());
-        if let (Some(to), Some(from)) = (spare.get_mut(..count), bytes.get(..count)) {
-            to.copy_from_slice(from);
-        }
+        let count = copy(bytes, self.spare());
         self.advance(count);
         count
     }
@@ -146,6 +142,15 @@ impl Buffer {
         let Memory { bytes, start, length } = &mut self.memory;
         bytes.get_mut(*start..*start + *length).unwrap_or_default()
     }
+}
+
+/// Copies as many bytes as there are and as there is room for; returns how many.
+pub fn copy(from: &[u8], to: &mut [u8]) -> usize {
+    let count = from.len().min(to.len());
+    if let (Some(from), Some(to)) = (from.get(..count), to.get_mut(..count)) {
+        to.copy_from_slice(from);
+    }
+    count
 }
 
 impl Deref for Buffer {

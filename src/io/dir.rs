@@ -3,6 +3,7 @@
 //!
 //! What the kernel can answer from its caches is answered inline (`RESOLVE_CACHED`); the rest goes to the pool.
 
+use std::cell::OnceCell;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -99,6 +100,8 @@ pub struct Dir {
     site: Arc<Site>,
     /// It is in memory and nowhere else: nothing waits for a disk.
     volatile: bool,
+    /// Which one it is, once that was asked: it stays the same while it is open.
+    id: OnceCell<DirId>,
 }
 
 impl Dir {
@@ -115,7 +118,7 @@ impl Dir {
 
     fn new(fd: OwnedFd, site: Arc<Site>) -> io::Result<Self> {
         let volatile = site.is_volatile(&fd)?;
-        Ok(Self { fd: Arc::new(fd), site, volatile })
+        Ok(Self { fd: Arc::new(fd), site, volatile, id: OnceCell::new() })
     }
 
     /// Whether what is stored here is lost when the machine goes down: tmpfs or ramfs.
@@ -197,7 +200,7 @@ impl Dir {
     /// Gives an unnamed file its name. Never replaces: `Exists` if the name is taken.
     pub async fn link(&self, file: &File, name: &OsStr) -> io::Result<()> {
         let (name, file) = (name.to_owned(), file.share());
-        self.blocking(move |fd| link_unnamed(&file, fd, &name)).await
+        self.blocking(move |fd| link_unnamed(&*file, fd, &name)).await
     }
 
     /// Renames an entry of this directory. Never replaces: `Exists` if the new name is taken.
@@ -263,6 +266,9 @@ impl Dir {
 
     /// Which directory this is. Answered from memory: the directory is open.
     pub fn id(&self) -> io::Result<DirId> {
+        if let Some(id) = self.id.get() {
+            return Ok(*id);
+        }
         let stat = statx(
             &self.fd,
             "",
@@ -271,7 +277,7 @@ impl Dir {
         )?;
         let born = i128::from(stat.stx_btime.tv_sec) * 1_000_000_000 + i128::from(stat.stx_btime.tv_nsec);
         let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
-        Ok(DirId { device, inode: stat.stx_ino, born })
+        Ok(*self.id.get_or_init(|| DirId { device, inode: stat.stx_ino, born }))
     }
 
     /// Starts reading the entries.
@@ -302,7 +308,7 @@ pub(super) fn make_unnamed(dir: &OwnedFd, mode: u32) -> io::Result<OwnedFd> {
 }
 
 /// Gives a file without a name one. Blocks.
-pub(super) fn link_unnamed(file: &OwnedFd, dir: &OwnedFd, name: &OsStr) -> io::Result<()> {
+pub(super) fn link_unnamed(file: &impl AsRawFd, dir: &OwnedFd, name: &OsStr) -> io::Result<()> {
     let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(linkat(CWD, unnamed, dir, name, AtFlags::SYMLINK_FOLLOW)?)
 }

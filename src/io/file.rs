@@ -6,7 +6,7 @@
 use std::cell::{Cell, OnceCell};
 use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use monoio::buf::IoBuf;
@@ -61,16 +61,6 @@ impl Site {
     }
 }
 
-/// Whether a file is written past the page cache.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Direct {
-    Never,
-    /// It can be: the next write that can sets the flag.
-    Able,
-    /// The flag is set: a write that is not aligned must take it away first.
-    Set,
-}
-
 /// An open file.
 pub struct File {
     /// Shared with the jobs of the pool, which may outlive the file.
@@ -80,14 +70,17 @@ pub struct File {
     site: Arc<Site>,
     /// Its content is in memory and nowhere else: nothing waits for a disk.
     volatile: bool,
-    direct: Cell<Direct>,
+    /// It may be written past the page cache.
+    may_bypass: Cell<bool>,
+    /// What is written now bypasses it: `O_DIRECT` is set.
+    bypasses: Cell<bool>,
 }
 
 impl File {
     pub(super) fn new(fd: OwnedFd, site: Arc<Site>) -> io::Result<Self> {
         let volatile = site.is_volatile(&fd)?;
-        let (ring, direct) = (OnceCell::new(), Cell::new(Direct::Never));
-        Ok(Self { fd: Arc::new(fd), ring, site, volatile, direct })
+        let (ring, may_bypass, bypasses) = (OnceCell::new(), Cell::new(false), Cell::new(false));
+        Ok(Self { fd: Arc::new(fd), ring, site, volatile, may_bypass, bypasses })
     }
 
     /// The file for the ring; none where there is no ring, or nothing to wait for.
@@ -178,13 +171,11 @@ impl File {
     /// Writes what can be written past the page cache, and returns how much that was.
     async fn write_directly(&self, buffer: Buffer, offset: u64) -> (io::Result<usize>, Buffer) {
         let whole = buffer.len() / ALIGNMENT * ALIGNMENT;
-        if whole == 0 || !offset.is_multiple_of(ALIGNMENT as u64) || self.direct.get() == Direct::Never {
+        if whole == 0 || !offset.is_multiple_of(ALIGNMENT as u64) || !self.may_bypass.get() {
             return (Ok(0), buffer);
         }
-        if self.direct.replace(Direct::Set) != Direct::Set
-            && let Err(e) = fcntl_setfl(&self.fd, OFlags::DIRECT)
-        {
-            self.direct.set(Direct::Never);
+        if let Err(e) = self.bypass_cache(true) {
+            self.may_bypass.set(false);
             log::debug!("no direct I/O here: {e}");
             return (Ok(0), buffer);
         }
@@ -199,17 +190,20 @@ impl File {
         match written {
             // Something was not aligned as this disk wants it.
             Err(e) if Errno::from_io_error(&e) == Some(Errno::INVAL) => {
-                self.write_through_cache_from_now();
+                self.may_bypass.set(false);
                 (Ok(0), buffer)
             }
             other => (other, buffer),
         }
     }
 
-    fn write_through_cache_from_now(&self) {
-        if self.direct.replace(Direct::Never) == Direct::Set {
-            fcntl_setfl(&self.fd, OFlags::empty()).ok();
+    /// Sees to it that what is written from now on bypasses the page cache, or does not.
+    fn bypass_cache(&self, wanted: bool) -> io::Result<()> {
+        if self.bypasses.get() != wanted {
+            fcntl_setfl(&self.fd, if wanted { OFlags::DIRECT } else { OFlags::empty() })?;
+            self.bypasses.set(wanted);
         }
+        Ok(())
     }
 
     /// Writes `buffer[from..]` through the page cache.
@@ -219,11 +213,10 @@ impl File {
         mut from: usize,
         offset: u64,
     ) -> (io::Result<()>, Buffer) {
-        if from < buffer.len() && self.direct.get() == Direct::Set {
-            if let Err(e) = fcntl_setfl(&self.fd, OFlags::empty()) {
-                return (Err(e.into()), buffer);
-            }
-            self.direct.set(Direct::Able);
+        if from < buffer.len()
+            && let Err(e) = self.bypass_cache(false)
+        {
+            return (Err(e), buffer);
         }
         while from < buffer.len() {
             let range = from..buffer.len();
@@ -272,8 +265,8 @@ impl File {
             Err(e) => Err(e.into()),
         };
         let reserved = self.blocking(job).await?;
-        if reserved == Some(true) && self.direct.get() == Direct::Never {
-            self.direct.set(Direct::Able);
+        if reserved == Some(true) {
+            self.may_bypass.set(true);
         }
         Ok(reserved.is_some())
     }
@@ -327,7 +320,7 @@ impl File {
 }
 
 /// Notes who a file belongs to. Blocks.
-pub(super) fn note_owner(fd: &OwnedFd, owner: &str) -> io::Result<()> {
+pub(super) fn note_owner(fd: impl AsFd, owner: &str) -> io::Result<()> {
     match fsetxattr(fd, OWNER, owner.as_bytes(), XattrFlags::empty()) {
         Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         Err(e) => Err(e.into()),

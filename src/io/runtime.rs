@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures_channel::oneshot;
 use io_uring::{IoUring, Probe, opcode};
 use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
@@ -141,6 +142,27 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
             log::error!("a background task panicked: {panic}");
         }
     }));
+}
+
+/// A task that was begun, and what comes of it.
+pub struct Begun<T>(oneshot::Receiver<T>);
+
+/// Starts a task on this worker. It runs to its end, whether or not anybody waits for that.
+pub fn begin<T: 'static>(work: impl Future<Output = T> + 'static) -> Begun<T> {
+    let (answer, answered) = oneshot::channel();
+    // Who has gone needs no answer.
+    spawn(async move { drop(answer.send(work.await)) });
+    Begun(answered)
+}
+
+impl<T> Begun<T> {
+    /// Waits for the end. To be called once.
+    ///
+    /// # Errors
+    /// `Other` if the task panicked.
+    pub async fn end(&mut self) -> io::Result<T> {
+        (&mut self.0).await.map_err(|_canceled| io::Error::other("a background task panicked"))
+    }
 }
 
 /// Waits.

@@ -4,11 +4,12 @@
 //! ext4, that is as fast as batches of our own, and simpler.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 
-use rustix::fs::{fdatasync, fsync};
-use rustix::io::{Errno, pwrite};
+use rustix::fs::fsync;
 
 use crate::io::buffer::Buffer;
 use crate::io::dir::{self, Dir};
@@ -57,27 +58,16 @@ impl Dir {
 fn store(
     dir: &OwnedFd,
     name: &OsStr,
-    mut content: &[u8],
+    content: &[u8],
     mode: u32,
     owner: Option<&str>,
 ) -> Result<(), SmallError> {
-    let file = dir::make_unnamed(dir, mode).map_err(SmallError::Make)?;
+    let file = File::from(dir::make_unnamed(dir, mode).map_err(SmallError::Make)?);
     if let Some(owner) = owner {
         file::note_owner(&file, owner).map_err(SmallError::Write)?;
     }
-    let mut offset = 0;
-    while !content.is_empty() {
-        match pwrite(&file, content, offset) {
-            Ok(0) => return Err(SmallError::Write(io::ErrorKind::WriteZero.into())),
-            Ok(count) => {
-                content = content.get(count..).unwrap_or_default();
-                offset += count as u64;
-            }
-            Err(Errno::INTR) => {}
-            Err(e) => return Err(SmallError::Write(e.into())),
-        }
-    }
-    fdatasync(&file).map_err(|e| SmallError::Flush(e.into()))?;
+    file.write_all_at(content, 0).map_err(SmallError::Write)?;
+    file.sync_data().map_err(SmallError::Flush)?;
     dir::link_unnamed(&file, dir, name).map_err(SmallError::Name)?;
     fsync(dir).map_err(|e| SmallError::FlushName(e.into()))
 }

@@ -9,7 +9,7 @@ use crate::store::fs::Shared;
 use crate::store::temp::Temp;
 use crate::store::upload::{Common, Verdict};
 use crate::store::{Error, layout};
-use crate::types::{BlobType, Handle, Object, UserName};
+use crate::types::{Handle, UserName};
 
 /// Room reserved ahead of what has arrived: enough that a full disk is known before the body, not so much that idle
 /// clients could reserve a disk.
@@ -29,7 +29,7 @@ pub struct Fresh<D: Disk> {
 }
 
 impl<D: Disk> Fresh<D> {
-    /// Of `length` bytes, if that is known; a lock may have an owner.
+    /// Of `length` bytes, if that is known; it may have an owner.
     pub(super) async fn begin(
         shared: &Rc<Shared<D>>,
         dir: D::Dir,
@@ -38,7 +38,7 @@ impl<D: Disk> Fresh<D> {
         owner: Option<&UserName>,
     ) -> Result<Self, Error> {
         let temp = shared.wrote(Temp::create(shared, &dir, handle.object).await).step("make a file")?;
-        if let (Some(owner), Object::Blob(BlobType::Locks, _)) = (owner, handle.object) {
+        if let Some(owner) = owner {
             let noted = shared.disk.set_owner(&temp.file, owner.as_str()).await;
             shared.wrote(noted).step("note the owner of a lock")?;
         }

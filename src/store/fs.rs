@@ -251,6 +251,7 @@ impl<D: Disk> Store for FsStore<D> {
             }
             Err(Error::NotFound) => {
                 shared.make_room(&dir, handle.object, length.unwrap_or(0)).await?;
+                let owner = owner.filter(|_| matches!(handle.object, Object::Blob(BlobType::Locks, _)));
                 if let Some(length) = length
                     && Small::suits(shared, &dir, length)?
                 {

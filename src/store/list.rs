@@ -1,13 +1,10 @@
 //! Lists: folder by folder, page by page, so that memory does not grow with the repository.
 
 use std::collections::VecDeque;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use futures_channel::oneshot;
-
 use crate::io::dir::{Entry, Kind};
-use crate::io::runtime::spawn;
+use crate::io::runtime::{Begun, begin};
 use crate::store::disk::Disk;
 use crate::store::error::Step;
 use crate::store::{Error, Listed, Listing, layout};
@@ -33,7 +30,7 @@ pub struct FsListing<D: Disk> {
 struct Reading<D: Disk> {
     /// The two hex digits that names in it must start with.
     shard: Option<String>,
-    page: oneshot::Receiver<Result<Option<Page<D>>, Error>>,
+    page: Begun<Result<Option<Page<D>>, Error>>,
 }
 
 /// Some entries, and who reads those after them.
@@ -55,11 +52,11 @@ impl<D: Disk> FsListing<D> {
     }
 
     /// Begins to read a folder.
-    fn begin(&self, path: PathBuf) -> Reading<D> {
+    fn open(&self, path: PathBuf) -> Reading<D> {
         let name = || path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let shard = self.sharded.then(name);
         let (disk, sizes) = (self.disk.clone(), self.sizes);
-        let page = answer(async move {
+        let page = begin(async move {
             let dir = match disk.open_dir(&path).await.step("open a folder") {
                 Err(Error::NotFound) => return Ok(None),
                 other => other?,
@@ -69,14 +66,6 @@ impl<D: Disk> FsListing<D> {
         });
         Reading { shard, page }
     }
-}
-
-/// Runs `work` as a task of its own.
-fn answer<T: 'static>(work: impl Future<Output = T> + 'static) -> oneshot::Receiver<T> {
-    let (answer, answered) = oneshot::channel();
-    // Nobody waits any more if the client has gone.
-    spawn(async move { drop(answer.send(work.await)) });
-    answered
 }
 
 async fn next_page<D: Disk>(disk: D, mut reader: D::Reader, sizes: bool) -> Result<Option<Page<D>>, Error> {
@@ -91,17 +80,15 @@ impl<D: Disk> Listing for FsListing<D> {
             while self.begun.len() < FOLDERS_AHEAD
                 && let Some(path) = self.dirs.pop()
             {
-                self.begun.push_back(self.begin(path));
+                self.begun.push_back(self.open(path));
             }
             let Some(first) = self.begun.front_mut() else { return Ok(Vec::new()) };
-            let page = (&mut first.page).await;
-            let ended = |_canceled| io::Error::other("the reading of a folder ended without an answer");
-            let Some((entries, reader)) = page.map_err(ended).step("read a folder")?? else {
+            let Some((entries, reader)) = first.page.end().await.step("read a folder")?? else {
                 self.begun.pop_front();
                 continue;
             };
             // While this page is sent.
-            first.page = answer(next_page(self.disk.clone(), reader, self.sizes));
+            first.page = begin(next_page(self.disk.clone(), reader, self.sizes));
             let in_place =
                 |id: &BlobId| first.shard.as_ref().is_none_or(|shard| layout::shard(*id) == *shard);
             let files = entries.iter().filter(|entry| entry.meta.kind == Kind::File);

@@ -13,7 +13,7 @@ use crate::store::fresh::Fresh;
 use crate::store::fs::Shared;
 use crate::store::upload::{Common, Verdict};
 use crate::store::{Error, layout};
-use crate::types::{BlobType, Handle, Object, UserName};
+use crate::types::{Handle, UserName};
 
 /// A new, small object.
 pub struct Small<D: Disk> {
@@ -31,7 +31,7 @@ impl<D: Disk> Small<D> {
         Ok(fits && shared.options.group_commit && shared.links_unnamed(dir).step("look at a folder")?)
     }
 
-    /// Of `length` bytes; a lock may have an owner.
+    /// Of `length` bytes; it may have an owner.
     pub(super) fn begin(
         shared: &Rc<Shared<D>>,
         dir: D::Dir,
@@ -39,8 +39,7 @@ impl<D: Disk> Small<D> {
         length: u64,
         owner: Option<&UserName>,
     ) -> Self {
-        let owner = owner.filter(|_| matches!(handle.object, Object::Blob(BlobType::Locks, _))).cloned();
-        Self { common: Common::new(shared, dir, handle), length, owner, content: None }
+        Self { common: Common::new(shared, dir, handle), length, owner: owner.cloned(), content: None }
     }
 
     /// Takes the first piece. If it is not all, it comes back in the ordinary upload that this one turns into: no buffer is

@@ -5,9 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_channel::oneshot;
-
-use crate::io::runtime::{random, sleep, spawn};
+use crate::io::runtime::{Begun, begin, random, sleep, spawn};
 use crate::io::{Buffer, Fault};
 use crate::store::disk::Disk;
 use crate::store::fs::Shared;
@@ -22,7 +20,7 @@ const UNLINK_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Temp<D: Disk> {
     pub file: Rc<D::File>,
     /// What comes of the last write, if it goes on.
-    writing: Option<oneshot::Receiver<io::Result<()>>>,
+    writing: Option<Begun<io::Result<()>>>,
     shared: Rc<Shared<D>>,
     dir: D::Dir,
     /// The temporary name, if it has one.
@@ -47,22 +45,20 @@ impl<D: Disk> Temp<D> {
     /// not anybody waits. The one before must have been waited for.
     pub(super) fn begin_write(&mut self, piece: Buffer, offset: u64) {
         let (disk, file) = (self.shared.disk.clone(), Rc::clone(&self.file));
-        let (answer, answered) = oneshot::channel();
-        self.writing = Some(answered);
-        spawn(async move {
+        self.writing = Some(begin(async move {
             let (written, piece) = disk.write_all_at(&file, piece, offset).await;
-            // Who waits may be the last to let go of the file.
+            // Who waits is to be the last to let go of the file.
             drop((piece, file));
-            answer.send(written).ok();
-        });
+            written
+        }));
     }
 
     /// Waits for the write that was begun, if there is one.
     pub(super) async fn settle(&mut self) -> io::Result<()> {
         let Some(writing) = &mut self.writing else { return Ok(()) };
-        let written = writing.await;
+        let written = writing.end().await;
         self.writing = None;
-        written.unwrap_or_else(|_canceled| Err(io::Error::other("a write ended without an answer")))
+        written?
     }
 
     /// Gives the file its name, for good.
@@ -104,9 +100,9 @@ impl<D: Disk> Drop for Temp<D> {
         let (file, writing) = (Rc::clone(&self.file), self.writing.take());
         let (disk, dir, name) = (self.shared.disk.clone(), self.dir.clone(), self.name.take());
         spawn(async move {
-            if let Some(writing) = writing {
+            if let Some(mut writing) = writing {
                 // Nobody asks any more what came of it.
-                writing.await.ok();
+                writing.end().await.ok();
             }
             if let Some(name) = name
                 && let Err(e) = unlink(&disk, &dir, &name).await

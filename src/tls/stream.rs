@@ -11,6 +11,7 @@ use rustls::ServerConfig;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
 
+use crate::io::buffer::copy;
 use crate::io::socket::{Detached, Socket};
 use crate::tls::peer;
 
@@ -61,25 +62,6 @@ enum Wants {
     Input,
     /// Nothing: data can be sent.
     Nothing,
-}
-
-/// Where decrypted bytes go: first to who reads, the rest to who reads next.
-struct Sink<'s> {
-    into: &'s mut [u8],
-    filled: usize,
-    rest: &'s mut Vec<u8>,
-}
-
-impl Sink<'_> {
-    fn take(&mut self, bytes: &[u8]) {
-        let room = self.into.get_mut(self.filled..).unwrap_or_default();
-        let (now, later) = bytes.split_at(room.len().min(bytes.len()));
-        if let Some(to) = room.get_mut(..now.len()) {
-            to.copy_from_slice(now);
-        }
-        self.filled += now.len();
-        self.rest.extend_from_slice(later);
-    }
 }
 
 /// A socket with TLS.
@@ -144,23 +126,20 @@ impl TlsSocket {
             // Without a close_notify the stream may have been cut. HTTP tells the ends of its messages itself, so that no
             // part is taken for the whole.
             self.ended |= received == 0;
-            let mut plain = std::mem::take(&mut self.plain);
-            let mut sink = Sink { into, filled: 0, rest: &mut plain };
             let input = space.get_mut(..pending + received).unwrap_or_default();
-            let advanced = self.advance(input, &mut sink);
-            let filled = sink.filled;
-            self.plain = plain;
+            let advanced = self.advance(input, into);
             if advanced.is_err() {
                 // Whatever is to be told to the client goes out now or never.
                 self.push().ok();
             }
-            Ok(Some((filled, advanced?)))
+            advanced.map(Some)
         })
     }
 
-    /// Lets rustls work on what was received until it wants something; keeps what it can't use yet.
-    fn advance(&mut self, input: &mut [u8], sink: &mut Sink<'_>) -> io::Result<Wants> {
-        let mut done = 0;
+    /// Lets rustls work on what was received until it wants something; keeps what it can't use yet. Returns how much was
+    /// decrypted `into` where it was asked for; what has no room there is for who reads next.
+    fn advance(&mut self, input: &mut [u8], into: &mut [u8]) -> io::Result<(usize, Wants)> {
+        let (mut done, mut filled) = (0, 0);
         let wants = loop {
             let rest = input.get_mut(done..).unwrap_or_default();
             let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(rest);
@@ -178,7 +157,9 @@ impl TlsSocket {
                     while let Some(record) = data.next_record() {
                         let record = record.map_err(invalid)?;
                         discard += record.discard;
-                        sink.take(record.payload);
+                        let count = copy(record.payload, into.get_mut(filled..).unwrap_or_default());
+                        filled += count;
+                        self.plain.extend_from_slice(record.payload.get(count..).unwrap_or_default());
                     }
                     None
                 }
@@ -205,7 +186,7 @@ impl TlsSocket {
             }
         };
         self.keep(input, done);
-        wants
+        wants.map(|wants| (filled, wants))
     }
 
     /// Keeps what is not decrypted yet.
@@ -279,13 +260,8 @@ impl TlsSocket {
             let over = self.ended && received == 0 && self.plain.is_empty();
             return Ok((received > 0 || over).then_some(received));
         }
-        let count = into.len().min(self.plain.len());
-        for (to, from) in into.iter_mut().zip(self.plain.drain(..count)) {
-            *to = from;
-        }
-        if self.plain.is_empty() {
-            self.plain = Vec::new();
-        }
+        let count = copy(&self.plain, into);
+        self.plain = self.plain.split_off(count);
         Ok(Some(count))
     }
 
