@@ -23,7 +23,7 @@ const FLEET_CONNECTIONS: usize = 5;
 const INDEX_BYTES: usize = 64 * 1024;
 const SNAPSHOT_BYTES: usize = 500;
 const LOCK_BYTES: usize = 200;
-/// How often a client renews its login is not measured: all send the same.
+/// Who clients are where they log in.
 pub const USER: &str = "perf";
 pub const PASSWORD: &str = "correct horse";
 

@@ -10,6 +10,14 @@ use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
 use crate::common::{Server, id_of, login, noise, on_both, skip, wait_for};
 use crate::pki::{Pki, connect, connect_shared, der, handshake, shown};
 
+/// A server with TLS and one certificate, for localhost.
+fn serve(driver: &str, flags: &[&str]) -> (Pki, Server) {
+    let pki = Pki::new();
+    let (cert, key) = pki.server("server", &["localhost"]);
+    let server = Server::start(driver, &[&["--tls", "--tls-cert", &cert, "--tls-key", &key], flags].concat());
+    (pki, server)
+}
+
 fn with_versions(pki: &Pki, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     use rustls_pki_types::pem::PemObject as _;
@@ -38,10 +46,7 @@ fn old_hello(address: &str, version: [u8; 2]) -> Vec<u8> {
 #[test]
 fn an_encrypted_connection_moves_to_another_worker() {
     on_both(|driver| {
-        let pki = Pki::new();
-        let (cert, key) = pki.server("server", &["localhost"]);
-        let flags = ["--tls", "--tls-cert", &cert, "--tls-key", &key, "--workers", "2"];
-        let server = Server::start(driver, &flags);
+        let (pki, server) = serve(driver, &["--workers", "2"]);
         let open = || connect(&server.addresses[0], pki.client(None), "localhost");
         let mut conns: Vec<_> = (0..6).map(|_| open()).collect();
         wait_for("three with each worker", || server.workers_of(&mut conns) == [3, 3]);
@@ -63,10 +68,7 @@ fn an_encrypted_connection_moves_to_another_worker() {
 #[test]
 fn case_70_versions_alpn_and_large_bodies() {
     on_both(|driver| {
-        let pki = Pki::new();
-        let (cert, key) = pki.server("server", &["localhost"]);
-        let flags = ["--tls", "--tls-cert", &cert, "--tls-key", &key, "--hsts", "1h"];
-        let server = Server::start(driver, &flags);
+        let (pki, server) = serve(driver, &["--hsts", "1h"]);
         let address = &server.addresses[0];
         let body = noise(30 << 20, 3);
         let path = format!("/r1/data/{}", id_of(&body));
@@ -118,10 +120,7 @@ fn case_70_versions_alpn_and_large_bodies() {
 #[test]
 fn only_1_3_if_it_is_wanted_and_sessions_are_resumed() {
     on_both(|driver| {
-        let pki = Pki::new();
-        let (cert, key) = pki.server("server", &["localhost"]);
-        let server =
-            Server::start(driver, &["--tls", "--tls-cert", &cert, "--tls-key", &key, "--tls-min-ver", "1.3"]);
+        let (pki, server) = serve(driver, &["--tls-min-ver", "1.3"]);
         let mut old = connect(&server.addresses[0], with_versions(&pki, &[&TLS12]), "localhost");
         assert!(handshake(&mut old).is_err());
         let config = Arc::new(pki.client(None));
@@ -259,9 +258,7 @@ fn a_client_certificate_is_its_user_until_it_is_revoked() {
 #[test]
 fn records_that_are_cut_and_mixed_harm_nobody() {
     on_both(|driver| {
-        let pki = Pki::new();
-        let (cert, key) = pki.server("server", &["localhost"]);
-        let server = Server::start(driver, &["--tls", "--tls-cert", &cert, "--tls-key", &key]);
+        let (pki, server) = serve(driver, &[]);
         // The first byte of a handshake message, then an alert in the middle of it; junk; a message without an end.
         let mixed = [22, 3, 1, 0, 1, 1, 21, 3, 3, 0, 2, 1, 0];
         let endless = [&[22, 3, 1, 0, 4, 1, 0, 255, 255][..], &[22, 3, 1, 0, 1, 7].repeat(70_000)].concat();
@@ -287,10 +284,7 @@ fn records_that_are_cut_and_mixed_harm_nobody() {
 #[test]
 fn a_slow_handshake_ends() {
     on_both(|driver| {
-        let pki = Pki::new();
-        let (cert, key) = pki.server("server", &["localhost"]);
-        let flags = ["--tls", "--tls-cert", &cert, "--tls-key", &key, "--handshake-timeout", "300ms"];
-        let server = Server::start(driver, &flags);
+        let (_pki, server) = serve(driver, &["--handshake-timeout", "300ms"]);
         let before = server.descriptors();
         let mut silent = server.connect();
         let mut half = server.connect();
