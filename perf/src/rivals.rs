@@ -43,6 +43,7 @@ pub fn find(packhouse: &Path) -> Vec<Rival> {
         (YARDSTICK, &["restic-rest-server", "rest-server"][..]),
         ("rclone", &["rclone"]),
         ("rustic_server", &["rustic-server"]),
+        ("pyrestserver", &["pyrestserver"]),
         ("monoio-http", &["packhouse-perf-monoio-http"]),
     ] {
         match programs.iter().find_map(|program| which(program)) {
@@ -112,7 +113,7 @@ impl Rival {
             }
             "monoio-http" => return None,
             kind => {
-                if kind == "rustic_server" && transport == Transport::Unix {
+                if ["rustic_server", "pyrestserver"].contains(&kind) && transport == Transport::Unix {
                     return None;
                 }
                 if kind != YARDSTICK {
