@@ -380,7 +380,7 @@ fn a_dropped_upload_leaves_nothing_and_a_crashed_one_is_swept() {
         if options.unnamed_temps {
             drop(upload);
         } else {
-            let report = sweep::sweep(&bench.model, 2).await;
+            let report = sweep::sweep(&bench.model, 2, None).await;
             assert_eq!(report.removed, 1);
             drop(upload);
         }

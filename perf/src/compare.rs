@@ -79,6 +79,7 @@ pub fn run(plan: &Plan) -> io::Result<bool> {
         eprintln!("{}: {}", scenario.name, scenario.title);
         let site = Site::new(plan, &scenario, &tls)?;
         let mut servers = rivals.clone();
+        servers.retain(|rival| rival.can(scenario.work));
         if plan.variants {
             servers.extend(scenario.variants.iter().map(|variant| rivals[0].variant(variant)));
         }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::scenario::{Transport, Variant};
+use crate::scenario::{Transport, Variant, Work};
 
 /// A server.
 #[derive(Clone)]
@@ -76,6 +76,11 @@ impl Rival {
     /// Whether nothing can be compared without it.
     pub fn is_needed(&self) -> bool {
         ["packhouse", YARDSTICK].contains(&self.kind)
+    }
+
+    /// Whether it is made for this.
+    pub fn can(&self, work: Work) -> bool {
+        self.kind != "monoio-http" || !matches!(work, Work::List | Work::Fleet | Work::Restic)
     }
 
     /// Makes in `data` what the server wants to find there.

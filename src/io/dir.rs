@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags, fcntl_setfl,
@@ -230,6 +231,22 @@ impl Dir {
             let stat = statx(fd, &name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::SIZE)?;
             unlinkat(fd, name, AtFlags::empty())?;
             Ok(stat.stx_size)
+        })
+        .await
+    }
+
+    /// Removes a file that nobody has written to for so long. True if it is gone.
+    pub async fn unlink_if_old(&self, name: &OsStr, age: Duration) -> io::Result<bool> {
+        let name = name.to_owned();
+        self.blocking(move |fd| {
+            let stat = statx(fd, &name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MTIME)?;
+            let written = Duration::from_secs(stat.stx_mtime.tv_sec.max(0).unsigned_abs());
+            let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+            // A time in the future is no age.
+            if now.checked_sub(written).is_none_or(|since| since < age) {
+                return Ok(false);
+            }
+            Ok(unlinkat(fd, name, AtFlags::empty()).map(|()| true)?)
         })
         .await
     }

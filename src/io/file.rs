@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use monoio::buf::IoBuf;
 use rustix::fs::{
-    AtFlags, FallocateFlags, OFlags, StatxFlags, XattrFlags, fallocate, fcntl_setfl, fdatasync, fgetxattr,
-    fsetxattr, fstat, ftruncate, statx,
+    Advice, AtFlags, FallocateFlags, OFlags, StatxFlags, XattrFlags, fadvise, fallocate, fcntl_setfl,
+    fdatasync, fgetxattr, fsetxattr, fstat, ftruncate, statx,
 };
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwrite};
 
@@ -104,6 +104,12 @@ impl File {
         }
         let fd = self.fd;
         self.site.pool.run(move || drop(fd)).await
+    }
+
+    /// Lets go of what the page cache has of it, but for what is not written yet.
+    pub fn forget(&self) {
+        // An advice: who does not take it costs nothing but a test of memory in place of the disk.
+        fadvise(&self.fd, 0, None, Advice::DontNeed).ok();
     }
 
     /// The descriptor, kept open for a job of the pool.

@@ -1,16 +1,18 @@
 //! One runtime a worker thread: io_uring where it can be had, epoll elsewhere. Tasks, clocks, randomness.
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
 use io_uring::{IoUring, Probe, opcode};
+use monoio::net::UnixStream;
 use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use rustix::io::Errno;
@@ -193,17 +195,30 @@ pub async fn timeout<F: Future>(limit: Duration, work: F) -> Result<F::Output, E
     monoio::time::timeout(limit, work).await.map_err(|_elapsed| Elapsed)
 }
 
+thread_local! {
+    /// A socket of the calling worker that can always be written to.
+    static READY: OnceCell<Option<Rc<UnixStream>>> = const { OnceCell::new() };
+}
+
 /// Lets every task that can run have a turn, and the kernel tell what has ended.
+///
+/// A task of monoio that wakes itself is the next one to run: it would have the worker for itself. So something else
+/// wakes it: the ring, asked for what is so already, or another task at the end of the queue.
 pub async fn turn() {
-    let mut waited = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut waited, true) {
-            return Poll::Ready(());
+    if current() == Driver::Uring {
+        let pair = || UnixStream::pair().ok().map(|(one, _other)| Rc::new(one));
+        if let Some(ready) = READY.with(|ready| ready.get_or_init(pair).clone()) {
+            // Without an answer a turn has passed as well.
+            ready.writable(false).await.ok();
+            return;
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
+    }
+    let (wake, woken) = oneshot::channel();
+    drop(monoio::spawn(async {
+        // Who has gone needs no turn.
+        wake.send(()).ok();
+    }));
+    woken.await.ok();
 }
 
 /// What came first in [`race`].

@@ -378,7 +378,7 @@ async fn work(parts: Parts, sockets: Vec<(listener::Shared, Door)>, number: usiz
     if number == 0 {
         let swept = disk.clone();
         runtime::spawn(async move {
-            let report = sweep(&swept, parts.max_folder_depth).await;
+            let report = sweep(&swept, parts.max_folder_depth, None).await;
             log::debug!("the walk after the start has ended: {report:?}");
         });
         let (ledger, wanted) = (Arc::clone(&parts.ledger), Arc::clone(&parts.wanted));

@@ -52,7 +52,7 @@ pub async fn serve<D: Disk>(disk: D, ledger: Arc<Ledger>, wanted: Arc<Wanted>, d
 }
 
 /// Counts everything once; what could not be counted, again and again for a while.
-async fn count<D: Disk>(disk: &D, ledger: &Arc<Ledger>, depth: usize) {
+pub async fn count<D: Disk>(disk: &D, ledger: &Arc<Ledger>, depth: usize) {
     let mut repos: BTreeSet<RepoPath> = census::repositories(disk, depth).await.into_iter().collect();
     repos.extend(ledger.uncounted());
     let found = repos.len();

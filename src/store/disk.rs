@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::io::Buffer;
 use crate::io::dir::{DirId, Entry, Meta, Space};
@@ -81,6 +82,8 @@ pub trait Disk: Clone + 'static {
     }
     /// Removes a file; returns the bytes that this very file had.
     async fn unlink(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<u64>;
+    /// Removes a file that nobody has written to for so long; true if it is gone.
+    async fn unlink_if_old(&self, dir: &Self::Dir, name: &OsStr, age: Duration) -> io::Result<bool>;
     /// Removes a file that no process holds locked; true if it is gone.
     async fn unlink_if_unlocked(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<bool>;
 
@@ -100,6 +103,8 @@ pub trait Disk: Clone + 'static {
     async fn set_len(&self, file: &Self::File, len: u64) -> io::Result<()>;
     /// Makes the content durable.
     async fn sync_data(&self, file: &Self::File) -> io::Result<()>;
+    /// Lets go of what is in memory of a file, as far as it can: what is read then comes from the device.
+    fn forget(&self, file: &Self::File);
     /// Closes a file whose last close may take time.
     async fn close(&self, file: Self::File) -> io::Result<()>;
 }

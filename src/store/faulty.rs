@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::io::dir::{DirId, Entry, Meta, Space};
 use crate::io::file::File;
@@ -35,6 +36,13 @@ pub enum Op {
     Publish,
     /// Removing.
     Unlink,
+}
+
+/// Looks at every operation before it is done. Clones are the same.
+#[expect(async_fn_in_trait, reason = "one thread a core: futures are not Send on purpose")]
+pub trait Watch: Clone + 'static {
+    /// An operation is about to be done; with an error it is not.
+    async fn before(&self, op: Op) -> io::Result<()>;
 }
 
 /// What is to fail, and what was done. Clones are the same plan; it may be held by another thread.
@@ -76,9 +84,11 @@ impl Faults {
     fn plan(&self) -> MutexGuard<'_, Plan> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
+impl Watch for Faults {
     #[expect(clippy::panic, reason = "asked for, to see what a bug does")]
-    fn check(&self, op: Op) -> io::Result<()> {
+    async fn before(&self, op: Op) -> io::Result<()> {
         let mut plan = self.plan();
         plan.calls.push(op);
         if plan.panic.take_if(|at| *at == op).is_some() {
@@ -96,23 +106,23 @@ impl Faults {
 
 /// `D` with injected faults.
 #[derive(Clone)]
-pub struct FaultyDisk<D> {
+pub struct FaultyDisk<D, W = Faults> {
     disk: D,
-    faults: Faults,
+    watch: W,
 }
 
-impl<D> FaultyDisk<D> {
-    /// `disk`, failing as `faults` says.
-    pub const fn new(disk: D, faults: Faults) -> Self {
-        Self { disk, faults }
+impl<D, W: Watch> FaultyDisk<D, W> {
+    /// `disk`, failing as `watch` says.
+    pub const fn new(disk: D, watch: W) -> Self {
+        Self { disk, watch }
     }
 
-    fn check(&self, op: Op) -> io::Result<()> {
-        self.faults.check(op)
+    async fn check(&self, op: Op) -> io::Result<()> {
+        self.watch.before(op).await
     }
 }
 
-impl<D: Disk> Disk for FaultyDisk<D> {
+impl<D: Disk, W: Watch> Disk for FaultyDisk<D, W> {
     type Dir = D::Dir;
     type File = D::File;
     type Reader = D::Reader;
@@ -126,17 +136,17 @@ impl<D: Disk> Disk for FaultyDisk<D> {
     }
 
     async fn open_dir(&self, path: &Path) -> io::Result<D::Dir> {
-        self.check(Op::Open)?;
+        self.check(Op::Open).await?;
         self.disk.open_dir(path).await
     }
 
     async fn make_dir(&self, dir: &D::Dir, name: &OsStr) -> io::Result<bool> {
-        self.check(Op::MakeDir)?;
+        self.check(Op::MakeDir).await?;
         self.disk.make_dir(dir, name).await
     }
 
     async fn sync_dir(&self, dir: &D::Dir) -> io::Result<()> {
-        self.check(Op::SyncDir)?;
+        self.check(Op::SyncDir).await?;
         self.disk.sync_dir(dir).await
     }
 
@@ -145,7 +155,7 @@ impl<D: Disk> Disk for FaultyDisk<D> {
     }
 
     async fn read_dir(&self, dir: &D::Dir) -> io::Result<D::Reader> {
-        self.check(Op::ReadDir)?;
+        self.check(Op::ReadDir).await?;
         self.disk.read_dir(dir).await
     }
 
@@ -156,47 +166,52 @@ impl<D: Disk> Disk for FaultyDisk<D> {
         sizes: bool,
         wanted: fn(&[u8]) -> bool,
     ) -> io::Result<Vec<Entry>> {
-        self.check(Op::ReadDir)?;
+        self.check(Op::ReadDir).await?;
         self.disk.next_page(reader, limit, sizes, wanted).await
     }
 
     async fn stat(&self, dir: &D::Dir, path: &Path) -> io::Result<Meta> {
-        self.check(Op::Open)?;
+        self.check(Op::Open).await?;
         self.disk.stat(dir, path).await
     }
 
     async fn open_file(&self, dir: &D::Dir, path: &Path) -> io::Result<(D::File, Meta)> {
-        self.check(Op::Open)?;
+        self.check(Op::Open).await?;
         self.disk.open_file(dir, path).await
     }
 
     async fn create_unnamed(&self, dir: &D::Dir) -> io::Result<D::File> {
-        self.check(Op::Create)?;
+        self.check(Op::Create).await?;
         self.disk.create_unnamed(dir).await
     }
 
     async fn create_locked(&self, dir: &D::Dir, name: &OsStr) -> io::Result<D::File> {
-        self.check(Op::Create)?;
+        self.check(Op::Create).await?;
         self.disk.create_locked(dir, name).await
     }
 
     async fn link(&self, file: &D::File, dir: &D::Dir, name: &OsStr) -> io::Result<()> {
-        self.check(Op::Publish)?;
+        self.check(Op::Publish).await?;
         self.disk.link(file, dir, name).await
     }
 
     async fn rename(&self, dir: &D::Dir, from: &OsStr, to: &OsStr) -> io::Result<()> {
-        self.check(Op::Publish)?;
+        self.check(Op::Publish).await?;
         self.disk.rename(dir, from, to).await
     }
 
     async fn unlink(&self, dir: &D::Dir, name: &OsStr) -> io::Result<u64> {
-        self.check(Op::Unlink)?;
+        self.check(Op::Unlink).await?;
         self.disk.unlink(dir, name).await
     }
 
+    async fn unlink_if_old(&self, dir: &D::Dir, name: &OsStr, age: Duration) -> io::Result<bool> {
+        self.check(Op::Unlink).await?;
+        self.disk.unlink_if_old(dir, name, age).await
+    }
+
     async fn unlink_if_unlocked(&self, dir: &D::Dir, name: &OsStr) -> io::Result<bool> {
-        self.check(Op::Unlink)?;
+        self.check(Op::Unlink).await?;
         self.disk.unlink_if_unlocked(dir, name).await
     }
 
@@ -205,41 +220,46 @@ impl<D: Disk> Disk for FaultyDisk<D> {
     }
 
     async fn read_at(&self, file: &D::File, buffer: Buffer, offset: u64) -> (io::Result<usize>, Buffer) {
-        match self.check(Op::Read) {
+        match self.check(Op::Read).await {
             Ok(()) => self.disk.read_at(file, buffer, offset).await,
             Err(e) => (Err(e), buffer),
         }
     }
 
     async fn write_all_at(&self, file: &D::File, buffer: Buffer, offset: u64) -> (io::Result<()>, Buffer) {
-        match self.check(Op::Write) {
+        match self.check(Op::Write).await {
             Ok(()) => self.disk.write_all_at(file, buffer, offset).await,
             Err(e) => (Err(e), buffer),
         }
     }
 
     async fn preallocate(&self, file: &D::File, offset: u64, len: u64) -> io::Result<bool> {
-        self.check(Op::Preallocate)?;
+        self.check(Op::Preallocate).await?;
         self.disk.preallocate(file, offset, len).await
     }
 
     async fn set_owner(&self, file: &D::File, owner: &str) -> io::Result<()> {
-        self.check(Op::Write)?;
+        self.check(Op::Write).await?;
         self.disk.set_owner(file, owner).await
     }
 
     async fn owner(&self, file: &D::File) -> io::Result<Option<String>> {
-        self.check(Op::Read)?;
+        self.check(Op::Read).await?;
         self.disk.owner(file).await
     }
 
     async fn set_len(&self, file: &D::File, len: u64) -> io::Result<()> {
+        self.check(Op::Write).await?;
         self.disk.set_len(file, len).await
     }
 
     async fn sync_data(&self, file: &D::File) -> io::Result<()> {
-        self.check(Op::SyncData)?;
+        self.check(Op::SyncData).await?;
         self.disk.sync_data(file).await
+    }
+
+    fn forget(&self, file: &D::File) {
+        self.disk.forget(file);
     }
 
     async fn close(&self, file: D::File) -> io::Result<()> {

@@ -11,7 +11,9 @@ use crate::types::{BlobId, BlobType, FolderName, Handle, Object, RepoPath};
 
 /// What marks the name of an upload in progress, where the file system knows no unnamed files.
 const TEMP_MARK: &str = ".packhouse-tmp-";
-/// The same of rest-server.
+/// What marks the name of an object that was found damaged and put aside.
+const ASIDE_MARK: &str = ".packhouse-damaged-";
+/// What marks uploads of rest-server in progress.
 const REST_SERVER_MARK: &[u8] = b".rest-server-temp";
 
 /// The folder of a repository.
@@ -77,6 +79,18 @@ pub fn is_temp(name: &OsStr) -> bool {
     };
     let Some(base) = base.strip_suffix(TEMP_MARK.as_bytes()) else { return false };
     (base == b"config" || BlobId::parse(base).is_some()) && unique.iter().all(u8::is_ascii_hexdigit)
+}
+
+/// A name for an object that is put aside. No client can ask for it.
+pub fn aside_name(name: &OsStr, unique: u64) -> OsString {
+    let mut aside = name.to_owned();
+    aside.push(format!("{ASIDE_MARK}{unique:016x}"));
+    aside
+}
+
+/// Whether a name is one of [`aside_name`]'s.
+pub fn is_aside(name: &OsStr) -> bool {
+    name.as_bytes().windows(ASIDE_MARK.len()).any(|part| part == ASIDE_MARK.as_bytes())
 }
 
 /// Whether a name is a leftover of rest-server.

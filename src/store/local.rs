@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::io::Buffer;
 use crate::io::dir::{Dir, DirId, DirReader, Entry, Meta, Space};
@@ -123,6 +124,10 @@ impl Disk for LocalDisk {
         dir.unlink(name).await
     }
 
+    async fn unlink_if_old(&self, dir: &Dir, name: &OsStr, age: Duration) -> io::Result<bool> {
+        dir.unlink_if_old(name, age).await
+    }
+
     async fn unlink_if_unlocked(&self, dir: &Dir, name: &OsStr) -> io::Result<bool> {
         dir.unlink_if_unlocked(name).await
     }
@@ -157,6 +162,10 @@ impl Disk for LocalDisk {
 
     async fn sync_data(&self, file: &File) -> io::Result<()> {
         file.sync_data().await
+    }
+
+    fn forget(&self, file: &File) {
+        file.forget();
     }
 
     async fn close(&self, file: File) -> io::Result<()> {

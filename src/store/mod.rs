@@ -26,6 +26,7 @@ pub mod local;
 #[cfg(any(test, feature = "testing"))]
 pub mod model;
 pub mod repeat;
+pub mod scrub;
 pub mod small;
 pub mod sweep;
 pub mod sync;

@@ -1,5 +1,6 @@
 //! A disk in memory that keeps what is durable apart from what is not, for tests: file data until its sync, directory
-//! entries until the directory's sync. [`ModelDisk::crash`] is the power cut.
+//! entries until the directory's sync. [`ModelDisk::crash`] is the power cut. A [`Flaw`] makes it forget a sync, so that
+//! tests can show that they would notice.
 
 #![expect(
     clippy::indexing_slicing,
@@ -8,11 +9,12 @@
 )]
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::io::dir::{DirId, Entry, Kind, Meta, Space};
 use crate::io::file::File;
@@ -21,22 +23,52 @@ use crate::store::disk::Disk;
 
 type Inode = u64;
 const ROOT: Inode = 1;
+/// What of a file that was not synced survives or not as one, in bytes. Small, as the files of tests are.
+const BLOCK: usize = 8;
 
-#[derive(Default)]
+/// A sync that the disk says it did, and did not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// Of the content of files that have not got their name yet.
+    NewContent,
+    /// Of the content of files that have.
+    NamedContent,
+    /// Of the content of new files: it happens only after the next sync of a folder.
+    LateContent,
+    /// Of files added to a folder so many levels below the root.
+    AddedFiles(usize),
+    /// Of folders added to a folder so many levels below the root.
+    AddedFolders(usize),
+    /// Of what was removed from folders.
+    Removed,
+}
+
+#[derive(Clone, Default)]
 struct Node {
     is_dir: bool,
+    /// Folders between it and the root.
+    depth: usize,
     entries: BTreeMap<OsString, Inode>,
     durable_entries: BTreeMap<OsString, Inode>,
     data: Vec<u8>,
     durable_data: Vec<u8>,
+    /// It has the name that it is to keep.
+    named: bool,
+    /// It is open in the process that made it.
+    locked: bool,
     owner: Option<String>,
 }
 
+#[derive(Clone)]
 struct State {
-    nodes: HashMap<Inode, Node>,
+    /// In order, and shared with copies until they change.
+    nodes: BTreeMap<Inode, Rc<Node>>,
     next: Inode,
     free_bytes: u64,
     crashes: u64,
+    flaw: Option<Flaw>,
+    /// Files whose sync is late.
+    late: Vec<Inode>,
 }
 
 /// The disk. Clones are the same disk.
@@ -47,10 +79,12 @@ impl Default for ModelDisk {
     fn default() -> Self {
         let root = Node { is_dir: true, ..Node::default() };
         Self(Rc::new(RefCell::new(State {
-            nodes: HashMap::from([(ROOT, root)]),
+            nodes: BTreeMap::from([(ROOT, Rc::new(root))]),
             next: ROOT + 1,
             free_bytes: 1 << 40,
             crashes: 0,
+            flaw: None,
+            late: Vec::new(),
         })))
     }
 }
@@ -58,12 +92,34 @@ impl Default for ModelDisk {
 impl ModelDisk {
     /// The power goes off and on: only what was synced is there.
     pub fn crash(&self) {
+        self.crash_with(|_, _| false);
+    }
+
+    /// The power goes off and on. Of what was not synced there is what `survives` says, told the folder or file (a number
+    /// that is never used again) and the entry or the block in it: the kernel writes in whatever order it likes.
+    pub fn crash_with(&self, survives: impl Fn(u64, u64) -> bool) {
         let mut state = self.0.borrow_mut();
         state.crashes += 1;
-        for node in state.nodes.values_mut() {
-            node.entries = node.durable_entries.clone();
-            node.data = node.durable_data.clone();
+        state.late.clear();
+        for (inode, node) in &mut state.nodes {
+            if node.locked {
+                Rc::make_mut(node).locked = false;
+            }
+            if node.entries != node.durable_entries || node.data != node.durable_data {
+                Rc::make_mut(node).crash(*inode, &survives);
+            }
         }
+    }
+
+    /// A copy that goes its own way.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self(Rc::new(RefCell::new(self.0.borrow().clone())))
+    }
+
+    /// From now on the disk is flawed.
+    pub fn set_flaw(&self, flaw: Flaw) {
+        self.0.borrow_mut().flaw = Some(flaw);
     }
 
     /// Sets the free space in bytes.
@@ -83,8 +139,14 @@ impl ModelDisk {
         let mut state = self.0.borrow_mut();
         let found = state.find(ROOT, Path::new(path));
         if let Some(node) = found.and_then(|inode| state.nodes.get_mut(&inode)) {
-            node.data = data.to_vec();
+            Rc::make_mut(node).data = data.to_vec();
         }
+    }
+
+    /// Whether there is a folder at `path`.
+    pub fn has_folder(&self, path: &str) -> bool {
+        let state = self.0.borrow();
+        state.find(ROOT, Path::new(path)).is_some_and(|inode| state.nodes[&inode].is_dir)
     }
 
     /// Paths of all files.
@@ -115,7 +177,8 @@ impl ModelDisk {
             .ok_or_else(|| Fault::Missing.to_error())
     }
 
-    fn add(&self, dir: Inode, name: &OsStr, node: Node) -> io::Result<Inode> {
+    fn add(&self, dir: Inode, name: &OsStr, mut node: Node) -> io::Result<Inode> {
+        node.depth = self.with(dir, |dir| Ok(dir.depth))? + 1;
         let inode = self.make(node);
         self.enter(dir, name, inode)?;
         Ok(inode)
@@ -125,7 +188,7 @@ impl ModelDisk {
         let mut state = self.0.borrow_mut();
         let inode = state.next;
         state.next += 1;
-        state.nodes.insert(inode, node);
+        state.nodes.insert(inode, Rc::new(node));
         inode
     }
 
@@ -139,8 +202,65 @@ impl ModelDisk {
         })
     }
 
+    fn sync_content(&self, file: Inode) -> io::Result<()> {
+        self.with(file, |file| {
+            file.durable_data.clone_from(&file.data);
+            Ok(())
+        })
+    }
+
     fn with<T>(&self, inode: Inode, change: impl FnOnce(&mut Node) -> io::Result<T>) -> io::Result<T> {
-        change(self.0.borrow_mut().nodes.get_mut(&inode).ok_or_else(|| Fault::Missing.to_error())?)
+        let mut state = self.0.borrow_mut();
+        let node = state.nodes.get_mut(&inode).ok_or_else(|| Fault::Missing.to_error())?;
+        change(Rc::make_mut(node))
+    }
+}
+
+impl Node {
+    fn crash(&mut self, inode: Inode, survives: &impl Fn(u64, u64) -> bool) {
+        for (name, child) in &self.entries {
+            if self.durable_entries.get(name) != Some(child) && survives(inode, *child) {
+                self.durable_entries.insert(name.clone(), *child);
+            }
+        }
+        let removed =
+            |name: &OsString, child: &Inode| self.entries.get(name) != Some(child) && survives(inode, *child);
+        self.durable_entries.retain(|name, child| !removed(name, child));
+        self.entries.clone_from(&self.durable_entries);
+        if self.data != self.durable_data {
+            if survives(inode, u64::MAX) {
+                self.durable_data.resize(self.data.len(), 0);
+            }
+            for (block, (old, new)) in
+                self.durable_data.chunks_mut(BLOCK).zip(self.data.chunks(BLOCK)).enumerate()
+            {
+                if survives(inode, block as u64) {
+                    let len = old.len().min(new.len());
+                    old[..len].copy_from_slice(&new[..len]);
+                }
+            }
+            self.data.clone_from(&self.durable_data);
+        }
+    }
+
+    /// Makes entries durable, but for those that `flaw` forgets.
+    fn sync_entries(&mut self, flaw: Option<Flaw>, is_dir: impl Fn(Inode) -> bool) {
+        let mut synced = self.entries.clone();
+        match flaw {
+            Some(Flaw::Removed) => {
+                for (name, child) in &self.durable_entries {
+                    synced.entry(name.clone()).or_insert(*child);
+                }
+            }
+            Some(Flaw::AddedFiles(depth) | Flaw::AddedFolders(depth)) if depth == self.depth => {
+                let folders = matches!(flaw, Some(Flaw::AddedFolders(_)));
+                synced.retain(|name, child| {
+                    self.durable_entries.get(name) == Some(child) || is_dir(*child) != folders
+                });
+            }
+            _ => {}
+        }
+        self.durable_entries = synced;
     }
 }
 
@@ -183,10 +303,13 @@ impl Disk for ModelDisk {
     }
 
     async fn sync_dir(&self, dir: &Inode) -> io::Result<()> {
-        self.with(*dir, |dir| {
-            dir.durable_entries = dir.entries.clone();
-            Ok(())
-        })
+        let mut state = self.0.borrow_mut();
+        let (flaw, late) = (state.flaw, std::mem::take(&mut state.late));
+        let mut node = state.nodes.get(dir).cloned().ok_or_else(|| Fault::Missing.to_error())?;
+        Rc::make_mut(&mut node).sync_entries(flaw, |child| state.nodes[&child].is_dir);
+        state.nodes.insert(*dir, node);
+        drop(state);
+        late.iter().try_for_each(|file| self.sync_content(*file))
     }
 
     async fn space(&self, _: &Inode) -> io::Result<Space> {
@@ -229,16 +352,20 @@ impl Disk for ModelDisk {
     }
 
     async fn create_locked(&self, dir: &Inode, name: &OsStr) -> io::Result<Inode> {
-        self.add(*dir, name, Node::default())
+        self.add(*dir, name, Node { locked: true, ..Node::default() })
     }
 
     async fn link(&self, file: &Inode, dir: &Inode, name: &OsStr) -> io::Result<()> {
-        self.enter(*dir, name, *file)
+        self.enter(*dir, name, *file)?;
+        self.with(*file, |file| {
+            file.named = true;
+            Ok(())
+        })
     }
 
     async fn rename(&self, dir: &Inode, from: &OsStr, to: &OsStr) -> io::Result<()> {
         let inode = self.lookup(*dir, from)?;
-        self.enter(*dir, to, inode)?;
+        self.link(&inode, dir, to).await?;
         self.unlink(dir, from).await.map(drop)
     }
 
@@ -248,7 +375,16 @@ impl Disk for ModelDisk {
         self.with(inode, |file| Ok(file.data.len() as u64))
     }
 
+    async fn unlink_if_old(&self, _: &Inode, _: &OsStr, _: Duration) -> io::Result<bool> {
+        // There is no clock here.
+        Ok(false)
+    }
+
     async fn unlink_if_unlocked(&self, dir: &Inode, name: &OsStr) -> io::Result<bool> {
+        let inode = self.lookup(*dir, name)?;
+        if self.with(inode, |file| Ok(file.locked))? {
+            return Ok(false);
+        }
         self.unlink(dir, name).await.map(|_| true)
     }
 
@@ -306,13 +442,28 @@ impl Disk for ModelDisk {
     }
 
     async fn sync_data(&self, file: &Inode) -> io::Result<()> {
-        self.with(*file, |file| {
-            file.durable_data = file.data.clone();
-            Ok(())
-        })
+        let named = self.with(*file, |file| Ok(file.named))?;
+        let mut state = self.0.borrow_mut();
+        match state.flaw {
+            Some(Flaw::NewContent) if !named => Ok(()),
+            Some(Flaw::NamedContent) if named => Ok(()),
+            Some(Flaw::LateContent) if !named => {
+                state.late.push(*file);
+                Ok(())
+            }
+            _ => {
+                drop(state);
+                self.sync_content(*file)
+            }
+        }
     }
 
-    async fn close(&self, _: Inode) -> io::Result<()> {
-        Ok(())
+    fn forget(&self, _: &Inode) {}
+
+    async fn close(&self, file: Inode) -> io::Result<()> {
+        self.with(file, |file| {
+            file.locked = false;
+            Ok(())
+        })
     }
 }

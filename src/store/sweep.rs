@@ -1,9 +1,10 @@
-//! One walk through the store after the start, in the background: removes what interrupted uploads left, and names what
-//! an operator should know about.
+//! One walk through the store, after the start in the background, or when an operator asks for it: removes what interrupted
+//! uploads left, and names what an operator should know about.
 
-use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::io::Fault;
 use crate::io::dir::{Entry, Kind};
@@ -24,17 +25,20 @@ pub struct Report {
     pub removed: u64,
     /// Temporary files of rest-server, which stay.
     pub foreign: u64,
+    /// Objects that were found damaged and put aside, which stay.
+    pub damaged: u64,
     /// Symbolic links, which answer 403.
     pub links: u64,
 }
 
-/// Walks through all folders, repositories being at most `depth` deep.
-pub async fn sweep<D: Disk>(disk: &D, depth: usize) -> Report {
+/// Walks through all folders, repositories being at most `depth` deep. Leftovers of rest-server, which holds no lock on
+/// what it is still writing, go only if they are older than `foreign_age`, if at all.
+pub async fn sweep<D: Disk>(disk: &D, depth: usize, foreign_age: Option<Duration>) -> Report {
     let mut report = Report::default();
     let mut folders = vec![PathBuf::new()];
     while let Some(path) = folders.pop() {
         let deeper = path.components().count() < depth + LEVELS_IN_REPO;
-        match walk(disk, &path, &mut report).await {
+        match walk(disk, &path, foreign_age, &mut report).await {
             Ok(found) if deeper => folders.extend(found),
             Ok(_) => {}
             // Gone meanwhile.
@@ -47,7 +51,12 @@ pub async fn sweep<D: Disk>(disk: &D, depth: usize) -> Report {
 }
 
 /// Looks at one folder; returns those in it.
-async fn walk<D: Disk>(disk: &D, path: &Path, report: &mut Report) -> std::io::Result<Vec<PathBuf>> {
+async fn walk<D: Disk>(
+    disk: &D,
+    path: &Path,
+    foreign_age: Option<Duration>,
+    report: &mut Report,
+) -> io::Result<Vec<PathBuf>> {
     let mut folders = Vec::new();
     let dir = disk.open_dir(path).await?;
     let mut reader = disk.read_dir(&dir).await?;
@@ -62,23 +71,29 @@ async fn walk<D: Disk>(disk: &D, path: &Path, report: &mut Report) -> std::io::R
                 Kind::Dir => folders.push(full),
                 Kind::Symlink => note_link(&full, report),
                 Kind::File if layout::is_temp(&name) => {
-                    report.removed += u64::from(remove(disk, &dir, &name, &full).await);
+                    let gone = disk.unlink_if_unlocked(&dir, &name).await;
+                    report.removed += u64::from(is_gone(gone, &full));
                 }
-                Kind::File if layout::is_rest_server_temp(&name) => report.foreign += 1,
+                Kind::File if layout::is_rest_server_temp(&name) => {
+                    let gone = match foreign_age {
+                        Some(age) => is_gone(disk.unlink_if_old(&dir, &name, age).await, &full),
+                        None => false,
+                    };
+                    report.removed += u64::from(gone);
+                    report.foreign += u64::from(!gone);
+                }
+                Kind::File if layout::is_aside(&name) => report.damaged += 1,
                 Kind::File | Kind::Other => {}
             }
         }
     }
 }
 
-async fn remove<D: Disk>(disk: &D, dir: &D::Dir, name: &OsStr, full: &Path) -> bool {
-    match disk.unlink_if_unlocked(dir, name).await {
-        Ok(gone) => gone,
-        Err(e) => {
-            log::warn!("{}: this leftover of an upload can't be removed: {e}", shown(full));
-            false
-        }
-    }
+fn is_gone(removed: io::Result<bool>, path: &Path) -> bool {
+    removed.unwrap_or_else(|e| {
+        log::warn!("{}: this leftover of an upload can't be removed: {e}", shown(path));
+        false
+    })
 }
 
 fn note_link(path: &Path, report: &mut Report) {
@@ -97,8 +112,14 @@ fn summary(report: &Report) {
     }
     if report.foreign > 0 {
         log::warn!(
-            "{} leftovers of rest-server (*.rest-server-temp*) stay: they are never listed, and may be deleted by hand",
+            "{} leftovers of rest-server (*.rest-server-temp*) stay: they are never listed, and `packhouse repo sweep` removes them",
             report.foreign
+        );
+    }
+    if report.damaged > 0 {
+        log::warn!(
+            "{} damaged objects (*.packhouse-damaged-*) were put aside: look at them, then delete them by hand",
+            report.damaged
         );
     }
     if report.links > NAMED_LINKS {

@@ -16,6 +16,8 @@ use data_encoding::HEXLOWER;
 use packhouse::hash::Sha256;
 use tempfile::TempDir;
 
+pub mod mount;
+
 pub const V2: &str = "Accept: application/vnd.x.restic.rest.v2\r\n";
 /// The user and the group `nobody`.
 pub const USER: u32 = 65534;
@@ -126,6 +128,11 @@ impl Server {
         server.addresses =
             text.lines().filter_map(|line| line.strip_prefix("start server on ").map(Into::into)).collect();
         server
+    }
+
+    /// Another server that runs already.
+    pub fn of(child: Child, address: String, data: &Path) -> Self {
+        Self { child, addresses: vec![address], log: Arc::default(), data: data.into(), dir: None }
     }
 
     /// Starts a server behind `systemd-socket-activate`, which accepts the first connection to start it.

@@ -1,0 +1,268 @@
+//! Reads objects back and looks whether they still are what their names say. In order, so that it can go on where it ended.
+//!
+//! Only a rename ever changes anything: a damaged object is put aside under another name in its folder, so that nobody
+//! lists it, restic uploads it again, and what is left of it can still be looked at.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::hash::{Digest, Sha256};
+use crate::io::dir::Kind;
+use crate::io::runtime::{random, sleep};
+use crate::io::{BufferPool, Fault};
+use crate::store::disk::Disk;
+use crate::store::{census, layout};
+use crate::types::{BlobId, BlobType, RepoPath};
+
+/// Entries read at a time.
+const PAGE_ENTRIES: usize = 1000;
+
+/// A folder of a repository, in the order in which they are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Spot {
+    /// The repository's own.
+    Repo,
+    /// A type's.
+    Type(BlobType),
+    /// A shard of `data`.
+    Shard(u8),
+}
+
+impl Spot {
+    fn all() -> impl Iterator<Item = Self> {
+        let types = BlobType::ALL.into_iter().map(Self::Type);
+        [Self::Repo].into_iter().chain(types).chain((0..=u8::MAX).map(Self::Shard))
+    }
+
+    fn folder(self, repo: &RepoPath) -> PathBuf {
+        match self {
+            Self::Repo => layout::repo_dir(repo),
+            Self::Type(kind) => layout::type_dir(repo, kind),
+            Self::Shard(shard) => layout::type_dir(repo, BlobType::Data).join(format!("{shard:02x}")),
+        }
+    }
+
+    /// Whether an object of this name belongs here.
+    const fn holds(self, id: BlobId) -> bool {
+        let [first, ..] = *id.digest();
+        match self {
+            Self::Repo | Self::Type(BlobType::Data) => false,
+            Self::Type(_) => true,
+            Self::Shard(shard) => shard == first,
+        }
+    }
+}
+
+/// Where an object lies.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// In which repository.
+    pub repo: RepoPath,
+    /// In which folder of it.
+    pub spot: Spot,
+    /// Under which name.
+    pub name: OsString,
+}
+
+impl Place {
+    /// Its path below the data folder.
+    pub fn path(&self) -> PathBuf {
+        self.spot.folder(&self.repo).join(&self.name)
+    }
+}
+
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The bytes are right; of `config`, which is not named by its hash, all of them could be read.
+    Right,
+    /// The bytes are not those that the name promises.
+    Damaged,
+    /// The device does not give the bytes back.
+    Unreadable,
+    /// It is no object where it lies: restic does not find it there.
+    Misplaced,
+    /// It was deleted meanwhile.
+    Gone,
+}
+
+/// An object that was looked at.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// Where it lies.
+    pub place: Place,
+    /// Bytes read.
+    pub bytes: u64,
+    /// What was found.
+    pub verdict: Verdict,
+    /// Which file it was.
+    inode: u64,
+}
+
+/// Goes through repositories, object by object, in order.
+pub struct Scrubber<D: Disk> {
+    disk: D,
+    /// Folders to come.
+    folders: Box<dyn Iterator<Item = (RepoPath, Spot)>>,
+    /// The current one, and names in it to come.
+    here: Option<(D::Dir, RepoPath, Spot)>,
+    names: VecDeque<OsString>,
+    /// Up to here everything was looked at before.
+    after: Option<Place>,
+    buffers: BufferPool,
+}
+
+impl<D: Disk> Scrubber<D> {
+    /// Of one repository, or of all, which are at most `depth` folders deep; goes on behind `after`.
+    pub async fn new(disk: D, only: Option<&RepoPath>, depth: usize, after: Option<Place>) -> Self {
+        let mut repos = census::repositories(&disk, only.map_or(depth, |repo| repo.folders().len())).await;
+        repos.retain(|repo| only.is_none_or(|only| repo == only));
+        let folders = repos.into_iter().flat_map(|repo| Spot::all().map(move |spot| (repo.clone(), spot)));
+        let begin = after.as_ref().map(|place| (place.repo.clone(), place.spot));
+        let folders =
+            Box::new(folders.skip_while(move |folder| begin.as_ref().is_some_and(|begin| folder < begin)));
+        Self { disk, folders, here: None, names: VecDeque::new(), after, buffers: BufferPool::new(1) }
+    }
+
+    /// Looks at the next object; none at the end. `pause` is told the bytes of every piece that was read and says how long
+    /// to wait.
+    ///
+    /// # Errors
+    /// A folder can't be read, and what is in it is not looked at. The next call goes on behind it.
+    pub async fn next(&mut self, mut pause: impl FnMut(usize) -> Duration) -> io::Result<Option<Checked>> {
+        loop {
+            let Some((dir, repo, spot)) = &self.here else {
+                let Some((repo, spot)) = self.folders.next() else { return Ok(None) };
+                if let Some((dir, names)) = self.look_into(&repo, spot).await? {
+                    (self.here, self.names) = (Some((dir, repo, spot)), names);
+                }
+                continue;
+            };
+            let Some(name) = self.names.pop_front() else {
+                self.here = None;
+                continue;
+            };
+            let place = Place { repo: repo.clone(), spot: *spot, name };
+            if self.after.as_ref().is_none_or(|after| place > *after) {
+                return self.check(dir, place, &mut pause).await.map(Some);
+            }
+        }
+    }
+
+    /// A folder and the names of the objects in it, sorted; none if it is not there.
+    async fn look_into(
+        &self,
+        repo: &RepoPath,
+        spot: Spot,
+    ) -> io::Result<Option<(D::Dir, VecDeque<OsString>)>> {
+        let path = spot.folder(repo);
+        let failed = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", shown(&path)));
+        let dir = match self.disk.open_dir(&path).await {
+            Err(e) if Fault::of(&e) == Fault::Missing => return Ok(None),
+            other => other.map_err(failed)?,
+        };
+        let mut reader = self.disk.read_dir(&dir).await.map_err(failed)?;
+        let is_object = |name: &[u8]| name == b"config" || BlobId::parse(name).is_some();
+        let mut names = Vec::new();
+        loop {
+            let page =
+                self.disk.next_page(&mut reader, PAGE_ENTRIES, false, is_object).await.map_err(failed)?;
+            if page.is_empty() {
+                names.sort_unstable();
+                return Ok(Some((dir, names.into())));
+            }
+            // A `config` is one only in the repository's own folder.
+            let page = page.into_iter().filter(|entry| entry.meta.kind == Kind::File);
+            names.extend(page.map(|entry| entry.name).filter(|name| spot == Spot::Repo || name != "config"));
+        }
+    }
+
+    async fn check(
+        &self,
+        dir: &D::Dir,
+        place: Place,
+        pause: &mut impl FnMut(usize) -> Duration,
+    ) -> io::Result<Checked> {
+        let id = BlobId::parse(place.name.as_encoded_bytes());
+        let (file, meta) = match self.disk.open_file(dir, place.name.as_ref()).await {
+            Ok(opened) => opened,
+            Err(e) => {
+                let verdict = match Fault::of(&e) {
+                    Fault::Missing => Verdict::Gone,
+                    Fault::Device => Verdict::Unreadable,
+                    _ => return Err(io::Error::new(e.kind(), format!("{}: {e}", shown(&place.path())))),
+                };
+                return Ok(Checked { place, bytes: 0, verdict, inode: 0 });
+            }
+        };
+        let inode = meta.inode;
+        if id.is_some_and(|id| !place.spot.holds(id)) {
+            return Ok(Checked { place, bytes: 0, verdict: Verdict::Misplaced, inode });
+        }
+        // What is in memory says nothing of what is on the disk.
+        self.disk.forget(&file);
+        let (bytes, digest) = self.digest(&file, pause).await;
+        self.disk.forget(&file);
+        let verdict = match (digest, id) {
+            (None, _) => Verdict::Unreadable,
+            (Some(digest), Some(id)) if digest != *id.digest() => Verdict::Damaged,
+            (Some(_), _) => Verdict::Right,
+        };
+        Ok(Checked { place, bytes, verdict, inode })
+    }
+
+    /// Bytes that could be read, and their SHA-256 if those were all.
+    async fn digest(
+        &self,
+        file: &D::File,
+        pause: &mut impl FnMut(usize) -> Duration,
+    ) -> (u64, Option<Digest>) {
+        let mut hasher = Sha256::new();
+        let mut buffer = self.buffers.take().await;
+        let mut offset = 0;
+        loop {
+            let (read, back) = self.disk.read_at(file, buffer, offset).await;
+            buffer = back;
+            match read {
+                Ok(0) => return (offset, Some(hasher.finish())),
+                Ok(count) => {
+                    hasher.update(&buffer);
+                    offset += count as u64;
+                    let wait = pause(count);
+                    if !wait.is_zero() {
+                        sleep(wait).await;
+                    }
+                }
+                Err(_) => return (offset, None),
+            }
+        }
+    }
+
+    /// Puts an object that was found damaged aside, under the name that is returned; none if it is not there any more, or
+    /// another one is. Durable when it returns.
+    pub async fn put_aside(&self, checked: &Checked) -> io::Result<Option<PathBuf>> {
+        let Place { repo, spot, name } = &checked.place;
+        let folder = spot.folder(repo);
+        let dir = self.disk.open_dir(&folder).await?;
+        let aside = layout::aside_name(name, random());
+        match self.disk.rename(&dir, name, &aside).await {
+            Err(e) if Fault::of(&e) == Fault::Missing => return Ok(None),
+            other => other?,
+        }
+        let is_it = self.disk.stat(&dir, aside.as_ref()).await?.inode == checked.inode;
+        if !is_it {
+            // Deleted and stored again since it was looked at: nothing was found wrong with this one.
+            self.disk.rename(&dir, &aside, name).await?;
+        }
+        self.disk.sync_dir(&dir).await?;
+        Ok(is_it.then(|| folder.join(aside)))
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.as_os_str().as_bytes().escape_ascii().to_string()
+}

@@ -1,0 +1,195 @@
+//! Disks whose power can be cut: a file system on a loop device that is shut down without a flush, or a block device that
+//! logs every write, of which what came after the last flush survives in part.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::common::mount::command;
+use crate::common::{is_root, noise, skip, wait_for};
+
+/// Bytes of a disk: btrfs wants some room.
+const DISK_BYTES: u64 = 3 << 30;
+const SECTOR: u64 = 512;
+/// The log of writes, as dm-log-writes has it: a superblock, then entries of a sector and their data.
+const LOG_MAGIC: u64 = 0x006a_7366_7773_6872;
+const FLUSH: u64 = 1;
+const FUA: u64 = 2;
+const DISCARD: u64 = 4;
+
+/// How the power goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The file system is told to stop and to flush nothing.
+    Shutdown,
+    /// The device is gone; what was written after the last flush may have arrived or not.
+    Block,
+}
+
+/// A mounted file system.
+pub struct Disk {
+    dir: tempfile::TempDir,
+    pub point: PathBuf,
+    cut: Cut,
+    daemon: Option<Child>,
+}
+
+fn run(mut command: Command) -> bool {
+    let output = command.output();
+    let done = output.as_ref().is_ok_and(|output| output.status.success());
+    if !done {
+        skip(&format!("{command:?}: {output:?}"));
+    }
+    done
+}
+
+impl Disk {
+    /// A new, empty one. None, and loudly so, where it can't be had.
+    pub fn new(file_system: &str, cut: Cut) -> Option<Self> {
+        if !is_root() {
+            skip("mounting a file system needs root");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let point = dir.path().join("mnt");
+        std::fs::create_dir(&point).unwrap();
+        let mut disk = Self { dir, point, cut, daemon: None };
+        let image = disk.path("image");
+        File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();
+        if !run(command(&format!("mkfs.{file_system}"), &["-q"], &image)) {
+            return None;
+        }
+        let device = match cut {
+            Cut::Shutdown => image,
+            Cut::Block => disk.logged()?,
+        };
+        run(command("mount", &["-o", "loop", device.to_str().unwrap()], &disk.point)).then_some(disk)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Puts a daemon that logs every write before the image.
+    fn logged(&mut self) -> Option<PathBuf> {
+        let (image, log, device) = (self.path("image"), self.path("log"), self.path("device"));
+        // The log tells what came after this state.
+        if !run(command("cp", &["--sparse=always", image.to_str().unwrap()], &self.path("before"))) {
+            return None;
+        }
+        File::create(&log).unwrap();
+        File::create(&device).unwrap();
+        let node = |name: &str, path: &Path| {
+            format!("driver=file,node-name={name},filename={},discard=unmap", path.display())
+        };
+        let daemon = Command::new("qemu-storage-daemon")
+            .args(["--blockdev", &node("image", &image), "--blockdev", &node("log", &log)])
+            .args(["--blockdev", "driver=blklogwrites,node-name=logged,file=image,log=log"])
+            .arg("--export")
+            .arg(format!("type=fuse,id=device,node-name=logged,writable=on,mountpoint={}", device.display()))
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn();
+        let Ok(daemon) = daemon else {
+            skip("qemu-storage-daemon is not installed");
+            return None;
+        };
+        self.daemon = Some(daemon);
+        wait_for("the block device", || {
+            device.metadata().is_ok_and(|meta| meta.len() == DISK_BYTES)
+                || self.daemon.as_mut().is_some_and(|daemon| daemon.try_wait().unwrap().is_some())
+        });
+        if device.metadata().is_ok_and(|meta| meta.len() == DISK_BYTES) {
+            return Some(device);
+        }
+        let mut text = String::new();
+        self.daemon.as_mut()?.stderr.as_mut()?.read_to_string(&mut text).ok();
+        skip(&format!("a block device that logs its writes: {text}"));
+        None
+    }
+
+    /// Cuts the power.
+    pub fn cut(&mut self) {
+        match self.cut {
+            Cut::Shutdown => {
+                let done = command("xfs_io", &["-x", "-c", "shutdown"], &self.point).output().unwrap();
+                assert!(done.status.success(), "{done:?}");
+            }
+            Cut::Block => {
+                let mut daemon = self.daemon.take().expect("it runs until the cut");
+                daemon.kill().unwrap();
+                daemon.wait().unwrap();
+            }
+        }
+    }
+
+    /// The power is back: mounts what is left. Nothing may use the old mount any more.
+    pub fn restore(&self, seed: u64) {
+        self.unmount();
+        let mut image = self.path("image");
+        if self.cut == Cut::Block {
+            command("umount", &["--lazy"], &self.path("device")).output().ok();
+            replay(&self.path("log"), &self.path("before"), seed);
+            image = self.path("before");
+        }
+        let mounted =
+            command("mount", &["-o", "loop", image.to_str().unwrap()], &self.point).output().unwrap();
+        assert!(mounted.status.success(), "{mounted:?}");
+    }
+
+    fn unmount(&self) {
+        wait_for("the file system to be unmounted", || {
+            command("umount", &[], &self.point).output().unwrap().status.success()
+                || !command("mountpoint", &["-q"], &self.point).status().unwrap().success()
+        });
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        command("umount", &["--lazy"], &self.point).output().ok();
+        if let Some(daemon) = &mut self.daemon {
+            daemon.kill().ok();
+            daemon.wait().ok();
+        }
+        command("umount", &["--lazy"], &self.path("device")).output().ok();
+    }
+}
+
+/// Applies the log of writes to an image: all up to the last flush, and of the rest any part.
+fn replay(log: &Path, image: &Path, seed: u64) {
+    let log = File::open(log).unwrap();
+    let image = File::options().write(true).open(image).unwrap();
+    let number = |offset: u64| {
+        let mut bytes = [0; 8];
+        log.read_exact_at(&mut bytes, offset).map(|()| u64::from_le_bytes(bytes)).unwrap_or(0)
+    };
+    assert_eq!(number(0), LOG_MAGIC, "a log of writes");
+    let end = log.metadata().unwrap().len();
+    let (mut entries, mut at) = (Vec::new(), SECTOR);
+    while at + SECTOR <= end {
+        let (sector, sectors, flags) = (number(at), number(at + 8), number(at + 16));
+        if (sector, sectors, flags) == (0, 0, 0) {
+            break;
+        }
+        let data = at + SECTOR;
+        at = if flags & DISCARD == 0 { data + sectors * SECTOR } else { data };
+        entries.push((sector, sectors, flags, data));
+    }
+    let durable = entries.iter().rposition(|entry| entry.2 & FLUSH != 0).map_or(0, |last| last + 1);
+    let coins = noise(entries.len(), seed + 1);
+    let mut bytes = Vec::new();
+    for (n, (sector, sectors, flags, data)) in entries.into_iter().enumerate() {
+        let survives = n < durable || flags & FUA != 0 || coins[n] % 2 == 0;
+        if survives && flags & DISCARD == 0 && sectors > 0 {
+            bytes.resize((sectors * SECTOR) as usize, 0);
+            // The last entry may have been cut off.
+            if log.read_exact_at(&mut bytes, data).is_ok() {
+                image.write_all_at(&bytes, sector * SECTOR).unwrap();
+            }
+        }
+    }
+    println!("{durable} writes up to the last flush, {} after it", coins.len() - durable);
+}

@@ -1,0 +1,224 @@
+//! Real power cuts: whatever was acknowledged is there afterwards, whole; what was deleted is not; nothing is left over.
+//!
+//! `PACKHOUSE_CUTS=N` makes N cuts of each kind. `PACKHOUSE_CUT_SERVER=PROGRAM` cuts rest-server or rclone instead, and only
+//! tells what they lost. Needs root, loop devices, xfs_io(8), and for btrfs qemu-storage-daemon(1).
+#![allow(clippy::pedantic, clippy::restriction, unreachable_pub, reason = "tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpStream;
+use std::ops::AddAssign;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+#[path = "../common/mod.rs"]
+mod common;
+mod disk;
+
+use common::{Conn, DRIVERS, Server, free_port, id_of, noise, wait_for, walk};
+use disk::{Cut, Disk};
+
+const CUTS: u64 = 2;
+const CLIENTS: u64 = 64;
+/// Objects of a client in one repository, before it makes the next.
+const IN_REPO: u64 = 40;
+const SIZES: [usize; 7] = [10, 1000, 1000, 5000, 200_000, 1_500_001, 2 << 20];
+const KINDS: [&str; 6] = ["data", "data", "keys", "locks", "snapshots", "index"];
+
+/// What clients were told.
+#[derive(Default)]
+struct Told {
+    /// Paths with what was stored there: how many bytes of which seed.
+    stored: BTreeMap<String, (usize, u64)>,
+    deleted: BTreeSet<String>,
+}
+
+/// What became of it.
+#[derive(Debug, Default)]
+struct Tally {
+    acknowledged: usize,
+    lost: usize,
+    wrong: usize,
+    undeleted: usize,
+    left_over: usize,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.acknowledged += other.acknowledged;
+        self.lost += other.lost;
+        self.wrong += other.wrong;
+        self.undeleted += other.undeleted;
+        self.left_over += other.left_over;
+    }
+}
+
+/// Stores, repeats and deletes until the server is gone.
+fn client(n: u64, address: &str, told: &Mutex<Told>, over: &AtomicBool) -> Option<()> {
+    let mut conn = Conn::new(TcpStream::connect(address).ok()?);
+    for k in 0.. {
+        if over.load(Ordering::SeqCst) {
+            break;
+        }
+        let seed = n * 1_000_000 + k;
+        let repo = format!("/r{n}_{}", k / IN_REPO);
+        let mut ask = |method: &str, path: &str, body: &[u8]| {
+            let head =
+                format!("{method} {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
+            (conn.try_send(head) && conn.try_send(body)).then_some(())?;
+            conn.try_response_to(method).map(|response| response.status)
+        };
+        if k % IN_REPO == 0 {
+            ask("POST", &format!("{repo}/?create=true"), b"")?;
+            let path = format!("{repo}/config");
+            if ask("POST", &path, &noise(150, seed))? == 200 {
+                told.lock().unwrap().stored.insert(path, (150, seed));
+            }
+            continue;
+        }
+        let pick = noise(2, seed);
+        let (size, kind) =
+            (SIZES[usize::from(pick[0]) % SIZES.len()], KINDS[usize::from(pick[1]) % KINDS.len()]);
+        let body = noise(size, seed);
+        let path = format!("{repo}/{kind}/{}", id_of(&body));
+        if ask("POST", &path, &body)? != 200 {
+            continue;
+        }
+        told.lock().unwrap().stored.insert(path.clone(), (size, seed));
+        if k % 7 == 0 {
+            // A repeat is acknowledged too.
+            ask("POST", &path, &body)?;
+        }
+        if k % 11 == 0 {
+            told.lock().unwrap().stored.remove(&path);
+            if ask("DELETE", &path, b"")? == 200 {
+                told.lock().unwrap().deleted.insert(path);
+            }
+        }
+    }
+    Some(())
+}
+
+/// A server of somebody else's.
+fn rival(program: &str, data: &Path) -> Server {
+    let address = free_port();
+    let mut command = Command::new(program);
+    if program.ends_with("rclone") {
+        command.args(["serve", "restic", "--addr", &address]).arg(data);
+    } else {
+        command.args(["--no-auth", "--listen", &address, "--path"]).arg(data);
+    }
+    std::fs::create_dir_all(data).unwrap();
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the rival", || TcpStream::connect(&address).is_ok());
+    Server::of(child, address, data)
+}
+
+/// One cut; none, and loudly so, where it can't be made.
+fn cut(file_system: &str, how: Cut, round: u64) -> Option<Tally> {
+    let mut disk = Disk::new(file_system, how)?;
+    let data = disk.point.join("data");
+    let state = tempfile::tempdir().unwrap();
+    let state_dir = state.path().to_str().unwrap();
+    let program = std::env::var("PACKHOUSE_CUT_SERVER").ok();
+    let start = || match &program {
+        Some(program) => rival(program, &data),
+        None => Server::on(&data, DRIVERS[(round % 2) as usize], &["--state-dir", state_dir]),
+    };
+    let mut server = start();
+    let (told, over) = (Mutex::new(Told::default()), AtomicBool::new(false));
+    let told = std::thread::scope(|scope| {
+        for n in 0..CLIENTS {
+            let (address, told, over) = (server.addresses[0].clone(), &told, &over);
+            scope.spawn(move || client(n, &address, told, over));
+        }
+        // Inside ext4's interval of five seconds between two commits.
+        std::thread::sleep(Duration::from_millis(300 + u64::from(noise(1, round)[0]) * 7));
+        disk.cut();
+        // Whoever was told until now was told the truth; what the dead disk says from now on is not its word.
+        let told = std::mem::take(&mut *told.lock().unwrap());
+        over.store(true, Ordering::SeqCst);
+        server.child.kill().unwrap();
+        server.child.wait().unwrap();
+        told
+    });
+    drop(server);
+    disk.restore(round);
+    let server = start();
+    if program.is_none() {
+        server.wait_for_log("the walk after the start has ended");
+    }
+    let tally = look(&data, &told);
+    println!("{file_system}, {how:?}, round {round}: {tally:?}");
+    Some(tally)
+}
+
+/// Where an object lies.
+fn place(data: &Path, path: &str) -> PathBuf {
+    let mut parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    if let [.., "data", name] = *parts.as_slice() {
+        parts.insert(parts.len() - 1, &name[..2]);
+    }
+    data.join(parts.join("/"))
+}
+
+fn look(data: &Path, told: &Told) -> Tally {
+    let mut tally = Tally { acknowledged: told.stored.len() + told.deleted.len(), ..Tally::default() };
+    for (path, (size, seed)) in &told.stored {
+        match std::fs::read(place(data, path)) {
+            Ok(content) if content == noise(*size, *seed) => {}
+            Ok(_) => tally.wrong += 1,
+            Err(_) => tally.lost += 1,
+        }
+    }
+    tally.undeleted = told.deleted.iter().filter(|path| place(data, path).exists()).count();
+    for file in walk(data).iter().filter(|path| path.is_file()) {
+        let name = file.file_name().unwrap().to_string_lossy();
+        if name.contains("tmp") || name.contains("temp") {
+            tally.left_over += 1;
+        } else if name.len() == 64 && id_of(&std::fs::read(file).unwrap_or_default()) != *name {
+            tally.wrong += 1;
+        }
+    }
+    tally
+}
+
+fn cuts(file_system: &str, how: Cut) {
+    let rounds = std::env::var("PACKHOUSE_CUTS").map_or(CUTS, |rounds| rounds.parse().expect("a number"));
+    let mut sum = Tally::default();
+    for round in 0..rounds {
+        let Some(tally) = cut(file_system, how, round) else { return };
+        sum += tally;
+    }
+    println!("*** {file_system}, {how:?}, {rounds} cuts: {sum:?} ***");
+    if std::env::var_os("PACKHOUSE_CUT_SERVER").is_some() {
+        return;
+    }
+    assert!(sum.acknowledged as u64 > rounds * CLIENTS, "hardly anything was stored: {sum:?}");
+    assert_eq!((sum.lost, sum.wrong, sum.undeleted, sum.left_over), (0, 0, 0, 0));
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_power_cut_on_ext4() {
+    cuts("ext4", Cut::Shutdown);
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_power_cut_on_xfs() {
+    cuts("xfs", Cut::Shutdown);
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_power_cut_on_btrfs() {
+    cuts("btrfs", Cut::Block);
+}
+
+/// Of what was written after the last flush any part survives.
+#[test]
+#[ignore = "takes a while: on demand"]
+fn what_was_acknowledged_survives_a_cut_of_any_writes_on_ext4_and_xfs() {
+    cuts("ext4", Cut::Block);
+    cuts("xfs", Cut::Block);
+}
