@@ -87,6 +87,7 @@ impl Worker {
                     health: Arc::clone(&health),
                     ledger: Arc::clone(&ledger),
                     logins: Arc::default(),
+                    scrub: Arc::default(),
                     stopping: Arc::clone(&shared.stopping),
                     tls: None,
                 };

@@ -12,7 +12,7 @@ use crate::io::limits::process_figures;
 use crate::io::signal::Flag;
 use crate::metrics::blobs::SharedRows;
 use crate::metrics::render::{MEDIA_TYPE, Snapshot};
-use crate::metrics::{Counters, LoginCounters};
+use crate::metrics::{Counters, LoginCounters, ScrubCounters};
 use crate::quota::Ledger;
 use crate::store::Store;
 use crate::store::health::Health;
@@ -30,6 +30,8 @@ pub struct Status {
     pub ledger: Arc<Ledger>,
     /// Logins.
     pub logins: Arc<LoginCounters>,
+    /// The verification of what is stored.
+    pub scrub: Arc<ScrubCounters>,
     /// Raised when the server is to end.
     pub stopping: Arc<Flag>,
     /// Whose certificates end some day.
@@ -107,6 +109,13 @@ impl Status {
         let logins = logins.map(|(result, counter)| (vec![("result", result.to_owned())], counter.get()));
         all.counter("packhouse_logins", "Logins checked; remembered ones are not among them", logins.into());
         all.count("packhouse_damaged_objects", "Stored objects found damaged", self.health.damaged());
+        let help = "Objects read back and compared with their names, in the background";
+        all.count("packhouse_scrub_objects", help, self.scrub.objects.get());
+        all.count("packhouse_scrub_bytes", "Bytes of these", self.scrub.bytes.get());
+        all.count("packhouse_scrub_quarantined", "Damaged objects renamed", self.scrub.quarantined.get());
+        let help =
+            "When everything had last been read back, in seconds since 1970; 0 if never in this process";
+        all.value("packhouse_scrub_end_seconds", help, self.scrub.last_end() as f64);
         let writable = f64::from(u8::from(self.health.check_writable().is_ok()));
         all.value("packhouse_writable", "1 if the store takes uploads", writable);
         if let Some((free, bytes)) = space {

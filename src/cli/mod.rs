@@ -20,6 +20,8 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// The server could not be started.
 const NOT_STARTED: u8 = 3;
+/// Damaged objects were found.
+const DAMAGED: u8 = 4;
 /// The settings are wrong (`EX_CONFIG` of sysexits.h).
 const CONFIG: u8 = 78;
 

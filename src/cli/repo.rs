@@ -1,23 +1,35 @@
 //! `packhouse repo`.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value, json};
 
-use crate::cli::{FAILED, complain, say};
+use crate::cli::{DAMAGED, FAILED, complain, say};
 use crate::server::control;
 use crate::server::inventory::{self, Inventory};
+use crate::server::upkeep::{self, Step, Sums, Verify};
 use crate::settings::args::{RepoCommand, StateArgs};
+use crate::store::sweep::Report;
 use crate::types::RepoPath;
 
-/// `repo list` and `repo stat`.
+/// Whatever needs no running server.
 pub(super) fn run(command: RepoCommand) -> ExitCode {
     let done = match command {
         RepoCommand::Resume(state) => return resume(&state),
         RepoCommand::List { path, max_folder_depth, json } => list(&path, max_folder_depth.into(), json),
         RepoCommand::Stat { path, repo, json } => stat(&path, &repo, json),
+        RepoCommand::Verify { path, repo, max_folder_depth, quarantine, rate, json } => {
+            let what = Verify { path, repo, depth: max_folder_depth.into(), quarantine, rate };
+            verify(&what, json)
+        }
+        RepoCommand::Sweep { path, max_folder_depth, older_than, json } => {
+            sweep(&path, max_folder_depth.into(), older_than, json)
+        }
     };
     match done {
         Ok(code) => code,
@@ -56,6 +68,68 @@ fn stat(path: &Path, repo: &RepoPath, json: bool) -> io::Result<ExitCode> {
     }
     say(&format!("{:>12} {:>10}  all of {repo}", found.total.bytes, found.total.objects));
     Ok(ExitCode::SUCCESS)
+}
+
+fn verify(what: &Verify, as_json: bool) -> io::Result<ExitCode> {
+    let bar = ProgressBar::hidden();
+    if io::stderr().is_terminal() {
+        let all = match &what.repo {
+            Some(repo) => inventory::one(&what.path, repo)?.into_iter().collect(),
+            None => inventory::all(&what.path, what.depth)?,
+        };
+        bar.set_length(all.iter().map(|one| one.total.bytes).sum());
+        bar.set_style(
+            ProgressStyle::with_template("{wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left")
+                .map_err(io::Error::other)?,
+        );
+        bar.set_draw_target(ProgressDrawTarget::stderr());
+    }
+    let mut found = Vec::new();
+    let sums = upkeep::verify(what, |step| match step {
+        Step::Read(bytes) => bar.inc(bytes),
+        Step::Found { path, verdict, quarantined } => {
+            let (path, quarantined) = (shown(&path), quarantined.as_deref().map(shown));
+            if !as_json {
+                let aside = quarantined.as_ref().map_or(String::new(), |path| format!(", now {path}"));
+                bar.suspend(|| say(&format!("{}: {path}{aside}", verdict.word())));
+            }
+            found.push(json!({"path": path, "verdict": verdict.word(), "quarantined": quarantined}));
+        }
+        Step::Failed(why) => bar.suspend(|| complain(&format!("error: {why}"))),
+    })?;
+    bar.finish_and_clear();
+    let Sums { objects, bytes, damaged, misplaced, failed } = sums;
+    if as_json {
+        let all = json!({
+            "objects": objects, "bytes": bytes, "damaged": damaged, "misplaced": misplaced, "failed": failed, "found": found,
+        });
+        say(&all.to_string());
+    } else {
+        say(&format!(
+            "{objects} objects, {bytes} bytes: {damaged} damaged, {misplaced} misplaced, {failed} folders or objects could not be looked at"
+        ));
+    }
+    Ok(match (damaged + misplaced, failed) {
+        (0, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::from(FAILED),
+        _ => ExitCode::from(DAMAGED),
+    })
+}
+
+fn sweep(path: &Path, depth: usize, older_than: Duration, as_json: bool) -> io::Result<ExitCode> {
+    let Report { removed, foreign, damaged, links } = upkeep::sweep(path, depth, older_than)?;
+    if as_json {
+        let all = json!({"removed": removed, "left_of_rest_server": foreign, "quarantined": damaged, "links": links});
+        say(&all.to_string());
+    } else {
+        say(&format!("removed {removed} leftovers of interrupted uploads"));
+        say(&format!("left {foreign} of rest-server that are too young, {damaged} objects in quarantine"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn shown(path: &Path) -> String {
+    path.as_os_str().as_bytes().escape_ascii().to_string()
 }
 
 fn as_json(inventory: &Inventory) -> Value {

@@ -1,9 +1,13 @@
-//! Which processors the workers run on.
+//! Which processors threads run on, and whether they give way to others.
 
 use std::io;
 use std::thread;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+    thread_native_id,
+};
 
 /// How many workers to run when nobody says: what the affinity mask and the cgroup's quota leave to the process.
 pub fn available() -> usize {
@@ -21,4 +25,15 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
     Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Lets the calling thread, and those that it will start, have only what nobody else wants: the processor by `SCHED_IDLE`,
+/// and the disk too, because the class of its I/O follows from that (`ioprio_set(2)`).
+///
+/// # Errors
+/// It goes on as an ordinary thread.
+pub fn idle() -> io::Result<()> {
+    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy)
+        .map_err(|e| io::Error::other(format!("{e:?}")))
 }

@@ -132,6 +132,31 @@ impl Counters {
     }
 }
 
+/// What was verified of what is stored.
+#[derive(Debug, Default)]
+pub struct ScrubCounters {
+    /// Objects looked at.
+    pub objects: Counter,
+    /// Bytes read.
+    pub bytes: Counter,
+    /// Damaged objects put into quarantine.
+    pub quarantined: Counter,
+    /// When the last pass ended, in seconds since 1970; 0 if none has.
+    ended: AtomicU64,
+}
+
+impl ScrubCounters {
+    /// A pass has ended, at so many seconds since 1970.
+    pub fn pass_ended(&self, at: u64) {
+        self.ended.store(at, Ordering::Relaxed);
+    }
+
+    /// When the last pass ended.
+    pub fn last_end(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+}
+
 /// Logins that had to be checked; remembered ones are not among them.
 #[derive(Debug, Default)]
 pub struct LoginCounters {

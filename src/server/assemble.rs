@@ -37,6 +37,7 @@ use crate::server::gate::Gate;
 use crate::server::listen::{self, Listening};
 use crate::server::reload::{self, Again, Reloader};
 use crate::server::rules::{self, Held};
+use crate::server::scrub::{self, Scrub};
 use crate::server::shard::{Shard, Shared};
 use crate::settings::{IoDriver, Loaded, LogTarget, Settings, Workers};
 use crate::store::fs::{FsStore, Options};
@@ -103,6 +104,7 @@ pub fn run(loaded: Loaded, again: Again) -> Result<Outcome, StartError> {
     if !rules::quotas(settings).is_empty() {
         wanted.ask();
     }
+    start_scrub(settings, state.as_ref(), &status)?;
     let parts = Parts {
         driver,
         disk,
@@ -142,6 +144,7 @@ fn status(
         health: Arc::clone(health),
         ledger: Arc::clone(ledger),
         logins: Arc::clone(&held.logins),
+        scrub: Arc::default(),
         stopping: Arc::clone(&shared.stopping),
         tls: held.tls.clone(),
     })
@@ -184,6 +187,22 @@ fn open_ledger(settings: &Settings, state: Option<&StateDir>) -> Result<Arc<Ledg
     let ledger =
         opened.map_err(|cause| StartError::StateFolder { path: settings.state_dir.clone(), cause })?;
     Ok(Arc::new(ledger))
+}
+
+/// One process verifies what is stored: the one that holds the state folder.
+fn start_scrub(settings: &Settings, state: Option<&StateDir>, status: &Status) -> Result<(), StartError> {
+    let Some(state) = state.filter(|_| !settings.scrub_period.is_zero()) else { return Ok(()) };
+    let scrub = Scrub {
+        path: settings.path.clone(),
+        depth: settings.max_folder_depth,
+        state_dir: state.path().into(),
+        period: settings.scrub_period,
+        quarantine: settings.scrub_quarantine,
+        health: Arc::clone(&status.health),
+        ledger: Arc::clone(&status.ledger),
+        counters: Arc::clone(&status.scrub),
+    };
+    scrub::start(scrub).map_err(|cause| StartError::System { step: "start threads", cause })
 }
 
 fn open_access_log(settings: &Settings) -> Result<Option<Arc<AccessLog>>, StartError> {

@@ -45,7 +45,8 @@ pub fn one(path: &Path, repo: &RepoPath) -> io::Result<Option<Inventory>> {
     })?
 }
 
-fn open(path: &Path) -> io::Result<LocalDisk> {
+/// A data folder, with threads of its own.
+pub(super) fn open(path: &Path) -> io::Result<LocalDisk> {
     let pool = Arc::new(Pool::new("inventory", 2, 64)?);
     let root = Dir::open_root(path, pool)
         .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;

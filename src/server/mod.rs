@@ -15,7 +15,9 @@ pub mod inventory;
 pub mod listen;
 pub mod reload;
 pub mod rules;
+pub mod scrub;
 pub mod shard;
+pub mod upkeep;
 
 pub use assemble::{check, run};
 pub use error::StartError;

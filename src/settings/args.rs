@@ -1,10 +1,12 @@
 //! The command line. rest-server's flags as it spells them, Go's forms (`--append-only=true`) included.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::settings::given::Given;
+use crate::settings::keys::size;
 use crate::settings::resolve::default_state_dir;
 use crate::types::RepoPath;
 
@@ -19,8 +21,8 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, or stopped by a signal after a clean drain; 1 failed while running, or stopped at once by a second
-signal; 2 the command line is wrong; 3 the server could not be started, the message says why and what to do; 78 the
-settings are wrong, every problem is named.";
+signal; 2 the command line is wrong; 3 the server could not be started, the message says why and what to do; 4 damaged
+objects were found; 78 the settings are wrong, every problem is named.";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -170,6 +172,42 @@ pub enum RepoCommand {
         path: PathBuf,
         /// The repository, such as /alice/laptop/.
         repo: RepoPath,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read objects back and look whether their content is what their names say. A server may run meanwhile. Exit code 4 if
+    /// something is damaged.
+    Verify {
+        /// The data folder.
+        #[arg(long, value_name = "DIR")]
+        path: PathBuf,
+        /// The repository, such as /alice/laptop/ [default: all].
+        repo: Option<RepoPath>,
+        /// Folders that a repository's path may have.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=12))]
+        max_folder_depth: u8,
+        /// Rename what is damaged to NAME.packhouse-damaged-*: nobody lists it any more, and restic can upload it again.
+        #[arg(long)]
+        quarantine: bool,
+        /// Bytes to read a second, such as 100MiB [default: as fast as the disk is idle].
+        #[arg(long, value_name = "SIZE", value_parser = size)]
+        rate: Option<u64>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove what interrupted uploads left, those of rest-server too. A server may run meanwhile.
+    Sweep {
+        /// The data folder.
+        #[arg(long, value_name = "DIR")]
+        path: PathBuf,
+        /// Folders that a repository's path may have.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=12))]
+        max_folder_depth: u8,
+        /// Leave those of rest-server that somebody wrote to since: it may be at work here.
+        #[arg(long, value_name = "TIME", default_value = "1day", value_parser = humantime::parse_duration)]
+        older_than: Duration,
         /// Print JSON.
         #[arg(long)]
         json: bool,

@@ -84,6 +84,8 @@ pub const KEYS: &[Section] = &[
         key("no-verify-upload", Switch, "BOOL", "false", "Store uploads without checking that their SHA-256 is their name. Damage on the way will not be noticed", |d, v| put(&mut d.settings.verify, switch(v).map(|off| !off))),
         key("max-folder-depth", Number, "N", "2", "Folders that a repository's path may have", |d, v| put(&mut d.settings.max_folder_depth, number(v, 0, MAX_DEPTH))),
         key("min-free", Size, "SIZE", "(the smaller of 64MiB and 1% of the file system)", "Room kept free for locks and deletes", |d, v| put(&mut d.settings.min_free, size(v).map(Some))),
+        key("scrub-period", Time, "TIME", "30days", "Read everything that is stored back once in this time, when the disk is idle, and compare it with its name; 0s never", |d, v| put(&mut d.settings.scrub_period, time(v))),
+        key("scrub-quarantine", Switch, "BOOL", "false", "Rename what is found damaged, so that restic uploads it again", |d, v| put(&mut d.settings.scrub_quarantine, switch(v))),
     ]),
     Section("Network", &[
         key("listen", List, "ADDRESS", ":8000", "Where to listen: :PORT, HOST:PORT, unix:PATH, or systemd and systemd:NAME for sockets that systemd passes; may be given several times", |d, v| push(&mut d.listen, listen(v))),

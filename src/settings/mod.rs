@@ -69,6 +69,10 @@ pub struct Settings {
     pub max_folder_depth: usize,
     /// Bytes kept free for locks; none is the default.
     pub min_free: Option<u64>,
+    /// In which everything that is stored is read back; zero is never.
+    pub scrub_period: Duration,
+    /// Whether what is found damaged is renamed.
+    pub scrub_quarantine: bool,
     /// How many workers, and where.
     pub workers: Workers,
     /// How they wait for the kernel.

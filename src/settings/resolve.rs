@@ -96,6 +96,8 @@ fn defaults() -> Settings {
         metrics: None,
         max_folder_depth: 2,
         min_free: None,
+        scrub_period: Duration::from_hours(30 * 24),
+        scrub_quarantine: false,
         workers: Workers::Auto,
         io_driver: IoDriver::Auto,
         sendfile: true,

@@ -11,8 +11,8 @@ use crate::types::{BlobId, BlobType, FolderName, Handle, Object, RepoPath};
 
 /// What marks the name of an upload in progress, where the file system knows no unnamed files.
 const TEMP_MARK: &str = ".packhouse-tmp-";
-/// What marks the name of an object that was found damaged and put aside.
-const ASIDE_MARK: &str = ".packhouse-damaged-";
+/// What marks the name of an object that was found damaged.
+const QUARANTINE_MARK: &str = ".packhouse-damaged-";
 /// What marks uploads of rest-server in progress.
 const REST_SERVER_MARK: &[u8] = b".rest-server-temp";
 
@@ -81,16 +81,16 @@ pub fn is_temp(name: &OsStr) -> bool {
     (base == b"config" || BlobId::parse(base).is_some()) && unique.iter().all(u8::is_ascii_hexdigit)
 }
 
-/// A name for an object that is put aside. No client can ask for it.
-pub fn aside_name(name: &OsStr, unique: u64) -> OsString {
-    let mut aside = name.to_owned();
-    aside.push(format!("{ASIDE_MARK}{unique:016x}"));
-    aside
+/// A name in quarantine. No client can ask for it.
+pub fn quarantine_name(name: &OsStr, unique: u64) -> OsString {
+    let mut quarantined = name.to_owned();
+    quarantined.push(format!("{QUARANTINE_MARK}{unique:016x}"));
+    quarantined
 }
 
-/// Whether a name is one of [`aside_name`]'s.
-pub fn is_aside(name: &OsStr) -> bool {
-    name.as_bytes().windows(ASIDE_MARK.len()).any(|part| part == ASIDE_MARK.as_bytes())
+/// Whether a name is one of [`quarantine_name`]'s.
+pub fn is_quarantined(name: &OsStr) -> bool {
+    name.as_bytes().windows(QUARANTINE_MARK.len()).any(|part| part == QUARANTINE_MARK.as_bytes())
 }
 
 /// Whether a name is a leftover of rest-server.

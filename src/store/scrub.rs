@@ -1,22 +1,22 @@
 //! Reads objects back and looks whether they still are what their names say. In order, so that it can go on where it ended.
 //!
-//! Only a rename ever changes anything: a damaged object is put aside under another name in its folder, so that nobody
+//! Only a rename ever changes anything: the quarantine of a damaged object is another name in its folder, so that nobody
 //! lists it, restic uploads it again, and what is left of it can still be looked at.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::hash::{Digest, Sha256};
-use crate::io::dir::Kind;
+use crate::io::dir::{Kind, Meta};
 use crate::io::runtime::{random, sleep};
 use crate::io::{BufferPool, Fault};
 use crate::store::disk::Disk;
 use crate::store::{census, layout};
-use crate::types::{BlobId, BlobType, RepoPath};
+use crate::types::{BlobId, BlobType, FolderName, Handle, Object, RepoPath};
 
 /// Entries read at a time.
 const PAGE_ENTRIES: usize = 1000;
@@ -30,6 +30,24 @@ pub enum Spot {
     Type(BlobType),
     /// A shard of `data`.
     Shard(u8),
+}
+
+impl Verdict {
+    /// Whether the bytes are lost.
+    pub const fn is_loss(self) -> bool {
+        matches!(self, Self::Damaged | Self::Unreadable)
+    }
+
+    /// One word for people and programs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Right => "right",
+            Self::Damaged => "damaged",
+            Self::Unreadable => "unreadable",
+            Self::Misplaced => "misplaced",
+            Self::Gone => "gone",
+        }
+    }
 }
 
 impl Spot {
@@ -73,6 +91,33 @@ impl Place {
     pub fn path(&self) -> PathBuf {
         self.spot.folder(&self.repo).join(&self.name)
     }
+
+    /// The object that clients know it as, if they know it.
+    pub fn handle(&self) -> Option<Handle> {
+        let object = match (self.spot, BlobId::parse(self.name.as_bytes())) {
+            (Spot::Type(kind), Some(id)) if kind != BlobType::Data => Object::Blob(kind, id),
+            (Spot::Shard(_), Some(id)) => Object::Blob(BlobType::Data, id),
+            (Spot::Repo, None) => Object::Config,
+            _ => return None,
+        };
+        Some(Handle { repo: self.repo.clone(), object })
+    }
+
+    /// The place with this path, however it was found.
+    pub fn of(path: &Path) -> Option<Self> {
+        let mut parts: Vec<&[u8]> = path.iter().map(OsStr::as_bytes).collect();
+        let name = OsStr::from_bytes(parts.pop()?).to_owned();
+        let (spot, taken) = match *parts.as_slice() {
+            [.., kind, shard] if BlobType::parse(kind) == Some(BlobType::Data) => {
+                (Spot::Shard(u8::from_str_radix(str::from_utf8(shard).ok()?, 16).ok()?), 2)
+            }
+            [.., kind] if let Some(kind) = BlobType::parse(kind) => (Spot::Type(kind), 1),
+            _ => (Spot::Repo, 0),
+        };
+        parts.truncate(parts.len() - taken);
+        let folders = parts.into_iter().map(FolderName::parse).collect::<Result<_, _>>().ok()?;
+        Some(Self { repo: RepoPath::new(folders), spot, name })
+    }
 }
 
 /// What was found.
@@ -97,15 +142,26 @@ pub struct Checked {
     pub place: Place,
     /// Bytes read.
     pub bytes: u64,
+    /// Bytes that it has.
+    pub size: u64,
     /// What was found.
     pub verdict: Verdict,
     /// Which file it was.
     inode: u64,
 }
 
+impl Checked {
+    /// Whether quarantine helps: `config` would leave a repository that nobody can open, and a misplaced object is whole.
+    pub fn is_for_quarantine(&self) -> bool {
+        self.verdict.is_loss() && self.place.name != "config"
+    }
+}
+
 /// Goes through repositories, object by object, in order.
 pub struct Scrubber<D: Disk> {
     disk: D,
+    /// How many there are in all.
+    repos: usize,
     /// Folders to come.
     folders: Box<dyn Iterator<Item = (RepoPath, Spot)>>,
     /// The current one, and names in it to come.
@@ -121,11 +177,25 @@ impl<D: Disk> Scrubber<D> {
     pub async fn new(disk: D, only: Option<&RepoPath>, depth: usize, after: Option<Place>) -> Self {
         let mut repos = census::repositories(&disk, only.map_or(depth, |repo| repo.folders().len())).await;
         repos.retain(|repo| only.is_none_or(|only| repo == only));
+        let count = repos.len();
         let folders = repos.into_iter().flat_map(|repo| Spot::all().map(move |spot| (repo.clone(), spot)));
         let begin = after.as_ref().map(|place| (place.repo.clone(), place.spot));
         let folders =
             Box::new(folders.skip_while(move |folder| begin.as_ref().is_some_and(|begin| folder < begin)));
-        Self { disk, folders, here: None, names: VecDeque::new(), after, buffers: BufferPool::new(1) }
+        Self {
+            disk,
+            repos: count,
+            folders,
+            here: None,
+            names: VecDeque::new(),
+            after,
+            buffers: BufferPool::new(1),
+        }
+    }
+
+    /// Whether there is no repository to go through.
+    pub const fn is_empty(&self) -> bool {
+        self.repos == 0
     }
 
     /// Looks at the next object; none at the end. `pause` is told the bytes of every piece that was read and says how long
@@ -196,12 +266,12 @@ impl<D: Disk> Scrubber<D> {
                     Fault::Device => Verdict::Unreadable,
                     _ => return Err(io::Error::new(e.kind(), format!("{}: {e}", shown(&place.path())))),
                 };
-                return Ok(Checked { place, bytes: 0, verdict, inode: 0 });
+                return Ok(Checked { place, bytes: 0, size: 0, verdict, inode: 0 });
             }
         };
-        let inode = meta.inode;
+        let Meta { inode, size, .. } = meta;
         if id.is_some_and(|id| !place.spot.holds(id)) {
-            return Ok(Checked { place, bytes: 0, verdict: Verdict::Misplaced, inode });
+            return Ok(Checked { place, bytes: 0, size, verdict: Verdict::Misplaced, inode });
         }
         // What is in memory says nothing of what is on the disk.
         self.disk.forget(&file);
@@ -212,7 +282,7 @@ impl<D: Disk> Scrubber<D> {
             (Some(digest), Some(id)) if digest != *id.digest() => Verdict::Damaged,
             (Some(_), _) => Verdict::Right,
         };
-        Ok(Checked { place, bytes, verdict, inode })
+        Ok(Checked { place, bytes, size, verdict, inode })
     }
 
     /// Bytes that could be read, and their SHA-256 if those were all.
@@ -242,27 +312,51 @@ impl<D: Disk> Scrubber<D> {
         }
     }
 
-    /// Puts an object that was found damaged aside, under the name that is returned; none if it is not there any more, or
-    /// another one is. Durable when it returns.
-    pub async fn put_aside(&self, checked: &Checked) -> io::Result<Option<PathBuf>> {
+    /// Puts an object that was found damaged into quarantine, under the path that is returned; none if it is not there any
+    /// more, or another one is. Durable when it returns.
+    pub async fn quarantine(&self, checked: &Checked) -> io::Result<Option<PathBuf>> {
         let Place { repo, spot, name } = &checked.place;
         let folder = spot.folder(repo);
         let dir = self.disk.open_dir(&folder).await?;
-        let aside = layout::aside_name(name, random());
-        match self.disk.rename(&dir, name, &aside).await {
+        let new = layout::quarantine_name(name, random());
+        match self.disk.rename(&dir, name, &new).await {
             Err(e) if Fault::of(&e) == Fault::Missing => return Ok(None),
             other => other?,
         }
-        let is_it = self.disk.stat(&dir, aside.as_ref()).await?.inode == checked.inode;
+        let is_it = self.disk.stat(&dir, new.as_ref()).await?.inode == checked.inode;
         if !is_it {
             // Deleted and stored again since it was looked at: nothing was found wrong with this one.
-            self.disk.rename(&dir, &aside, name).await?;
+            self.disk.rename(&dir, &new, name).await?;
         }
         self.disk.sync_dir(&dir).await?;
-        Ok(is_it.then(|| folder.join(aside)))
+        Ok(is_it.then(|| folder.join(new)))
     }
 }
 
 fn shown(path: &Path) -> String {
     path.as_os_str().as_bytes().escape_ascii().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_found_again_by_its_path() {
+        let id = "ab".repeat(32);
+        let repo: RepoPath = "/a/b/".parse().expect("a path");
+        for (spot, name) in [
+            (Spot::Repo, "config"),
+            (Spot::Type(BlobType::Keys), id.as_str()),
+            (Spot::Type(BlobType::Data), &id),
+            (Spot::Shard(0xab), &id),
+        ] {
+            for repo in [repo.clone(), RepoPath::default()] {
+                let place = Place { repo, spot, name: name.into() };
+                assert_eq!(Place::of(&place.path()), Some(place));
+            }
+        }
+        assert_eq!(Place::of(Path::new("a/data/zz/x")), None);
+        assert_eq!(Place::of(Path::new("")), None);
+    }
 }

@@ -25,7 +25,7 @@ pub struct Report {
     pub removed: u64,
     /// Temporary files of rest-server, which stay.
     pub foreign: u64,
-    /// Objects that were found damaged and put aside, which stay.
+    /// Objects in quarantine, which stay.
     pub damaged: u64,
     /// Symbolic links, which answer 403.
     pub links: u64,
@@ -82,7 +82,7 @@ async fn walk<D: Disk>(
                     report.removed += u64::from(gone);
                     report.foreign += u64::from(!gone);
                 }
-                Kind::File if layout::is_aside(&name) => report.damaged += 1,
+                Kind::File if layout::is_quarantined(&name) => report.damaged += 1,
                 Kind::File | Kind::Other => {}
             }
         }
@@ -118,7 +118,7 @@ fn summary(report: &Report) {
     }
     if report.damaged > 0 {
         log::warn!(
-            "{} damaged objects (*.packhouse-damaged-*) were put aside: look at them, then delete them by hand",
+            "{} damaged objects (*.packhouse-damaged-*) are in quarantine: look at them, then delete them by hand",
             report.damaged
         );
     }

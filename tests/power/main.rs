@@ -135,7 +135,7 @@ fn cut(file_system: &str, how: Cut, round: u64) -> Option<Tally> {
             scope.spawn(move || client(n, &address, told, over));
         }
         // Inside ext4's interval of five seconds between two commits.
-        std::thread::sleep(Duration::from_millis(300 + u64::from(noise(1, round)[0]) * 7));
+        std::thread::sleep(Duration::from_millis(600 + u64::from(noise(1, round + 1)[0]) * 6));
         disk.cut();
         // Whoever was told until now was told the truth; what the dead disk says from now on is not its word.
         let told = std::mem::take(&mut *told.lock().unwrap());

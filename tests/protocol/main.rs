@@ -15,4 +15,5 @@ mod logins;
 mod modes;
 mod paths;
 mod ranges;
+mod scrub;
 mod timing;

@@ -139,7 +139,8 @@ impl Oracle {
             }
             let record = self.records.get(path);
             let excused = record.is_some_and(Record::is_excused);
-            if !is_leftover(path) && !excused && !is_right(path, content, record) {
+            let is_object = !is_leftover(path) && !layout::is_quarantined(path.as_ref());
+            if is_object && !excused && !is_right(path, content, record) {
                 return Some(format!("{path} is there in part, or wrong: {content:?}"));
             }
         }
@@ -158,7 +159,7 @@ impl Oracle {
         for record in self.records.values_mut() {
             *record = Record { foreign: record.is_excused(), ..Record::default() };
         }
-        for path in disk.files() {
+        for path in disk.files().into_iter().filter(|path| !layout::is_quarantined(path.as_ref())) {
             let content = disk.content(&path).expect("it was listed");
             let record = self.records.entry(path).or_default();
             if !record.foreign {
@@ -174,7 +175,9 @@ fn path_of(handle: &Handle) -> String {
 }
 
 fn is_leftover(path: &str) -> bool {
-    !path.ends_with("/config") && path.rsplit('/').next().is_none_or(|name| name.len() != 64)
+    !path.ends_with("/config")
+        && !layout::is_quarantined(path.as_ref())
+        && path.rsplit('/').next().is_none_or(|name| name.len() != 64)
 }
 
 /// Whether a file is what its name says; of `config` whether some request wanted to store this.
@@ -189,7 +192,9 @@ fn is_right(path: &str, content: &[u8], record: Option<&Record>) -> bool {
 /// Bytes that count towards a quota.
 pub fn counted_bytes(disk: &ModelDisk) -> u64 {
     let files = disk.files();
-    let counted = files.iter().filter(|path| !is_leftover(path) && !path.contains("/locks/"));
+    let counted = files.iter().filter(|path| {
+        !is_leftover(path) && !layout::is_quarantined(path.as_ref()) && !path.contains("/locks/")
+    });
     counted.map(|path| disk.content(path).map_or(0, |content| content.len() as u64)).sum()
 }
 

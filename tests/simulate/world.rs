@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use packhouse::hash::Sha256;
 use packhouse::io::runtime::{begin, turn};
@@ -19,6 +20,7 @@ use packhouse::store::faulty::{FaultyDisk, Op, Watch};
 use packhouse::store::fs::{FsStore, Options};
 use packhouse::store::health::Health;
 use packhouse::store::model::{Flaw, ModelDisk};
+use packhouse::store::scrub::Scrubber;
 use packhouse::store::{Error, Store, Upload, layout, sweep};
 use packhouse::types::{BlobId, BlobType, Handle, Object};
 
@@ -72,8 +74,9 @@ struct World {
     disk: ModelDisk,
     random: Random,
     seed: u64,
-    /// Whether clients make repositories, which takes many steps.
+    /// Whether clients make repositories, or everything is verified meanwhile, which takes many steps.
     makes_repos: bool,
+    scrubs: bool,
     oracle: RefCell<Oracle>,
     /// Bytes that may be stored, if there is a quota.
     quota: Option<u64>,
@@ -153,13 +156,15 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-type SimStore = FsStore<FaultyDisk<ModelDisk, Life>>;
+type SimDisk = FaultyDisk<ModelDisk, Life>;
+type SimStore = FsStore<SimDisk>;
 
 /// A worker of a process.
 #[derive(Clone)]
 struct Worker {
     world: Rc<World>,
     verify: bool,
+    disk: SimDisk,
     store: SimStore,
     ledger: Arc<Ledger>,
     buffers: Rc<BufferPool>,
@@ -185,6 +190,7 @@ pub async fn history(seed: u64, flaw: Option<Flaw>) -> Result<u64, String> {
     let world = Rc::new(World {
         disk,
         makes_repos: random.once_in(20),
+        scrubs: random.once_in(20),
         random,
         seed,
         oracle: RefCell::default(),
@@ -209,15 +215,13 @@ async fn live(world: &Rc<World>, options: Options, is_last: bool) {
     let ledger = Arc::new(Ledger::open(limits, None).expect("no journal, nothing to open"));
     count(&world.disk, &ledger, DEPTH).await;
     let health = Arc::new(Health::new(Some(0)));
+    let disk = FaultyDisk::new(world.disk.clone(), life);
     let workers: Vec<_> = (0..2)
         .map(|_| Worker {
             world: Rc::clone(world),
             verify: options.verify,
-            store: FsStore::new(
-                FaultyDisk::new(world.disk.clone(), life.clone()),
-                options,
-                Arc::clone(&health),
-            ),
+            disk: disk.clone(),
+            store: FsStore::new(disk.clone(), options, Arc::clone(&health)),
             ledger: Arc::clone(&ledger),
             buffers: Rc::new(BufferPool::new(8)),
         })
@@ -269,7 +273,8 @@ async fn client(worker: Worker) {
             }
             1..=4 => delete(&worker, &handle).await,
             5 if worker.world.quota.is_none() => copied_by_others(&worker, &handle).await,
-            6 => {
+            6 if worker.world.scrubs => scrub(&worker).await,
+            7 => {
                 sweep::sweep(&worker.world.disk, DEPTH, None).await;
             }
             _ => {
@@ -345,6 +350,20 @@ async fn delete(worker: &Worker, handle: &Handle) {
     }
     drop(changing);
     worker.world.oracle.borrow_mut().end(&pending, removed.is_ok());
+}
+
+/// Everything is read back, and what is damaged goes into quarantine.
+async fn scrub(worker: &Worker) {
+    let mut scrubber = Scrubber::new(worker.disk.clone(), None, DEPTH, None).await;
+    while let Ok(Some(checked)) = scrubber.next(|_| Duration::ZERO).await {
+        if checked.is_for_quarantine() {
+            let handle = checked.place.handle().expect("an object");
+            let changing = worker.ledger.changing(&handle);
+            if let Ok(Some(_)) = scrubber.quarantine(&checked).await {
+                changing.removed(checked.size);
+            }
+        }
+    }
 }
 
 /// Somebody copies an object into the folder, and syncs nothing.

@@ -1,0 +1,189 @@
+//! Damage on the disk is found, told, and with quarantine repaired by the client: by hand and in the background.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, SystemTime};
+
+use packhouse::store::layout;
+use serde_json::Value;
+
+use crate::common::{Server, id_of, noise, on_both, program, wait_for};
+
+fn verify(data: &Path, more: &[&str]) -> (i32, Value) {
+    let (code, output) = repo(data, &[&["verify", "--json"], more].concat());
+    (code, serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}")))
+}
+
+fn repo(data: &Path, args: &[&str]) -> (i32, Output) {
+    let output = Command::new(program()).arg("repo").args(args).arg("--path").arg(data).output().unwrap();
+    (output.status.code().unwrap(), output)
+}
+
+fn file_of(server: &Server, path: &str) -> std::path::PathBuf {
+    let name = path.rsplit('/').next().unwrap();
+    let path =
+        path.trim_start_matches('/').replace(&format!("data/{name}"), &format!("data/{}/{name}", &name[..2]));
+    server.data.join(path)
+}
+
+fn flip(file: &Path, bit: u64) {
+    let file = std::fs::File::options().read(true).write(true).open(file).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, bit / 8).unwrap();
+    file.write_all_at(&[byte[0] ^ (1 << (bit % 8))], bit / 8).unwrap();
+}
+
+/// Paths of what was found, by what it is.
+fn found<'v>(report: &'v Value, verdict: &str) -> Vec<&'v str> {
+    let all = report["found"].as_array().unwrap().iter().filter(|one| one["verdict"] == verdict);
+    let mut paths: Vec<_> = all.map(|one| one["path"].as_str().unwrap()).collect();
+    paths.sort_unstable();
+    paths
+}
+
+fn names(paths: &[String]) -> Vec<String> {
+    let mut names: Vec<_> = paths
+        .iter()
+        .map(|path| {
+            let name = path.rsplit('/').next().unwrap();
+            path[1..].replace(&format!("data/{name}"), &format!("data/{}/{name}", &name[..2]))
+        })
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn every_flipped_bit_truncation_and_misplaced_file_is_found() {
+    on_both(|driver| {
+        let server = Server::start(driver, &["--scrub-period", "0s"]);
+        server.create("/r1/");
+        assert_eq!(server.status("POST", "/r1/config", b"config"), 200);
+        let kinds = ["data", "keys", "locks", "index", "snapshots"];
+        let stored: Vec<_> =
+            (0..60).map(|n| server.store("/r1/", kinds[n % 5], &noise(1000 + n * 5000, n as u64))).collect();
+        let (code, report) = verify(&server.data, &[]);
+        assert_eq!((code, &report["damaged"], &report["objects"]), (0, &0.into(), &61.into()));
+
+        let mut damaged = Vec::new();
+        for (n, path) in stored.iter().enumerate().take(40) {
+            let file = file_of(&server, path);
+            let len = file.metadata().unwrap().len();
+            match n % 4 {
+                // Anywhere: the first bit, the last, and those between.
+                0 => flip(&file, 0),
+                1 => flip(&file, len * 8 - 1),
+                2 => flip(&file, (n as u64 * 7919) % (len * 8)),
+                _ => std::fs::File::options().write(true).open(&file).unwrap().set_len(len / 2).unwrap(),
+            }
+            damaged.push(path.clone());
+        }
+        // One in a wrong shard, one beside the shards, one in the repository's own folder.
+        let id = id_of(b"misplaced");
+        let wrong = if id.starts_with("00") { "01" } else { "00" };
+        let misplaced = [format!("r1/data/{wrong}/{id}"), format!("r1/data/{id}"), format!("r1/{id}")];
+        for path in &misplaced {
+            std::fs::write(server.data.join(path), b"misplaced").unwrap();
+        }
+        let (code, report) = verify(&server.data, &["/r1/"]);
+        assert_eq!(code, 4);
+        assert_eq!(found(&report, "damaged"), names(&damaged));
+        let mut expected: Vec<_> = misplaced.iter().map(String::as_str).collect();
+        expected.sort_unstable();
+        assert_eq!(found(&report, "misplaced"), expected);
+        for path in &misplaced {
+            std::fs::remove_file(server.data.join(path)).unwrap();
+        }
+
+        // In quarantine nobody sees them, and the client stores them again.
+        let (code, report) = verify(&server.data, &["--quarantine"]);
+        assert_eq!((code, found(&report, "damaged").len()), (4, 40));
+        for (n, path) in stored.iter().enumerate().take(40) {
+            assert_eq!(server.status("HEAD", path, b""), 404);
+            assert_eq!(server.status("POST", path, &noise(1000 + n * 5000, n as u64)), 200);
+        }
+        assert_eq!(verify(&server.data, &[]).0, 0);
+        let kept = server.files().iter().filter(|path| layout::is_quarantined(path.as_ref())).count();
+        assert_eq!(kept, 40, "what is left of them can be looked at");
+        let (code, output) = repo(&server.data, &["verify", "/nothing/"]);
+        assert_eq!(code, 1, "{output:?}");
+    });
+}
+
+#[test]
+fn the_background_finds_damage_and_goes_on_after_a_restart() {
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let flags = ["--scrub-period", "1s", "--scrub-quarantine", "--prometheus", "--prometheus-no-auth"];
+        let server = Server::on(&data, driver, &flags);
+        let path = server.store("/r1/", "data", &noise(100_000, 1));
+        let file = file_of(&server, &path);
+        flip(&file, 4711);
+        server.wait_for_log("in quarantine as r1/data/");
+        assert_eq!(server.status("HEAD", &path, b""), 404);
+        assert_eq!(server.status("POST", &path, &noise(100_000, 1)), 200);
+        let metrics = server.request("GET", "/metrics", "", b"").text();
+        assert!(metrics.contains("packhouse_scrub_quarantined_total 1"), "{metrics}");
+        assert!(metrics.contains("packhouse_damaged_objects_total 1"), "{metrics}");
+        // Now and then a pass ends without a find.
+        wait_for("a pass that finds nothing", || {
+            server
+                .text()
+                .lines()
+                .any(|line| line.contains("verified what is stored") && line.contains(" 0 damaged"))
+        });
+        drop(server);
+
+        // A pass that was broken off goes on: what comes before is not looked at.
+        let first = std::fs::read_dir(data.join("r1/data")).unwrap().count();
+        assert!(first > 0);
+        let text = format!(
+            r#"{{"began":{},"after":"r1%2Fdata%2Fff%2F{}","objects":7}}"#,
+            SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs(),
+            "f".repeat(64)
+        );
+        std::fs::write(data.join(".packhouse/scrub.json"), text).unwrap();
+        let server = Server::on(&data, driver, &["--scrub-period", "30days"]);
+        server.wait_for_log("verified what is stored: 7 objects");
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(server.request_count("verified what is stored"), 1, "the next pass waits for its time");
+    });
+}
+
+#[test]
+fn leftovers_are_swept_and_those_of_a_running_rest_server_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let folder = data.join("r1/keys");
+    std::fs::create_dir_all(&folder).unwrap();
+    let id = id_of(b"x");
+    let old = SystemTime::now() - Duration::from_hours(48);
+    for (name, is_old) in [
+        (format!("{id}.packhouse-tmp-0123456789abcdef"), false),
+        (format!("{id}.rest-server-temp123"), true),
+        (format!("{id}.rest-server-temp456"), false),
+        (format!("{id}.packhouse-damaged-0123456789abcdef"), true),
+        (id.clone(), true),
+    ] {
+        let file = std::fs::File::create(folder.join(name)).unwrap();
+        if is_old {
+            file.set_modified(old).unwrap();
+        }
+    }
+    let (code, output) = repo(&data, &["sweep", "--json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(code, 0);
+    assert_eq!(
+        (&report["removed"], &report["left_of_rest_server"], &report["quarantined"]),
+        (&2.into(), &1.into(), &1.into())
+    );
+    let mut left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left.len(), 3);
+    let (_, output) = repo(&data, &["sweep", "--json", "--older-than", "0s"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["removed"], 1);
+    assert!(folder.join(id).exists());
+}
