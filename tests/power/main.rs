@@ -136,9 +136,10 @@ fn cut(file_system: &str, how: Cut, round: u64) -> Option<Tally> {
         }
         // Inside ext4's interval of five seconds between two commits.
         std::thread::sleep(Duration::from_millis(600 + u64::from(noise(1, round + 1)[0]) * 6));
+        // What clients are told from now on is not written down, and they begin no delete.
+        let mut told = told.lock().unwrap();
         disk.cut();
-        // Whoever was told until now was told the truth; what the dead disk says from now on is not its word.
-        let told = std::mem::take(&mut *told.lock().unwrap());
+        let told = std::mem::take(&mut *told);
         over.store(true, Ordering::SeqCst);
         server.child.kill().unwrap();
         server.child.wait().unwrap();
