@@ -380,8 +380,9 @@ fn a_dropped_upload_leaves_nothing_and_a_crashed_one_is_swept() {
         if options.unnamed_temps {
             drop(upload);
         } else {
-            let report = sweep::sweep(&bench.model, 2, None).await;
-            assert_eq!(report.removed, 1);
+            assert_eq!(sweep::sweep(&bench.model, 2, None).await.removed, 0, "it is being written");
+            bench.model.crash_with(|_, _| true);
+            assert_eq!(sweep::sweep(&bench.model, 2, None).await.removed, 1);
             drop(upload);
         }
         packhouse::io::runtime::sleep(std::time::Duration::from_millis(1)).await;

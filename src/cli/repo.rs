@@ -12,9 +12,8 @@ use serde_json::{Map, Value, json};
 use crate::cli::{DAMAGED, FAILED, complain, say};
 use crate::server::control;
 use crate::server::inventory::{self, Inventory};
-use crate::server::upkeep::{self, Step, Sums, Verify};
+use crate::server::upkeep::{self, Report, Step, Sums, Verify};
 use crate::settings::args::{RepoCommand, StateArgs};
-use crate::store::sweep::Report;
 use crate::types::RepoPath;
 
 /// Whatever needs no running server.

@@ -1,5 +1,6 @@
 //! `packhouse serve`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cli::{CONFIG, FAILED, NOT_STARTED, USAGE, complain, environment};
@@ -26,16 +27,25 @@ pub(super) fn refuse(problems: &Problems) -> ExitCode {
 }
 
 fn serve(loaded: Loaded, given: &Given) -> ExitCode {
+    // Before there is any thread but this one, that of the log included.
+    let confined = server::confine(&loaded, value_files());
     let Ok(_log) = logging::init(loaded.settings.debug) else { return ExitCode::from(NOT_STARTED) };
     std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
     for (variable, meant) in misspelt(&environment()) {
         log::warn!("the variable {variable} is no setting: did you mean {meant}?");
     }
+    let confined = match confined {
+        Ok(confined) => confined,
+        Err(e) => {
+            log::error!("{e}");
+            return ExitCode::from(NOT_STARTED);
+        }
+    };
     let given = given.clone();
     // What SIGHUP reads: the same sources again.
     let again =
         move || load(&given, &environment()).map_err(|e| e.all.iter().map(ToString::to_string).collect());
-    match server::run(loaded, Box::new(again)) {
+    match server::run(loaded, confined, Box::new(again)) {
         Ok(Outcome::Stopped) => ExitCode::SUCCESS,
         Ok(Outcome::StoppedAtOnce | Outcome::Failed) => ExitCode::from(FAILED),
         Err(e) => {
@@ -43,4 +53,13 @@ fn serve(loaded: Loaded, given: &Given) -> ExitCode {
             ExitCode::from(NOT_STARTED)
         }
     }
+}
+
+/// Files that hold the values of variables.
+fn value_files() -> Vec<PathBuf> {
+    environment()
+        .into_iter()
+        .filter(|(name, _)| name.ends_with("_FILE"))
+        .map(|(_, path)| path.into())
+        .collect()
 }

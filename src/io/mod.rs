@@ -15,10 +15,12 @@ pub mod file;
 pub mod limits;
 pub mod listener;
 pub mod runtime;
+pub mod sandbox;
 pub mod signal;
 pub mod small;
 pub mod socket;
 pub mod state;
+pub mod user;
 pub mod wake;
 
 pub use buffer::{Buffer, BufferPool};

@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ use crate::io::dir::Dir;
 use crate::io::listener;
 use crate::io::runtime::{self, Driver, block_on};
 use crate::io::state::StateDir;
-use crate::io::{Fault, affinity, limits};
+use crate::io::{Fault, affinity};
 use crate::logging::access::AccessLog;
 use crate::metrics::Counters;
 use crate::metrics::blobs::BlobCounters;
@@ -29,12 +28,13 @@ use crate::quota::Ledger;
 use crate::server::StartError;
 use crate::server::balance::Balance;
 use crate::server::banner::{self, Facts};
+use crate::server::confine::Confined;
 use crate::server::control::{self, Event};
 use crate::server::count::{self, Wanted};
 use crate::server::door::Door;
 use crate::server::drain::{Outcome, Watch};
 use crate::server::gate::Gate;
-use crate::server::listen::{self, Listening};
+use crate::server::listen::Listening;
 use crate::server::reload::{self, Again, Reloader};
 use crate::server::rules::{self, Held};
 use crate::server::scrub::{self, Scrub};
@@ -56,13 +56,13 @@ const MAX_POOL_THREADS: usize = 128;
 /// Jobs that may wait for the blocking pool.
 const POOL_QUEUE: usize = 4096;
 
-/// Runs a server to its end. `again` reads its settings anew.
+/// Runs a server to its end, in a process that can do no more than it needs. `again` reads its settings anew.
 ///
 /// # Errors
 /// It could not be started.
-pub fn run(loaded: Loaded, again: Again) -> Result<Outcome, StartError> {
+pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, StartError> {
     let settings = &loaded.settings.clone();
-    limits::set_umask(settings.group_accessible);
+    let Confined { sockets, sandbox, told, warnings } = confined;
     let (events, happened) = unbounded();
     control::listen_for_signals(events.clone())
         .map_err(|cause| StartError::System { step: "listen for signals", cause })?;
@@ -78,7 +78,7 @@ pub fn run(loaded: Loaded, again: Again) -> Result<Outcome, StartError> {
     let state = hold_state(settings, &health)?;
     let ledger = open_ledger(settings, state.as_ref())?;
     let access_log = open_access_log(settings)?;
-    let listeners = listen::bind(settings, held.tls.as_ref())?;
+    let listeners: Vec<_> = sockets.into_iter().map(|socket| socket.listening(held.tls.as_ref())).collect();
     let gate = Arc::new(Gate::for_descriptors(workers.len(), 2 * workers.len() * listeners.len()));
     let shared = Arc::new(Shared {
         stopping: Arc::default(),
@@ -96,14 +96,13 @@ pub fn run(loaded: Loaded, again: Again) -> Result<Outcome, StartError> {
         owners,
         volatile: disk.root.is_volatile(),
         listeners: &listeners,
+        told,
+        warnings,
     };
     banner::print(settings, &facts);
     let counters: Vec<Arc<Counters>> = workers.iter().map(|_| Arc::default()).collect();
     let status = status(&counters, &health, &ledger, &held, &shared);
-    let wanted = Arc::new(Wanted::default());
-    if !rules::quotas(settings).is_empty() {
-        wanted.ask();
-    }
+    let wanted = Wanted::new(!rules::quotas(settings).is_empty());
     start_scrub(settings, state.as_ref(), &status)?;
     let parts = Parts {
         driver,
@@ -126,7 +125,7 @@ pub fn run(loaded: Loaded, again: Again) -> Result<Outcome, StartError> {
     reload::watch(Arc::clone(&files), stamps, events)
         .map_err(|cause| StartError::System { step: "start threads", cause })?;
     let count = Box::new(move || wanted.ask());
-    let reloader = Reloader { loaded, again, held, rules, files, ledger, access_log, count };
+    let reloader = Reloader { loaded, again, held, rules, files, ledger, access_log, count, sandbox };
     let watch = Watch { happened, workers: workers.len(), listeners, shared, counters, reloader };
     Ok(watch.until_the_end())
 }
@@ -259,26 +258,11 @@ struct SharedDisk {
 fn open_disk(settings: &Settings, workers: usize) -> Result<SharedDisk, StartError> {
     let failed = |cause| StartError::DataFolder { path: settings.path.clone(), cause };
     let modes = if settings.group_accessible { Modes::GROUP } else { Modes::PRIVATE };
-    if !settings.path.exists() {
-        make_durably(&settings.path, modes).map_err(failed)?;
-        log::info!("made the data folder {}", settings.path.display());
-    }
     let threads = (POOL_THREADS_PER_WORKER * workers).min(MAX_POOL_THREADS);
     let pool = Pool::new("blocking", threads, POOL_QUEUE)
         .map_err(|cause| StartError::System { step: "start threads", cause })?;
     let root = Dir::open_root(&settings.path, Arc::new(pool)).map_err(failed)?;
     Ok(SharedDisk { root, modes, direct: settings.direct_io })
-}
-
-/// Makes a folder and its parents as far as they are missing, and flushes their names.
-fn make_durably(path: &Path, modes: Modes) -> io::Result<()> {
-    let path = std::path::absolute(path)?;
-    let missing = path.ancestors().take_while(|folder| !folder.exists()).count();
-    std::fs::DirBuilder::new().recursive(true).mode(modes.dir).create(&path)?;
-    for parent in path.ancestors().skip(1).take(missing) {
-        std::fs::File::open(parent)?.sync_all()?;
-    }
-    Ok(())
 }
 
 /// What the file system of the data folder can do.

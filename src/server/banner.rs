@@ -23,6 +23,10 @@ pub struct Facts<'a> {
     pub volatile: bool,
     /// The bound sockets.
     pub listeners: &'a [Listening],
+    /// What the process gave up.
+    pub told: Vec<String>,
+    /// What it did not, and should have.
+    pub warnings: Vec<String>,
 }
 
 /// Writes the banner.
@@ -36,6 +40,7 @@ pub fn print(settings: &Settings, facts: &Facts<'_>) {
         "I/O driver: {}, {} workers, at most {} connections",
         facts.driver, facts.workers, facts.max_connections
     ));
+    facts.told.iter().cloned().for_each(say);
     say(authentication(settings, facts));
     let enabled = |on: bool| if on { "enabled" } else { "disabled" };
     say(format!("Append only mode {}", enabled(settings.access.append_only)));
@@ -51,7 +56,8 @@ pub fn print(settings: &Settings, facts: &Facts<'_>) {
             say(format!("TLS enabled, private key {}, pubkey {}", key.display(), cert.display()));
         }
     }
-    for warning in warnings(settings, facts) {
+    let of_settings = warnings(settings, facts);
+    for warning in facts.warnings.iter().map(String::as_str).chain(of_settings) {
         log::warn!("{warning}");
     }
 }

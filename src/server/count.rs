@@ -24,13 +24,17 @@ const ROUNDS: u32 = 1000;
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// Asks for counts, from any thread.
-#[derive(Default)]
 pub struct Wanted {
     wanted: AtomicBool,
     event: Event,
 }
 
 impl Wanted {
+    /// One is wanted from the beginning, or not.
+    pub fn new(wanted: bool) -> Arc<Self> {
+        Arc::new(Self { wanted: AtomicBool::new(wanted), event: Event::new() })
+    }
+
     /// Asks for one.
     pub fn ask(&self) {
         self.wanted.store(true, Ordering::SeqCst);

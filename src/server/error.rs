@@ -27,6 +27,16 @@ pub enum StartError {
         /// Why.
         cause: io::Error,
     },
+    /// The service user.
+    #[error(
+        "cannot run as {name}: {cause}. Give --user a user of this machine, and start packhouse as root or as that user."
+    )]
+    User {
+        /// Which.
+        name: String,
+        /// Why.
+        cause: io::Error,
+    },
     /// Files that the settings name.
     #[error("{}", .0.join("\n"))]
     Files(Vec<String>),

@@ -24,9 +24,16 @@ impl Listening {
     }
 }
 
+/// A socket that nobody listens to yet.
+pub struct Bound {
+    listener: Listener,
+    /// It is for `--admin-listen`.
+    admin: bool,
+}
+
 /// Binds all addresses. Sockets that systemd passes are taken in place of `--listen`, as rest-server does, unless the
 /// settings say which is which.
-pub fn bind(settings: &Settings, tls: Option<&Arc<Acceptor>>) -> Result<Vec<Listening>, StartError> {
+pub fn bind(settings: &Settings) -> Result<Vec<Bound>, StartError> {
     let failed = |cause| StartError::System { step: "take the sockets that systemd passes", cause };
     let mut passed = listener::from_systemd().map_err(failed)?;
     let mut all = Vec::new();
@@ -52,17 +59,21 @@ pub fn bind(settings: &Settings, tls: Option<&Arc<Acceptor>>) -> Result<Vec<List
                 vec![bound.map_err(|cause| StartError::Listen { address: address.clone(), cause })?]
             }
         };
-        all.extend(listeners.into_iter().map(|listener| listening(listener, is_admin, tls)));
+        all.extend(listeners.into_iter().map(|listener| Bound { listener, admin: is_admin }));
     }
     if !said {
-        all.extend(passed.into_iter().map(|(_, listener)| listening(listener, false, tls)));
+        all.extend(passed.into_iter().map(|(_, listener)| Bound { listener, admin: false }));
     }
     Ok(all)
 }
 
-fn listening(listener: Listener, admin: bool, tls: Option<&Arc<Acceptor>>) -> Listening {
-    let tls = tls.filter(|_| !admin && !listener.is_unix()).map(Arc::clone);
-    Listening { listener, door: Door { admin, tls } }
+impl Bound {
+    /// With what its connections need.
+    pub fn listening(self, tls: Option<&Arc<Acceptor>>) -> Listening {
+        let Self { listener, admin } = self;
+        let tls = tls.filter(|_| !admin && !listener.is_unix()).map(Arc::clone);
+        Listening { listener, door: Door { admin, tls } }
+    }
 }
 
 /// Takes the passed sockets of one name, or all.

@@ -3,6 +3,7 @@
 pub mod assemble;
 pub mod balance;
 pub mod banner;
+pub mod confine;
 pub mod connection;
 pub mod control;
 pub mod count;
@@ -20,4 +21,5 @@ pub mod shard;
 pub mod upkeep;
 
 pub use assemble::{check, run};
+pub use confine::confine;
 pub use error::StartError;

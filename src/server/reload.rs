@@ -13,6 +13,7 @@ use crossbeam::channel::Sender;
 use crate::api::Rules;
 use crate::logging::access::AccessLog;
 use crate::quota::Ledger;
+use crate::server::confine::Sandbox;
 use crate::server::control::Event;
 use crate::server::rules::{self, Held};
 use crate::settings::{Loaded, Settings, keys};
@@ -41,6 +42,8 @@ pub struct Reloader {
     pub access_log: Option<Arc<AccessLog>>,
     /// Asks for a count of what is stored.
     pub count: Box<dyn Fn() + Send>,
+    /// What is within reach.
+    pub sandbox: Sandbox,
 }
 
 impl Reloader {
@@ -51,6 +54,10 @@ impl Reloader {
             Ok(loaded) => loaded,
             Err(problems) => return refuse(&problems),
         };
+        let outside = self.sandbox.outside(&rules::files(&loaded.settings));
+        if !outside.is_empty() {
+            return refuse(&outside);
+        }
         let prepared = match rules::prepare(&loaded.settings) {
             Ok(prepared) => prepared,
             Err(problems) => return refuse(&problems),

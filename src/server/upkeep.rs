@@ -9,7 +9,8 @@ use crate::io::runtime::{Driver, block_on};
 use crate::server::inventory::open;
 use crate::server::scrub::Pace;
 use crate::store::scrub::{Scrubber, Verdict};
-use crate::store::sweep::{self, Report};
+use crate::store::sweep;
+pub use crate::store::sweep::Report;
 use crate::types::RepoPath;
 
 /// What is to be verified.

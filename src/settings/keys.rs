@@ -87,6 +87,10 @@ pub const KEYS: &[Section] = &[
         key("scrub-period", Time, "TIME", "30days", "Read everything that is stored back once in this time, when the disk is idle, and compare it with its name; 0s never", |d, v| put(&mut d.settings.scrub_period, time(v))),
         key("scrub-quarantine", Switch, "BOOL", "false", "Rename what is found damaged, so that restic uploads it again", |d, v| put(&mut d.settings.scrub_quarantine, switch(v))),
     ]),
+    Section("Confinement", &[
+        key("user", Text, "USER", "", "Started as root: run as this user, a name or a number, once the sockets are bound", |d, v| { d.settings.user = Some(v.into()); Ok(()) }),
+        key("sandbox", Switch, "BOOL", "true", "Keep only the folders that the settings name within reach (Landlock), and gain no rights", |d, v| put(&mut d.settings.sandbox, switch(v))),
+    ]),
     Section("Network", &[
         key("listen", List, "ADDRESS", ":8000", "Where to listen: :PORT, HOST:PORT, unix:PATH, or systemd and systemd:NAME for sockets that systemd passes; may be given several times", |d, v| push(&mut d.listen, listen(v))),
         key("admin-listen", List, "ADDRESS", "", "Where to listen for /healthz, /readyz and /metrics alone, without logins; may be given several times", |d, v| push(&mut d.settings.admin_listen, listen(v))),

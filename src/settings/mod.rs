@@ -73,6 +73,10 @@ pub struct Settings {
     pub scrub_period: Duration,
     /// Whether what is found damaged is renamed.
     pub scrub_quarantine: bool,
+    /// Who to run as when started as root.
+    pub user: Option<String>,
+    /// Whether the process gives up what it does not need.
+    pub sandbox: bool,
     /// How many workers, and where.
     pub workers: Workers,
     /// How they wait for the kernel.

@@ -98,6 +98,8 @@ fn defaults() -> Settings {
         min_free: None,
         scrub_period: Duration::from_hours(30 * 24),
         scrub_quarantine: false,
+        user: None,
+        sandbox: true,
         workers: Workers::Auto,
         io_driver: IoDriver::Auto,
         sendfile: true,

@@ -7,6 +7,7 @@ mod common;
 mod pki;
 
 mod attacks;
+mod confine;
 mod limits;
 mod logins;
 mod metrics;

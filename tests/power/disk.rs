@@ -190,7 +190,7 @@ fn replay(log: &Path, end: u64, image: &Path, seed: u64) {
     let coins = noise(entries.len(), seed + 1);
     let mut bytes = Vec::new();
     for (n, (sector, sectors, flags, data)) in entries.into_iter().enumerate() {
-        let survives = n < durable || flags & FUA != 0 || coins[n] % 2 == 0;
+        let survives = n < durable || flags & FUA != 0 || coins[n].is_multiple_of(2);
         if survives && flags & DISCARD == 0 && sectors > 0 {
             bytes.resize((sectors * SECTOR) as usize, 0);
             log.read_exact_at(&mut bytes, data).unwrap();

@@ -1,0 +1,179 @@
+//! What a server does while it may still do everything, and then gives up: folders are made, sockets bound; then it becomes
+//! the service user and keeps within reach only what the settings name. On the main thread, before there are others.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::io::limits;
+use crate::io::sandbox::{Enforced, Reach, restrict};
+use crate::io::user::{ServiceUser, is_root};
+use crate::server::StartError;
+use crate::server::listen::{self, Bound};
+use crate::server::rules;
+use crate::settings::{Loaded, LogTarget, Settings};
+use crate::store::local::Modes;
+use crate::types::ListenAddress;
+
+/// What is read beside what the settings name: the process's own figures, and how much of the machine it may use.
+const SYSTEM: [&str; 4] =
+    ["/proc/self", "/proc/uptime", "/proc/sys/kernel/io_uring_disabled", "/sys/fs/cgroup"];
+
+/// A process that can do no more than it needs.
+pub struct Confined {
+    /// The sockets.
+    pub sockets: Vec<Bound>,
+    /// What it may reach.
+    pub sandbox: Sandbox,
+    /// What there is to tell about it, once there is a log.
+    pub told: Vec<String>,
+    /// What the operator should not leave so.
+    pub warnings: Vec<String>,
+}
+
+/// The folders within reach, or no limits.
+#[derive(Clone, Debug, Default)]
+pub struct Sandbox(Option<Vec<PathBuf>>);
+
+impl Sandbox {
+    /// Why files that new settings name can't be read, if they can't.
+    pub fn outside(&self, files: &[PathBuf]) -> Vec<String> {
+        let Some(within) = &self.0 else { return Vec::new() };
+        let outside = files.iter().filter(|file| {
+            let folders = folders_of(file);
+            folders.is_empty()
+                || folders.iter().any(|folder| !within.iter().any(|known| folder.starts_with(known)))
+        });
+        let why = |file: &PathBuf| {
+            format!(
+                "{}: outside of the folders that the sandbox keeps within reach since the start: restart the server, or put the file where the old one is",
+                file.display()
+            )
+        };
+        outside.map(why).collect()
+    }
+}
+
+/// Makes, binds, and gives up the rest. `more` are files that are read beside those that the settings name.
+///
+/// # Errors
+/// Something that was asked for can't be had.
+pub fn confine(loaded: &Loaded, more: Vec<PathBuf>) -> Result<Confined, StartError> {
+    let settings = &loaded.settings;
+    limits::set_umask(settings.group_accessible);
+    let user = service_user(settings)?;
+    let (mut told, mut warnings) = (Vec::new(), Vec::new());
+    make_folders(settings, user.as_ref(), &mut told)?;
+    let sockets = listen::bind(settings)?;
+    if let Some(user) = &user {
+        let unix = settings.listen.iter().chain(&settings.admin_listen);
+        let mut paths = unix.filter_map(|address| match address {
+            ListenAddress::Unix(path) => Some(path),
+            _ => None,
+        });
+        let failed = |cause| StartError::User { name: user.to_string(), cause };
+        paths.try_for_each(|path| user.own(path)).map_err(failed)?;
+        user.become_it().map_err(failed)?;
+        told.push(format!("Running as {user}"));
+    } else if is_root() {
+        warnings.push("running as root: --user NAME gives that up once the sockets are bound".into());
+    }
+    let sandbox = if settings.sandbox {
+        enter(&reach(loaded, more), &mut told, &mut warnings)
+    } else {
+        warnings.push(
+            "no sandbox (--sandbox=false): a flaw in this server would reach all files of its user".into(),
+        );
+        Sandbox::default()
+    };
+    Ok(Confined { sockets, sandbox, told, warnings })
+}
+
+fn service_user(settings: &Settings) -> Result<Option<ServiceUser>, StartError> {
+    let Some(name) = &settings.user else { return Ok(None) };
+    let failed = |cause| StartError::User { name: name.clone(), cause };
+    let user = ServiceUser::find(name).map_err(failed)?;
+    match (user.is_current(), is_root()) {
+        (true, _) => Ok(None),
+        (false, true) => Ok(Some(user)),
+        (false, false) => Err(failed(io::Error::other("only root can become another user"))),
+    }
+}
+
+/// Makes the data folder and the state folder where they are missing: later they could not be made.
+fn make_folders(
+    settings: &Settings,
+    user: Option<&ServiceUser>,
+    told: &mut Vec<String>,
+) -> Result<(), StartError> {
+    let modes = if settings.group_accessible { Modes::GROUP } else { Modes::PRIVATE };
+    let data = |cause| StartError::DataFolder { path: settings.path.clone(), cause };
+    if !settings.path.exists() {
+        make_durably(&settings.path, modes.dir, user).map_err(data)?;
+        told.push(format!("Made the data folder {}", settings.path.display()));
+    }
+    if !settings.state_dir.exists() {
+        // Without one it runs too, where the file system is read-only: whoever needs it will say so.
+        make_durably(&settings.state_dir, Modes::PRIVATE.dir, user).ok();
+    }
+    Ok(())
+}
+
+/// Makes a folder and its parents as far as they are missing, and flushes their names.
+fn make_durably(path: &Path, mode: u32, user: Option<&ServiceUser>) -> io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let missing: Vec<_> = path.ancestors().take_while(|folder| !folder.exists()).collect();
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(&path)?;
+    for folder in missing {
+        if let Some(user) = user {
+            user.own(folder)?;
+        }
+        if let Some(parent) = folder.parent() {
+            std::fs::File::open(parent)?.sync_all()?;
+        }
+    }
+    Ok(())
+}
+
+/// What the settings name. Files are replaced by others, so that it is their folders that stay within reach.
+fn reach(loaded: &Loaded, more: Vec<PathBuf>) -> Reach {
+    let settings = &loaded.settings;
+    let mut write = vec![settings.path.clone(), settings.state_dir.clone()];
+    if let Some(LogTarget::File(log)) = &settings.access_log {
+        write.extend(folders_of(log));
+    }
+    let files = rules::files(settings).into_iter().chain(loaded.file.clone()).chain(more);
+    let read = files.flat_map(|file| folders_of(&file)).chain(SYSTEM.map(PathBuf::from)).collect();
+    let sockets = settings.listen.iter().chain(&settings.admin_listen).filter_map(|address| match address {
+        ListenAddress::Unix(path) => folders_of(path).into_iter().next(),
+        _ => None,
+    });
+    Reach { write, sockets: sockets.collect(), read }
+}
+
+/// The folder that a file is in, and that in which it really is should it be a link.
+fn folders_of(file: &Path) -> Vec<PathBuf> {
+    let named = std::path::absolute(file).ok().and_then(|file| file.parent()?.canonicalize().ok());
+    let real = file.canonicalize().ok().and_then(|file| Some(file.parent()?.to_owned()));
+    let mut folders: Vec<_> = named.into_iter().chain(real).collect();
+    folders.dedup();
+    folders
+}
+
+fn enter(reach: &Reach, told: &mut Vec<String>, warnings: &mut Vec<String>) -> Sandbox {
+    let within =
+        reach.write.iter().chain(&reach.read).filter_map(|folder| folder.canonicalize().ok()).collect();
+    match restrict(reach) {
+        Ok(Enforced::Fully) => told.push("Sandbox: Landlock".into()),
+        Ok(Enforced::Partly) => told.push("Sandbox: Landlock, as far as this kernel knows it".into()),
+        Ok(Enforced::Not) => {
+            warnings.push("no sandbox: this kernel has no Landlock (Linux 5.13, lsm=landlock)".into());
+            return Sandbox::default();
+        }
+        Err(e) => {
+            warnings.push(format!("no sandbox: {e}"));
+            return Sandbox::default();
+        }
+    }
+    Sandbox(Some(within))
+}

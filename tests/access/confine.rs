@@ -1,0 +1,205 @@
+//! What the process gives up at its start: root, files that no setting names, connections of its own, other programs.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+
+use crate::common::{DRIVERS, Server, USER, id_of, is_root, login, on_both, program, skip};
+
+/// The kernel's answer to a system call of landlock(7).
+fn has_landlock() -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::on(&dir.path().join("data"), "epoll", &[]);
+    let has = server.text().contains("Sandbox: Landlock");
+    if !has {
+        skip("this kernel has no Landlock");
+    }
+    has
+}
+
+fn status(server: &Server, field: &str) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    let field = format!("{field}:\t");
+    tasks
+        .map(|task| {
+            let text = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+            text.lines().find_map(|line| line.strip_prefix(field.as_str()).map(Into::into)).unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn root_is_given_up_once_the_sockets_are_bound() {
+    if !is_root() {
+        return skip("giving up root needs root");
+    }
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let (data, socket) = (dir.path().join("data"), dir.path().join("socket"));
+        let listen = format!("unix:{}", socket.display());
+        let server =
+            Server::on(&data, driver, &["--user", "nobody", "--listen", "127.0.0.1:0", "--listen", &listen]);
+        assert!(server.text().contains("Running as nobody (uid 65534"), "{}", server.text());
+        for uid in status(&server, "Uid") {
+            assert_eq!(uid, format!("{USER}\t{USER}\t{USER}\t{USER}"));
+        }
+        assert!(status(&server, "CapPrm").iter().all(|all| all.chars().all(|digit| digit == '0')));
+        assert!(status(&server, "NoNewPrivs").iter().all(|flag| flag == "1"));
+        server.store("/r1/", "data", b"x");
+        for path in [&data, &data.join("r1"), &data.join(".packhouse"), &socket] {
+            assert_eq!(path.symlink_metadata().unwrap().uid(), USER, "{}", path.display());
+        }
+    });
+}
+
+#[test]
+fn what_the_service_user_cannot_read_is_told_at_the_start() {
+    if !is_root() {
+        return skip("giving up root needs root");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let (data, users) = (dir.path().join("data"), dir.path().join("users"));
+    std::fs::write(&users, "u:$2y$04$WJbmCZB2RbBUgYGmnvBnPOcBlGMk.fU8fvSoH8WBX2qjCdsuDV8Lm\n").unwrap();
+    std::fs::set_permissions(&users, PermissionsExt::from_mode(0o600)).unwrap();
+    let run = |more: &[&str]| {
+        let output = Command::new(program())
+            .args(["serve", "--user", "nobody", "--listen", "127.0.0.1:0", "--path"])
+            .arg(&data)
+            .args(more)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, text) = run(&["--htpasswd-file", users.to_str().unwrap()]);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("users") && text.contains("Permission denied"), "{text}");
+    let (code, text) = run(&["--no-auth", "--user", "no-such-user"]);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("cannot run as no-such-user: there is no such user"), "{text}");
+    // A repository of somebody else.
+    std::fs::create_dir_all(data.join("theirs/data")).unwrap();
+    std::fs::set_permissions(data.join("theirs"), PermissionsExt::from_mode(0o700)).unwrap();
+    let server = Server::on(&data, DRIVERS[0], &["--user", "nobody"]);
+    server.wait_for_log("theirs: this folder can't be read: Permission denied");
+    assert_eq!(server.status("POST", &format!("/theirs/keys/{}", id_of(b"x")), b"x"), 500);
+}
+
+/// A server that was taken over would run this: everything that the sandbox is to stop, from inside. The same library call,
+/// the same folders, as root.
+#[test]
+fn nothing_outside_can_be_reached() {
+    if !has_landlock() {
+        return;
+    }
+    const INSIDE: &str = "PACKHOUSE_TEST_INSIDE";
+    if let Some(dir) = std::env::var_os(INSIDE) {
+        return escape(Path::new(&dir));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["data", "outside"] {
+        std::fs::create_dir(dir.path().join(folder)).unwrap();
+    }
+    std::fs::write(dir.path().join("outside/secret"), "secret").unwrap();
+    // In a process of its own: the sandbox is for good.
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "confine::nothing_outside_can_be_reached", "--nocapture"])
+        .env(INSIDE, dir.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("nothing was reached"), "{output:?}");
+    assert_eq!(std::fs::read_dir(dir.path().join("outside")).unwrap().count(), 1);
+}
+
+fn escape(dir: &Path) {
+    use packhouse::io::sandbox::{Enforced, Reach, restrict};
+    use std::net::{TcpListener, TcpStream};
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (data, outside) = (dir.join("data"), dir.join("outside"));
+    let reach = Reach { write: vec![data.clone()], ..Reach::default() };
+    assert_eq!(restrict(&reach).unwrap(), Enforced::Fully);
+    // In a thread that came later, as all of a server do.
+    std::thread::spawn(move || {
+        let denied = |what: &str, result: std::io::Result<()>| {
+            assert_eq!(result.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied, "{what}");
+        };
+        std::fs::write(data.join("file"), "x").unwrap();
+        std::fs::create_dir(data.join("sub")).unwrap();
+        std::fs::rename(data.join("file"), data.join("sub/file")).unwrap();
+        std::fs::hard_link(data.join("sub/file"), data.join("again")).unwrap();
+        denied("read", std::fs::read(outside.join("secret")).map(drop));
+        denied("read through ..", std::fs::read(data.join("../outside/secret")).map(drop));
+        denied("read passwords", std::fs::read("/etc/passwd").map(drop));
+        denied("list", std::fs::read_dir(&outside).map(drop));
+        denied("write", std::fs::write(outside.join("new"), "x"));
+        denied("append", std::fs::File::options().append(true).open(outside.join("secret")).map(drop));
+        denied("remove", std::fs::remove_file(outside.join("secret")));
+        denied("make a folder", std::fs::create_dir(outside.join("folder")));
+        denied("symlink", std::os::unix::fs::symlink("/etc", data.join("link")));
+        denied("connect", TcpStream::connect(address).map(drop));
+        denied("listen", TcpListener::bind("127.0.0.1:0").map(drop));
+        denied("run a program", Command::new("/bin/true").status().map(drop));
+        // Into another folder, or out of it: a link across is refused too, whatever the kernel calls it.
+        assert!(std::fs::rename(data.join("again"), outside.join("stolen")).is_err());
+        assert!(std::fs::rename(outside.join("secret"), data.join("stolen")).is_err());
+        assert!(std::fs::hard_link(outside.join("secret"), data.join("stolen")).is_err());
+    })
+    .join()
+    .unwrap();
+    println!("nothing was reached");
+}
+
+#[test]
+fn a_reload_within_reach_works_and_one_outside_is_refused_with_the_reason() {
+    if !has_landlock() {
+        return;
+    }
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let settings_dir = dir.path().join("etc");
+        let elsewhere = dir.path().join("elsewhere");
+        let logs = dir.path().join("logs");
+        for folder in [&settings_dir, &elsewhere, &logs] {
+            std::fs::create_dir(folder).unwrap();
+        }
+        let (settings, users) = (settings_dir.join("packhouse.toml"), settings_dir.join("users"));
+        let write_users = |file: &Path, names: &[&str]| {
+            let lines: String =
+                names.iter().map(|name| format!("{name}:{}\n", bcrypt::hash("secret", 4).unwrap())).collect();
+            // As editors and certificate clients do: a new file in the place of the old one.
+            let new = file.with_extension("new");
+            std::fs::write(&new, lines).unwrap();
+            std::fs::rename(new, file).unwrap();
+        };
+        let write_settings = |users: &Path| {
+            std::fs::write(&settings, format!("htpasswd-file = \"{}\"\n", users.display())).unwrap();
+        };
+        write_users(&users, &["old"]);
+        write_settings(&users);
+        let log = logs.join("access.log");
+        let mut command = Command::new(program());
+        command.args(["serve", "--io-driver", driver, "--listen", "127.0.0.1:0", "--config"]).arg(&settings);
+        command.arg("--log").arg(&log).arg("--path").arg(dir.path().join("data"));
+        let server = Server::launch(command, &dir.path().join("data"));
+        let asks = |user: &str| server.request("GET", "/r1/keys/", &login(user, "secret"), b"").status;
+        assert_eq!((asks("old"), asks("new")), (404, 401));
+        write_users(&users, &["old", "new"]);
+        server.signal("-HUP");
+        server.wait_for_log("2 users");
+        assert_eq!(asks("new"), 404);
+        // The log is rotated under it.
+        std::fs::rename(&log, logs.join("access.log.1")).unwrap();
+        server.signal("-USR1");
+        crate::common::wait_for("a new log", || log.exists());
+        let other = elsewhere.join("users");
+        write_users(&other, &["third"]);
+        write_settings(&other);
+        server.signal("-HUP");
+        server.wait_for_log("outside of the folders that the sandbox keeps within reach");
+        assert_eq!((asks("old"), asks("third")), (404, 401));
+    });
+}
