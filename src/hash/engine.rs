@@ -136,6 +136,13 @@ impl Engine {
         Self::default()
     }
 
+    /// Every way that this processor has, whether or not it pays.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn each() -> Vec<Self> {
+        let supported = Lanes::ALL.iter().copied().filter(|lanes| lanes.is_supported());
+        supported.map(|lanes| Self { ways: vec![(lanes, 2)] }).collect()
+    }
+
     /// Whatever is fastest on this processor. The first call finds that out, in about half a millisecond.
     pub fn fastest() -> Self {
         static FOUND: OnceLock<Engine> = OnceLock::new();

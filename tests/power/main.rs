@@ -16,6 +16,7 @@ use std::time::Duration;
 #[path = "../common/mod.rs"]
 mod common;
 mod disk;
+mod faults;
 
 use common::{Conn, DRIVERS, Server, free_port, id_of, noise, wait_for, walk};
 use disk::{Cut, Disk};
@@ -36,7 +37,7 @@ struct Told {
 }
 
 /// What became of it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     acknowledged: usize,
     lost: usize,
@@ -56,9 +57,9 @@ impl AddAssign for Tally {
 }
 
 /// Stores, repeats and deletes until the server is gone.
-fn client(n: u64, address: &str, told: &Mutex<Told>, over: &AtomicBool) -> Option<()> {
+fn client(n: u64, first: u64, address: &str, told: &Mutex<Told>, over: &AtomicBool) -> Option<()> {
     let mut conn = Conn::new(TcpStream::connect(address).ok()?);
-    for k in 0.. {
+    for k in first.. {
         if over.load(Ordering::SeqCst) {
             break;
         }
@@ -132,7 +133,7 @@ fn cut(file_system: &str, how: Cut, round: u64) -> Option<Tally> {
     let told = std::thread::scope(|scope| {
         for n in 0..CLIENTS {
             let (address, told, over) = (server.addresses[0].clone(), &told, &over);
-            scope.spawn(move || client(n, &address, told, over));
+            scope.spawn(move || client(n, 0, &address, told, over));
         }
         // Inside ext4's interval of five seconds between two commits.
         std::thread::sleep(Duration::from_millis(600 + u64::from(noise(1, round + 1)[0]) * 6));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::common::mount::{Mount, command};
-use crate::common::{Server, id_of, noise, on_both, wait_for};
+use crate::common::{Server, id_of, noise, on_both, skip, wait_for};
 
 fn put(server: &Server, kind: &str, body: &[u8]) -> u16 {
     server.status("POST", &format!("/r1/{kind}/{}", id_of(body)), body)
@@ -51,6 +51,31 @@ fn case_13_and_66_a_full_disk() {
             assert_eq!(server.status("POST", "/r1/config", &noise(8192, 2)), 200);
             assert_eq!(put(&server, "data", &body), 200);
         }
+    });
+}
+
+#[test]
+fn case_66_a_quota_of_the_file_system() {
+    on_both(|driver| {
+        let Some(mount) = Mount::image("mkfs.btrfs", 300) else { return };
+        let btrfs = |args: &[&str]| command("btrfs", args, &mount.point).output().unwrap();
+        let limited = [btrfs(&["quota", "enable"]), btrfs(&["qgroup", "limit", "24M"])];
+        if limited.iter().any(|done| !done.status.success()) {
+            return skip(&format!("a quota of btrfs: {limited:?}"));
+        }
+        let server = Server::on(&mount.point, driver, &["--min-free", "0B"]);
+        let kept = server.store("/r1/", "keys", b"kept");
+        let bodies: Vec<_> = (0..16).map(|n| noise(4 << 20, n)).collect();
+        let statuses: Vec<_> = bodies.iter().map(|body| put(&server, "data", body)).collect();
+        assert!(statuses.contains(&200) && statuses.contains(&507), "{statuses:?}");
+        assert!(statuses.iter().all(|status| matches!(status, 200 | 507)), "{statuses:?}");
+        assert_eq!(server.request("GET", &kept, "", b"").body, b"kept");
+        wait_for("nothing to be left over", || server.files().iter().all(|path| !path.contains("tmp")));
+        // Room comes back, and with it the uploads.
+        for body in &bodies {
+            assert_eq!(server.status("DELETE", &format!("/r1/data/{}", id_of(body)), b""), 200);
+        }
+        wait_for("an upload to fit again", || put(&server, "data", &bodies[0]) == 200);
     });
 }
 

@@ -1,0 +1,118 @@
+//! A worker in a thread of this process, on a model disk that fails on demand: for tests of faults and for fuzzing.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use packhouse::api::rules::{MetricsFor, ObjectSizes};
+use packhouse::api::status::Status;
+use packhouse::api::{Live, Rules};
+use packhouse::auth::Authenticator;
+use packhouse::io::listener::Listener;
+use packhouse::io::runtime::{Driver, block_on};
+use packhouse::metrics::Counters;
+use packhouse::policy::Policy;
+use packhouse::policy::rate::Allowances;
+use packhouse::quota::{self, Ledger};
+use packhouse::server::balance::Balance;
+use packhouse::server::door::Door;
+use packhouse::server::gate::Gate;
+use packhouse::server::shard::{Shard, Shared};
+use packhouse::store::faulty::{Faults, FaultyDisk};
+use packhouse::store::fs::{FsStore, Options};
+use packhouse::store::health::Health;
+use packhouse::store::model::ModelDisk;
+use packhouse::types::{ListenAddress, Timeouts};
+
+/// Nobody logs in and everybody may do everything.
+fn rules() -> Rules {
+    const MIB: u64 = 1 << 20;
+    Rules {
+        auth: Authenticator::Nobody,
+        policy: Policy::default(),
+        trusted: Vec::new(),
+        proxy_protocol: false,
+        sizes: ObjectSizes { config: MIB, key: MIB, index: MIB, data: MIB },
+        allowances: Allowances::default(),
+        max_connections: None,
+        metrics: MetricsFor::Nobody,
+        hsts: None,
+        limits: Timeouts::default(),
+    }
+}
+
+/// A worker in a thread of this process, on a model disk.
+pub struct Worker {
+    pub address: String,
+    pub faults: Faults,
+    pub health: Arc<Health>,
+    pub shared: Arc<Shared>,
+    pub counters: Arc<Counters>,
+    thread: Option<std::thread::JoinHandle<usize>>,
+    /// A unix socket's file goes with it.
+    _listener: Listener,
+}
+
+impl Worker {
+    pub fn start(listen: &ListenAddress) -> Self {
+        let faults = Faults::default();
+        let health = Arc::new(Health::new(None));
+        let gate = Arc::new(Gate::for_descriptors(1, 4));
+        let shared = Arc::new(Shared {
+            stopping: Arc::default(),
+            gate,
+            crowd: Arc::default(),
+            balance: Arc::new(Balance::new(1, true)),
+            access_log: None,
+        });
+        let counters = Arc::new(Counters::default());
+        let listener = Listener::bind(listen, None).unwrap();
+        let (address, socket) = (listener.address(), listener.share().unwrap());
+        let parts = (faults.clone(), Arc::clone(&health), Arc::clone(&shared), Arc::clone(&counters));
+        let thread = std::thread::spawn(move || {
+            let (faults, health, shared, counters) = parts;
+            let work = async {
+                let disk = FaultyDisk::new(ModelDisk::default(), faults);
+                let options =
+                    Options { verify: true, hash_lanes: true, group_commit: true, unnamed_temps: true };
+                let ledger = Arc::new(Ledger::open(quota::Limits::default(), None).unwrap());
+                let status = Status {
+                    workers: vec![Arc::clone(&counters)],
+                    blobs: Vec::new(),
+                    health: Arc::clone(&health),
+                    ledger: Arc::clone(&ledger),
+                    logins: Arc::default(),
+                    scrub: Arc::default(),
+                    stopping: Arc::clone(&shared.stopping),
+                    tls: None,
+                };
+                let live = Live {
+                    store: FsStore::new(disk, options, health),
+                    rules: Arc::new(ArcSwap::from_pointee(rules())),
+                    ledger,
+                    rates: Arc::default(),
+                    counters,
+                    blobs: Rc::default(),
+                    status: Arc::new(status),
+                    max_folder_depth: 2,
+                };
+                let shard = Rc::new(Shard::new(live, 0, 8, shared, 0));
+                let door = Door { admin: false, tls: None };
+                shard.run(vec![(socket, door)], Duration::from_secs(5)).await.unwrap()
+            };
+            block_on(Driver::Epoll, work).unwrap()
+        });
+        Self { address, faults, health, shared, counters, thread: Some(thread), _listener: listener }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.shared.stopping.raise();
+        let left = self.thread.take().unwrap().join();
+        if !std::thread::panicking() {
+            assert_eq!(left.unwrap(), 0, "no connection was left");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What else goes wrong under load: the process is killed, memory is short, the device dies.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::common::{DRIVERS, Server, id_of, is_root, noise, on_both, skip, wait_for};
+use crate::disk::{Cut, Disk};
+use crate::{Tally, Told, client, look};
+
+const KILLS: u64 = 20;
+const CLIENTS: u64 = 16;
+/// Objects that a client may store between two kills.
+const STEP: u64 = 10_000;
+
+/// `PACKHOUSE_KILLS=N` makes N of them.
+#[test]
+fn what_was_acknowledged_survives_kills_under_load() {
+    let kills = std::env::var("PACKHOUSE_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"));
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut told = Told::default();
+    for round in 0..kills {
+        let mut server = Server::on(&data, DRIVERS[(round % 2) as usize], &[]);
+        let (new, over) = (Mutex::new(Told::default()), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for n in 0..CLIENTS {
+                let (address, new, over) = (server.addresses[0].clone(), &new, &over);
+                scope.spawn(move || client(n, round * STEP, &address, new, over));
+            }
+            std::thread::sleep(Duration::from_millis(30 + u64::from(noise(1, round + 1)[0])));
+            server.child.kill().unwrap();
+            server.child.wait().unwrap();
+            over.store(true, Ordering::SeqCst);
+        });
+        let new = new.into_inner().unwrap();
+        told.stored.extend(new.stored);
+        told.deleted.extend(new.deleted);
+    }
+    let server = Server::on(&data, DRIVERS[0], &[]);
+    server.wait_for_log("the walk after the start has ended");
+    let tally = look(&data, &told);
+    println!("*** {kills} kills: {tally:?} ***");
+    assert!(tally.acknowledged as u64 > kills * CLIENTS, "hardly anything was stored");
+    assert_eq!(tally, Tally { acknowledged: tally.acknowledged, ..Tally::default() });
+}
+
+/// A memory cgroup of 64 MiB, version 1 or 2.
+fn group() -> Option<PathBuf> {
+    let (v1, v2) = (PathBuf::from("/sys/fs/cgroup/memory"), PathBuf::from("/sys/fs/cgroup"));
+    let (parent, limit) = if v1.is_dir() { (v1, "memory.limit_in_bytes") } else { (v2, "memory.max") };
+    let group = parent.join(format!("packhouse-test-{}", std::process::id()));
+    let made = std::fs::create_dir(&group).and_then(|()| std::fs::write(group.join(limit), "67108864"));
+    if let Err(e) = made {
+        std::fs::remove_dir(&group).ok();
+        skip(&format!("a memory cgroup: {e}"));
+        return None;
+    }
+    Some(group)
+}
+
+#[test]
+fn a_thousand_uploads_fit_into_64_mib() {
+    const UPLOADS: usize = 1000;
+    if !is_root() {
+        return skip("a memory cgroup needs root");
+    }
+    on_both(|driver| {
+        let Some(group) = group() else { return };
+        // On a real disk: what lies in tmpfs would count as the server's memory.
+        let dir = tempfile::Builder::new().tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let data = dir.path().join("data");
+        let mut command = Command::new("sh");
+        let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", group.display());
+        let inner = Server::command(&data, driver, &[]);
+        command.args(["-c", &enter, "sh"]).arg(inner.get_program()).args(inner.get_args());
+        let mut server = Server::launch(command, &data);
+        let body = noise(4 << 20, 1);
+        let id = id_of(&body);
+        let statuses = std::thread::scope(|scope| {
+            let uploads: Vec<_> = (0..UPLOADS)
+                .map(|n| {
+                    let (server, body, path) = (&server, &body, format!("/r{n}/data/{id}"));
+                    let upload = move || server.request("POST", &path, "", body).status;
+                    std::thread::Builder::new().stack_size(256 * 1024).spawn_scoped(scope, upload).unwrap()
+                })
+                .collect();
+            uploads.into_iter().map(|upload| upload.join().unwrap()).collect::<Vec<_>>()
+        });
+        let stored = statuses.iter().filter(|status| **status == 200).count();
+        assert!(statuses.iter().all(|status| matches!(status, 200 | 503)), "{statuses:?}");
+        println!("{driver}: {stored} of {UPLOADS} stored, at most {} MiB", server.memory("VmHWM:") >> 20);
+        assert!(stored > UPLOADS / 2, "{stored} were stored");
+        assert!(server.child.try_wait().unwrap().is_none(), "the server was killed");
+        assert!(server.stop().success());
+        std::fs::remove_dir(&group).ok();
+    });
+}
+
+#[test]
+fn a_device_that_dies_is_an_error_and_no_hang() {
+    on_both(|driver| {
+        let Some(mut disk) = Disk::new("ext4", Cut::Block) else { return };
+        let state = tempfile::tempdir().unwrap();
+        let data = disk.point.join("data");
+        let mut server = Server::on(&data, driver, &["--state-dir", state.path().to_str().unwrap()]);
+        let kept = server.store("/r1/", "keys", b"kept");
+        assert_eq!(server.request("GET", &kept, "", b"").body, b"kept");
+        disk.cut();
+        let body = noise(1 << 20, 1);
+        let put = |kind: &str| server.status("POST", &format!("/r1/{kind}/{}", id_of(&body)), &body);
+        // 500 at first, 507 once the store or the file system takes no writes; never 200.
+        let statuses: Vec<_> = (0..4).map(|_| put("data")).chain([put("index")]).collect();
+        assert!(statuses.iter().all(|status| matches!(status, 500 | 507)), "{statuses:?}");
+        wait_for("the server to be not ready", || server.status("GET", "/readyz", b"") == 503);
+        assert_eq!(server.status("GET", "/healthz", b""), 200);
+        assert_eq!(server.request("GET", &kept, "", b"").body, b"kept", "what is in memory can be read");
+        assert!(server.stop().success());
+    });
+}
