@@ -15,6 +15,15 @@ test *ARGS:
 test-large:
     PACKHOUSE_TEST_BLOBS=1000000 PACKHOUSE_TEST_REQUESTS=1000000 tests/run case_48 leak_nothing
 
+# Fifty power cuts of each kind, a hundred kills, and the simulator without one sync after the other.
+test-durability:
+    PACKHOUSE_CUTS=50 PACKHOUSE_KILLS=100 tests/run --run-ignored all power
+    tests/mutants
+
+# Half an hour of fuzzing each.
+fuzz:
+    fuzz/run 1800
+
 # What may be linked.
 deny:
     cargo deny check licenses bans sources

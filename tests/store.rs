@@ -16,6 +16,7 @@ use packhouse::store::faulty::{Faults, FaultyDisk, Op};
 use packhouse::store::fs::{FsStore, Options};
 use packhouse::store::health::Health;
 use packhouse::store::model::ModelDisk;
+use packhouse::store::scrub::{Place, Scrubber, Verdict};
 use packhouse::store::sync::DirSyncs;
 use packhouse::store::{Download, Error, Listing, Store, Upload, sweep};
 use packhouse::types::{BlobId, BlobType, FolderName, Handle, Object, RepoPath};
@@ -440,5 +441,39 @@ fn the_parents_of_a_folder_are_synced_once_whoever_made_it() {
         assert_eq!(syncs(bench.faults.take_calls()), 1);
         bench.model.crash();
         assert_eq!(bench.model.files().len(), 2);
+    });
+}
+
+#[test]
+fn a_verification_goes_on_where_it_was_whatever_it_was_looking_at() {
+    run(async |options| {
+        let bench = Bench::new(options);
+        for repo in ["/a/", "/a/b/", "/z/"] {
+            let put = async |object, body: &[u8]| {
+                let handle = Handle { repo: repo.parse().unwrap(), object };
+                bench.put(&handle, None, &[body]).await.unwrap();
+            };
+            put(Object::Config, b"config").await;
+            for kind in BlobType::ALL {
+                for n in 0..4_u8 {
+                    put(Object::Blob(kind, BlobId::from_digest(Sha256::of(&[n]))), &[n]).await;
+                }
+            }
+        }
+        let all = async |after: Option<Place>| {
+            let mut scrubber = Scrubber::new(bench.model.clone(), None, 2, after).await;
+            let mut places = Vec::new();
+            while let Some(checked) = scrubber.next(|_| std::time::Duration::ZERO).await.unwrap() {
+                assert_eq!(checked.verdict, Verdict::Right);
+                places.push(checked.place);
+            }
+            places
+        };
+        let places = all(None).await;
+        assert_eq!(places.len(), 3 * (1 + 5 * 4));
+        for (n, place) in places.iter().enumerate() {
+            let known = Place::of(&place.path()).unwrap();
+            assert_eq!(all(Some(known)).await, places[n + 1..]);
+        }
     });
 }

@@ -1,7 +1,6 @@
 //! `packhouse repo`.
 
 use std::io::{self, IsTerminal as _};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use crate::server::control;
 use crate::server::inventory::{self, Inventory};
 use crate::server::upkeep::{self, Report, Step, Sums, Verify};
 use crate::settings::args::{RepoCommand, StateArgs};
-use crate::types::RepoPath;
+use crate::types::{RepoPath, escaped};
 
 /// Whatever needs no running server.
 pub(super) fn run(command: RepoCommand) -> ExitCode {
@@ -87,7 +86,7 @@ fn verify(what: &Verify, as_json: bool) -> io::Result<ExitCode> {
     let sums = upkeep::verify(what, |step| match step {
         Step::Read(bytes) => bar.inc(bytes),
         Step::Found { path, verdict, quarantined } => {
-            let (path, quarantined) = (shown(&path), quarantined.as_deref().map(shown));
+            let (path, quarantined) = (escaped(&path), quarantined.as_deref().map(escaped));
             if !as_json {
                 let aside = quarantined.as_ref().map_or(String::new(), |path| format!(", now {path}"));
                 bar.suspend(|| say(&format!("{}: {path}{aside}", verdict.word())));
@@ -125,10 +124,6 @@ fn sweep(path: &Path, depth: usize, older_than: Duration, as_json: bool) -> io::
         say(&format!("left {foreign} of rest-server that are too young, {damaged} objects in quarantine"));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn shown(path: &Path) -> String {
-    path.as_os_str().as_bytes().escape_ascii().to_string()
 }
 
 fn as_json(inventory: &Inventory) -> Value {

@@ -20,6 +20,8 @@ enum State {
     Size,
     /// In the extensions after it.
     Extension,
+    /// In blanks before one.
+    Blank,
     /// Before the LF that ends the size line.
     SizeLf,
     /// In the data, that many bytes left.
@@ -88,9 +90,10 @@ impl Decoder {
             (State::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.digit(byte)?,
             (State::Size, _) if self.digits == 0 => return Err(Malformed("a chunk size is missing")),
             (State::Size | State::Extension, b'\r') => State::SizeLf,
-            // Blanks before an extension are bad whitespace that RFC 9112 lets through.
-            (State::Size, b';' | b' ' | b'\t') => State::Extension,
-            (State::Size, _) => return Err(Malformed("a chunk size is no hex number")),
+            (State::Size | State::Blank, b';') => State::Extension,
+            // Bad whitespace that RFC 9112 lets through before an extension, and nowhere else.
+            (State::Size | State::Blank, b' ' | b'\t') => self.overhead(byte, State::Blank)?,
+            (State::Size | State::Blank, _) => return Err(Malformed("a chunk size is no hex number")),
             (State::Extension, _) => self.overhead(byte, State::Extension)?,
             (State::SizeLf, b'\n') => self.chunk(),
             (State::DataCr, b'\r') => State::DataLf,

@@ -19,6 +19,7 @@ use crate::server::inventory::open;
 use crate::store::disk::Disk;
 use crate::store::health::Health;
 use crate::store::scrub::{Checked, Place, Scrubber, Verdict};
+use crate::types::escaped;
 
 /// Where in the state folder it remembers how far it is, and how often it writes that down.
 const FILE: &str = "scrub.json";
@@ -158,7 +159,9 @@ impl Scrub {
                 progress = Progress::new();
             }
             if let Err(e) = self.pass(&disk, &mut progress, &file).await {
-                log::warn!("the verification of what is stored can't remember how far it is: {e}");
+                log::warn!(
+                    "the verification of what is stored was interrupted, and goes on in a minute: {e}"
+                );
                 sleep(PAUSE).await;
             }
         }
@@ -196,8 +199,7 @@ impl Scrub {
     async fn note<D: Disk>(&self, scrubber: &Scrubber<D>, checked: &Checked) {
         self.counters.objects.increment();
         self.counters.bytes.add(checked.bytes);
-        let path = checked.place.path();
-        let shown = path.as_os_str().as_bytes().escape_ascii();
+        let shown = escaped(&checked.place.path());
         match checked.verdict {
             Verdict::Right | Verdict::Gone => return,
             Verdict::Misplaced => {
@@ -216,7 +218,7 @@ impl Scrub {
         match scrubber.quarantine(checked).await {
             Ok(Some(new)) => {
                 self.counters.quarantined.increment();
-                log::warn!("{shown}: in quarantine as {}", new.as_os_str().as_bytes().escape_ascii());
+                log::warn!("{shown}: in quarantine as {}", escaped(&new));
                 if let Some(changing) = changing {
                     changing.removed(checked.size);
                 }

@@ -11,7 +11,7 @@ use crate::server::scrub::Pace;
 use crate::store::scrub::{Scrubber, Verdict};
 use crate::store::sweep;
 pub use crate::store::sweep::Report;
-use crate::types::RepoPath;
+use crate::types::{RepoPath, escaped};
 
 /// What is to be verified.
 pub struct Verify {
@@ -107,7 +107,10 @@ pub fn verify(what: &Verify, mut tell: impl FnMut(Step)) -> io::Result<Sums> {
             if what.quarantine && checked.is_for_quarantine() {
                 match scrubber.quarantine(&checked).await {
                     Ok(path) => quarantined = path,
-                    Err(e) => tell(Step::Failed(format!("{}: {e}", checked.place.path().display()))),
+                    Err(e) => {
+                        sums.failed += 1;
+                        tell(Step::Failed(format!("{}: {e}", escaped(&checked.place.path()))));
+                    }
                 }
             }
             tell(Step::Found { path: checked.place.path(), verdict: checked.verdict, quarantined });

@@ -16,7 +16,7 @@ use crate::io::runtime::{random, sleep};
 use crate::io::{BufferPool, Fault};
 use crate::store::disk::Disk;
 use crate::store::{census, layout};
-use crate::types::{BlobId, BlobType, FolderName, Handle, Object, RepoPath};
+use crate::types::{BlobId, BlobType, FolderName, Handle, Object, RepoPath, escaped};
 
 /// Entries read at a time.
 const PAGE_ENTRIES: usize = 1000;
@@ -51,8 +51,11 @@ impl Verdict {
 }
 
 impl Spot {
+    /// All of a repository, sorted: what comes before a place was looked at before it.
     fn all() -> impl Iterator<Item = Self> {
-        let types = BlobType::ALL.into_iter().map(Self::Type);
+        let mut types = BlobType::ALL;
+        types.sort_unstable();
+        let types = types.into_iter().map(Self::Type);
         [Self::Repo].into_iter().chain(types).chain((0..=u8::MAX).map(Self::Shard))
     }
 
@@ -230,7 +233,7 @@ impl<D: Disk> Scrubber<D> {
         spot: Spot,
     ) -> io::Result<Option<(D::Dir, VecDeque<OsString>)>> {
         let path = spot.folder(repo);
-        let failed = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", shown(&path)));
+        let failed = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", escaped(&path)));
         let dir = match self.disk.open_dir(&path).await {
             Err(e) if Fault::of(&e) == Fault::Missing => return Ok(None),
             other => other.map_err(failed)?,
@@ -264,7 +267,7 @@ impl<D: Disk> Scrubber<D> {
                 let verdict = match Fault::of(&e) {
                     Fault::Missing => Verdict::Gone,
                     Fault::Device => Verdict::Unreadable,
-                    _ => return Err(io::Error::new(e.kind(), format!("{}: {e}", shown(&place.path())))),
+                    _ => return Err(io::Error::new(e.kind(), format!("{}: {e}", escaped(&place.path())))),
                 };
                 return Ok(Checked { place, bytes: 0, size: 0, verdict, inode: 0 });
             }
@@ -333,13 +336,15 @@ impl<D: Disk> Scrubber<D> {
     }
 }
 
-fn shown(path: &Path) -> String {
-    path.as_os_str().as_bytes().escape_ascii().to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_are_looked_at_in_order() {
+        assert!(Spot::all().is_sorted());
+        assert_eq!(Spot::all().count(), 1 + BlobType::ALL.len() + 256);
+    }
 
     #[test]
     fn a_place_is_found_again_by_its_path() {

@@ -2,7 +2,6 @@
 //! uploads left, and names what an operator should know about.
 
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use crate::io::Fault;
 use crate::io::dir::{Entry, Kind};
 use crate::store::disk::Disk;
 use crate::store::layout;
+use crate::types::escaped;
 
 /// Entries read at a time.
 const PAGE_ENTRIES: usize = 1000;
@@ -43,7 +43,7 @@ pub async fn sweep<D: Disk>(disk: &D, depth: usize, foreign_age: Option<Duration
             Ok(_) => {}
             // Gone meanwhile.
             Err(e) if Fault::of(&e) == Fault::Missing => {}
-            Err(e) => log::warn!("{}: this folder can't be read: {e}", shown(&path)),
+            Err(e) => log::warn!("{}: this folder can't be read: {e}", escaped(&path)),
         }
     }
     summary(&report);
@@ -91,7 +91,7 @@ async fn walk<D: Disk>(
 
 fn is_gone(removed: io::Result<bool>, path: &Path) -> bool {
     removed.unwrap_or_else(|e| {
-        log::warn!("{}: this leftover of an upload can't be removed: {e}", shown(path));
+        log::warn!("{}: this leftover of an upload can't be removed: {e}", escaped(path));
         false
     })
 }
@@ -101,7 +101,7 @@ fn note_link(path: &Path, report: &mut Report) {
     if report.links <= NAMED_LINKS {
         log::warn!(
             "{}: a symbolic link: packhouse follows none and answers 403 there; use a bind mount",
-            shown(path)
+            escaped(path)
         );
     }
 }
@@ -125,8 +125,4 @@ fn summary(report: &Report) {
     if report.links > NAMED_LINKS {
         log::warn!("{} symbolic links in all below the data folder", report.links);
     }
-}
-
-fn shown(path: &Path) -> String {
-    path.as_os_str().as_bytes().escape_ascii().to_string()
 }

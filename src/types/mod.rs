@@ -18,7 +18,7 @@ pub use direct::DirectIo;
 pub use listen::ListenAddress;
 pub use network::ClientNetwork;
 pub use range::ByteRange;
-pub use repo::{FolderName, RepoPath};
+pub use repo::{FolderName, RepoPath, escaped};
 pub use right::{PathPattern, Right};
 pub use timeouts::Timeouts;
 pub use user::{Principal, UserName};

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::str::FromStr;
 
 use crate::types::BlobType;
@@ -89,6 +90,11 @@ impl fmt::Display for RepoPath {
         }
         f.write_str("/")
     }
+}
+
+/// A path with every byte outside printable ASCII escaped: safe in a log line and on a terminal.
+pub fn escaped(path: &Path) -> String {
+    path.as_os_str().as_encoded_bytes().escape_ascii().to_string()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod blobs;
 mod create;
 mod disk;
 mod framing;
+mod hostile;
 mod lifecycle;
 mod lists;
 mod logins;
