@@ -17,7 +17,7 @@ test-large:
 
 # Fifty power cuts of each kind, a hundred kills, and the simulator without one sync after the other.
 test-durability:
-    PACKHOUSE_CUTS=50 PACKHOUSE_KILLS=100 tests/run --run-ignored all power
+    PACKHOUSE_CUTS=50 PACKHOUSE_KILLS=100 tests/run --run-ignored all -E 'binary(power)'
     tests/mutants
 
 # Half an hour of fuzzing each.

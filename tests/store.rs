@@ -477,3 +477,32 @@ fn a_verification_goes_on_where_it_was_whatever_it_was_looking_at() {
         }
     });
 }
+
+#[test]
+fn what_the_disk_does_not_give_back_goes_into_quarantine_and_comes_again() {
+    run(async |options| {
+        let bench = Bench::new(options);
+        let handle = blob(BlobType::Keys, b"key");
+        bench.put(&handle, None, &[b"key"]).await.unwrap();
+        bench.put(&config(), None, &[b"c"]).await.unwrap();
+        let disk = FaultyDisk::new(bench.model.clone(), bench.faults.clone());
+        let mut scrubber = Scrubber::new(disk, None, 2, None).await;
+        bench.faults.fail(Some((Op::Read, Fault::Device)));
+        let mut found = Vec::new();
+        while let Some(checked) = scrubber.next(|_| std::time::Duration::ZERO).await.unwrap() {
+            assert_eq!(checked.verdict, Verdict::Unreadable);
+            found.push(checked);
+        }
+        bench.faults.fail(None);
+        let [config, key] = found.as_slice() else { panic!("{found:?}") };
+        assert!(!config.is_for_quarantine(), "without it nobody could open the repository");
+        let path = scrubber.quarantine(key).await.unwrap().unwrap();
+        bench.model.crash();
+        assert!(bench.model.content(path.to_str().unwrap()).is_some(), "durable, and not lost");
+        assert!(matches!(bench.get(&handle).await, Err(Error::NotFound)));
+        bench.put(&handle, None, &[b"key"]).await.unwrap();
+        // The name stands for another file now, with which nothing is wrong.
+        assert_eq!(scrubber.quarantine(key).await.unwrap(), None);
+        assert_eq!(bench.get(&handle).await.unwrap(), b"key");
+    });
+}

@@ -45,6 +45,8 @@ pub struct Round {
     pub first_ms: f64,
     /// Most memory of the server while it was measured.
     pub peak_mib: f64,
+    /// Its memory when all requests were answered.
+    pub steady_mib: f64,
     pub switches: u64,
     pub failures: usize,
 }
@@ -242,6 +244,7 @@ fn measure(site: &Site<'_>, rival: &Rival) -> io::Result<Option<(Round, Option<t
         p999_ms: ms(&outcome.latencies, 0.999),
         first_ms: ms(&outcome.first, 0.5),
         peak_mib: mib(after.peak),
+        steady_mib: mib(after.steady),
         switches: after.switches.saturating_sub(before.switches),
         failures: outcome.failures,
     };

@@ -17,6 +17,8 @@ pub struct Figures {
     pub switches: u64,
     /// Most bytes of memory at once.
     pub peak: u64,
+    /// Bytes of memory now.
+    pub steady: u64,
 }
 
 impl Process {
@@ -62,7 +64,12 @@ impl Process {
             switches +=
                 field(&text, "voluntary_ctxt_switches:") + field(&text, "nonvoluntary_ctxt_switches:");
         }
-        Ok(Figures { cpu, switches, peak: field(&status, "VmHWM:") * 1024 })
+        Ok(Figures {
+            cpu,
+            switches,
+            peak: field(&status, "VmHWM:") * 1024,
+            steady: field(&status, "VmRSS:") * 1024,
+        })
     }
 }
 

@@ -30,7 +30,7 @@ pub fn write(out: &Path, machine: &str, rounds: usize, all: &[Measured]) -> io::
     let mut text = format!(
         "# {date}\n\n{machine}. {rounds} rounds, all servers in turns, medians; the load generator on the same machine. CPU is the server's own, per GiB or per 1,000 requests.\n\n"
     );
-    text.push_str("| scenario | server | /s (spread) | CPU s | p50 ms | p99 ms | first byte ms | peak MiB | throughput × | CPU × | goal |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
+    text.push_str("| scenario | server | /s (spread) | CPU s | p50 ms | p99 ms | p99.9 ms | first byte ms | peak, steady MiB | switches | throughput × | CPU × | goal |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
     let mut met = true;
     let mut bars = BTreeMap::new();
     for Measured { scenario, rounds } in all {
@@ -61,22 +61,25 @@ pub fn write(out: &Path, machine: &str, rounds: usize, all: &[Measured]) -> io::
             let shown = |ratio: Option<f64>| ratio.map_or("–".into(), |ratio| format!("{ratio:.2}"));
             writeln!(
                 text,
-                "| {} | {name} | {:.0} ({}) | {:.3} | {:.2} | {:.2} | {:.2} | {:.0} | {} | {} | {goal} |",
+                "| {} | {name} | {:.0} ({}) | {:.3} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0}, {:.0} | {:.0} | {} | {} | {goal} |",
                 scenario.title,
                 median(rounds, |r| r.throughput),
                 spread(rounds, |r| r.throughput),
                 median(rounds, |r| r.cpu),
                 median(rounds, |r| r.p50_ms),
                 median(rounds, |r| r.p99_ms),
+                median(rounds, |r| r.p999_ms),
                 median(rounds, |r| r.first_ms),
                 median(rounds, |r| r.peak_mib),
+                median(rounds, |r| r.steady_mib),
+                median(rounds, |r| r.switches as f64),
                 shown(throughput),
                 shown(cpu)
             )
             .ok();
             let failures: usize = rounds.iter().map(|round| round.failures).sum();
             if failures > 0 {
-                writeln!(text, "| | {name} | **{failures} requests failed** | | | | | | | | |").ok();
+                writeln!(text, "| | {name} | **{failures} requests failed** | | | | | | | | | | |").ok();
                 met = false;
             }
         }

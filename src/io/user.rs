@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::lchown;
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid, User, geteuid, initgroups, setgid, setuid};
@@ -29,9 +29,9 @@ impl ServiceUser {
         self.0.uid == geteuid()
     }
 
-    /// Makes this user the owner of a file or folder.
+    /// Makes this user the owner of a file or folder, of a symbolic link itself.
     pub fn own(&self, path: &Path) -> io::Result<()> {
-        chown(path, Some(self.0.uid.as_raw()), Some(self.0.gid.as_raw()))
+        lchown(path, Some(self.0.uid.as_raw()), Some(self.0.gid.as_raw()))
     }
 
     /// Becomes this user with all groups of it, for good, in all threads.

@@ -14,6 +14,8 @@ use crate::common::{is_root, noise, skip, wait_for};
 /// Bytes of a disk: btrfs wants some room.
 const DISK_BYTES: u64 = 3 << 30;
 const SECTOR: u64 = 512;
+/// Operations a second of a slow disk: a flush of a file system takes it seconds.
+const SLOW_IOPS: u32 = 15;
 /// What the daemon needs to write down what it has done.
 const SETTLE: Duration = Duration::from_millis(500);
 /// The log of writes, as dm-log-writes has it: a superblock, then entries of a sector and their data.
@@ -29,6 +31,8 @@ pub enum Cut {
     Shutdown,
     /// The device is gone; what was written after the last flush may have arrived or not.
     Block,
+    /// It is slow all the time, and then gone.
+    Slow,
 }
 
 /// A mounted file system.
@@ -68,7 +72,7 @@ impl Disk {
         }
         let device = match cut {
             Cut::Shutdown => image,
-            Cut::Block => disk.logged()?,
+            Cut::Block | Cut::Slow => disk.through_a_daemon()?,
         };
         run(command("mount", &["-o", "loop", device.to_str().unwrap()], &disk.point)).then_some(disk)
     }
@@ -77,8 +81,8 @@ impl Disk {
         self.dir.path().join(name)
     }
 
-    /// Puts a daemon that logs every write before the image.
-    fn logged(&mut self) -> Option<PathBuf> {
+    /// Puts a daemon before the image that logs every write, or makes all of them wait.
+    fn through_a_daemon(&mut self) -> Option<PathBuf> {
         let (image, log, device) = (self.path("image"), self.path("log"), self.path("device"));
         // The log tells what came after this state.
         if !run(command("cp", &["--sparse=always", image.to_str().unwrap()], &self.path("before"))) {
@@ -89,11 +93,18 @@ impl Disk {
         let node = |name: &str, path: &Path| {
             format!("driver=file,node-name={name},filename={},discard=unmap", path.display())
         };
-        let daemon = Command::new("qemu-storage-daemon")
-            .args(["--blockdev", &node("image", &image), "--blockdev", &node("log", &log)])
-            .args(["--blockdev", "driver=blklogwrites,node-name=logged,file=image,log=log"])
+        let mut command = Command::new("qemu-storage-daemon");
+        command.args(["--blockdev", &node("image", &image)]);
+        if self.cut == Cut::Slow {
+            command.args(["--object", &format!("throttle-group,id=slow,x-iops-total={SLOW_IOPS}")]);
+            command.args(["--blockdev", "driver=throttle,node-name=front,file=image,throttle-group=slow"]);
+        } else {
+            command.args(["--blockdev", &node("log", &log)]);
+            command.args(["--blockdev", "driver=blklogwrites,node-name=front,file=image,log=log"]);
+        }
+        let daemon = command
             .arg("--export")
-            .arg(format!("type=fuse,id=device,node-name=logged,writable=on,mountpoint={}", device.display()))
+            .arg(format!("type=fuse,id=device,node-name=front,writable=on,mountpoint={}", device.display()))
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn();
@@ -111,7 +122,7 @@ impl Disk {
         }
         let mut text = String::new();
         self.daemon.as_mut()?.stderr.as_mut()?.read_to_string(&mut text).ok();
-        skip(&format!("a block device that logs its writes: {text}"));
+        skip(&format!("a block device behind qemu-storage-daemon: {text}"));
         None
     }
 
@@ -122,7 +133,7 @@ impl Disk {
                 let done = command("xfs_io", &["-x", "-c", "shutdown"], &self.point).output().unwrap();
                 assert!(done.status.success(), "{done:?}");
             }
-            Cut::Block => {
+            Cut::Block | Cut::Slow => {
                 // What is in the log by now counts, once all of it is written.
                 self.log_end = self.path("log").metadata().unwrap().len();
                 std::thread::sleep(SETTLE);

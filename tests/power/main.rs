@@ -135,8 +135,10 @@ fn cut(file_system: &str, how: Cut, round: u64) -> Option<Tally> {
             let (address, told, over) = (server.addresses[0].clone(), &told, &over);
             scope.spawn(move || client(n, 0, &address, told, over));
         }
+        let some = || told.lock().unwrap().stored.len() as u64 >= CLIENTS;
+        wait_for("some objects to be stored", some);
         // Inside ext4's interval of five seconds between two commits.
-        std::thread::sleep(Duration::from_millis(600 + u64::from(noise(1, round + 1)[0]) * 6));
+        std::thread::sleep(Duration::from_millis(u64::from(noise(1, round + 1)[0]) * 6));
         // What clients are told from now on is not written down, and they begin no delete.
         let mut told = told.lock().unwrap();
         disk.cut();
@@ -198,7 +200,6 @@ fn cuts(file_system: &str, how: Cut) {
     if std::env::var_os("PACKHOUSE_CUT_SERVER").is_some() {
         return;
     }
-    assert!(sum.acknowledged as u64 > rounds * CLIENTS, "hardly anything was stored: {sum:?}");
     assert_eq!((sum.lost, sum.wrong, sum.undeleted, sum.left_over), (0, 0, 0, 0));
 }
 
