@@ -479,30 +479,45 @@ fn a_verification_goes_on_where_it_was_whatever_it_was_looking_at() {
 }
 
 #[test]
-fn what_the_disk_does_not_give_back_goes_into_quarantine_and_comes_again() {
+fn only_what_stays_damaged_goes_into_quarantine() {
+    const NOW: std::time::Duration = std::time::Duration::ZERO;
     run(async |options| {
         let bench = Bench::new(options);
-        let handle = blob(BlobType::Keys, b"key");
-        bench.put(&handle, None, &[b"key"]).await.unwrap();
+        let (key, pack) = (blob(BlobType::Keys, b"key"), blob(BlobType::Data, b"pack"));
+        bench.put(&key, None, &[b"key"]).await.unwrap();
+        bench.put(&pack, None, &[b"pack"]).await.unwrap();
         bench.put(&config(), None, &[b"c"]).await.unwrap();
         let disk = FaultyDisk::new(bench.model.clone(), bench.faults.clone());
-        let mut scrubber = Scrubber::new(disk, None, 2, None).await;
+        let mut scrubber = Scrubber::new(disk.clone(), None, 2, None).await;
         bench.faults.fail(Some((Op::Read, Fault::Device)));
         let mut found = Vec::new();
-        while let Some(checked) = scrubber.next(|_| std::time::Duration::ZERO).await.unwrap() {
+        while let Some(checked) = scrubber.next(|_| NOW).await.unwrap() {
             assert_eq!(checked.verdict, Verdict::Unreadable);
             found.push(checked);
         }
+        // What nobody can open the repository without stays, whatever it is like.
+        found.retain(packhouse::store::scrub::Checked::is_for_quarantine);
+        let [checked] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!(checked.place.handle(), Some(pack.clone()));
+        // A disk that was away for a moment has damaged nothing.
         bench.faults.fail(None);
-        let [config, key] = found.as_slice() else { panic!("{found:?}") };
-        assert!(!config.is_for_quarantine(), "without it nobody could open the repository");
-        let path = scrubber.quarantine(key).await.unwrap().unwrap();
+        assert!(scrubber.quarantine(checked, NOW, NOW).await.unwrap().is_none());
+        assert_eq!(bench.get(&pack).await.unwrap(), b"pack");
+        bench.faults.fail(Some((Op::Read, Fault::Device)));
+        let path = scrubber.quarantine(checked, NOW, NOW).await.unwrap().unwrap().path;
+        bench.faults.fail(None);
         bench.model.crash();
         assert!(bench.model.content(path.to_str().unwrap()).is_some(), "durable, and not lost");
-        assert!(matches!(bench.get(&handle).await, Err(Error::NotFound)));
-        bench.put(&handle, None, &[b"key"]).await.unwrap();
+        assert!(matches!(bench.get(&pack).await, Err(Error::NotFound)));
+        bench.put(&pack, None, &[b"pack"]).await.unwrap();
         // The name stands for another file now, with which nothing is wrong.
-        assert_eq!(scrubber.quarantine(key).await.unwrap(), None);
-        assert_eq!(bench.get(&handle).await.unwrap(), b"key");
+        bench.faults.fail(Some((Op::Read, Fault::Device)));
+        assert!(scrubber.quarantine(checked, NOW, NOW).await.unwrap().is_none());
+        bench.faults.fail(None);
+        assert_eq!(bench.get(&pack).await.unwrap(), b"pack");
+        // Another error says nothing about an object.
+        let mut scrubber = Scrubber::new(disk, None, 2, None).await;
+        bench.faults.fail(Some((Op::Read, Fault::Busy)));
+        assert!(scrubber.next(|_| NOW).await.is_err());
     });
 }

@@ -21,8 +21,9 @@ pub(super) fn run(command: RepoCommand) -> ExitCode {
         RepoCommand::Resume(state) => return resume(&state),
         RepoCommand::List { path, max_folder_depth, json } => list(&path, max_folder_depth.into(), json),
         RepoCommand::Stat { path, repo, json } => stat(&path, &repo, json),
-        RepoCommand::Verify { path, repo, max_folder_depth, quarantine, rate, json } => {
-            let what = Verify { path, repo, depth: max_folder_depth.into(), quarantine, rate };
+        RepoCommand::Verify { path, repo, max_folder_depth, quarantine, older_than, rate, json } => {
+            let depth = max_folder_depth.into();
+            let what = Verify { path, repo, depth, quarantine, quiet: older_than, rate };
             verify(&what, json)
         }
         RepoCommand::Sweep { path, max_folder_depth, older_than, json } => {
@@ -115,13 +116,17 @@ fn verify(what: &Verify, as_json: bool) -> io::Result<ExitCode> {
 }
 
 fn sweep(path: &Path, depth: usize, older_than: Duration, as_json: bool) -> io::Result<ExitCode> {
-    let Report { removed, foreign, damaged, links } = upkeep::sweep(path, depth, older_than)?;
+    let Report { removed, foreign, damaged, links, failed } = upkeep::sweep(path, depth, older_than)?;
     if as_json {
-        let all = json!({"removed": removed, "left_of_rest_server": foreign, "quarantined": damaged, "links": links});
+        let all = json!({"removed": removed, "left_of_rest_server": foreign, "quarantined": damaged, "links": links, "failed": failed});
         say(&all.to_string());
     } else {
         say(&format!("removed {removed} leftovers of interrupted uploads"));
         say(&format!("left {foreign} of rest-server that are too young, {damaged} objects in quarantine"));
+    }
+    if failed > 0 {
+        complain(&format!("error: {failed} folders or files could not be looked at or removed"));
+        return Ok(ExitCode::from(FAILED));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{
@@ -218,16 +218,38 @@ impl Dir {
         .await
     }
 
+    /// Gives the file `inode` another name, which must be free, if it is the one that is called `from`. False if it is not.
+    ///
+    /// # Errors
+    /// Also where the file system can't rename without replacing: there is no other way that is safe for a live name.
+    pub async fn set_aside(&self, from: &OsStr, to: &OsStr, inode: u64) -> io::Result<bool> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        let is_it = move |fd: &OwnedFd, name: &OsStr| {
+            let stat = statx(fd, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO);
+            stat.map(|stat| stat.stx_ino == inode)
+        };
+        self.blocking(move |fd| {
+            let _turn = turn_to_remove(&from);
+            match is_it(fd, &from) {
+                Ok(true) => renameat_with(fd, &from, fd, &to, RenameFlags::NOREPLACE)?,
+                Ok(false) | Err(Errno::NOENT) => return Ok(false),
+                Err(e) => return Err(e.into()),
+            }
+            if is_it(fd, &to)? {
+                return Ok(true);
+            }
+            // Another process has deleted it and stored another one in between.
+            renameat_with(fd, &to, fd, &from, RenameFlags::NOREPLACE)?;
+            Ok(false)
+        })
+        .await
+    }
+
     /// Removes a file; returns the bytes that it had.
     pub async fn unlink(&self, name: &OsStr) -> io::Result<u64> {
-        // No two removals of one name at once in this process: what is looked at must be what is removed, and nothing
-        // but a removal can put another file in its place.
-        static TURNS: [Mutex<()>; 64] = [const { Mutex::new(()) }; 64];
         let name = name.to_owned();
         self.blocking(move |fd| {
-            let sum: usize = name.as_bytes().iter().map(|byte| usize::from(*byte)).sum();
-            let _turn =
-                TURNS.get(sum % TURNS.len()).map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
+            let _turn = turn_to_remove(&name);
             let stat = statx(fd, &name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::SIZE)?;
             unlinkat(fd, name, AtFlags::empty())?;
             Ok(stat.stx_size)
@@ -312,6 +334,14 @@ impl Dir {
         let fd = Arc::clone(&self.fd);
         self.site.pool.run(move || job(&fd)).await?
     }
+}
+
+/// No two removals of one name at once in this process: what is looked at must be what is removed, and nothing but a removal
+/// can put another file in its place. Blocks.
+fn turn_to_remove(name: &OsStr) -> Option<MutexGuard<'static, ()>> {
+    static TURNS: [Mutex<()>; 64] = [const { Mutex::new(()) }; 64];
+    let sum: usize = name.as_bytes().iter().map(|byte| usize::from(*byte)).sum();
+    TURNS.get(sum % TURNS.len()).map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Makes a file without a name. Blocks.

@@ -8,6 +8,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use monoio::buf::IoBuf;
 use rustix::fs::{
@@ -110,6 +111,15 @@ impl File {
     pub fn forget(&self) {
         // An advice: who does not take it costs nothing but a test of memory in place of the disk.
         fadvise(&self.fd, 0, None, Advice::DontNeed).ok();
+    }
+
+    /// Whether nobody has written to it for so long. Answered from memory: the file is open.
+    pub fn is_older_than(&self, age: Duration) -> io::Result<bool> {
+        let modified = fstat(&self.fd)?.st_mtime;
+        let written = Duration::from_secs(modified.max(0).unsigned_abs());
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        // A time in the future is no age.
+        Ok(now.checked_sub(written).is_some_and(|since| since >= age))
     }
 
     /// The descriptor, kept open for a job of the pool.

@@ -6,14 +6,16 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+use rustix::process::umask;
 use socket2::SockRef;
 
 use crate::io::runtime::{Driver, current};
@@ -73,6 +75,17 @@ impl Listener {
         }
     }
 
+    /// The file of a unix socket that this process has made, if it is still there.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.socket {
+            Bound::Unix { path, inode, .. } => {
+                let is_ours = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.ino() == *inode);
+                is_ours.then_some(path.as_path())
+            }
+            Bound::Tcp(_) => None,
+        }
+    }
+
     /// Whether it is a unix socket.
     pub const fn is_unix(&self) -> bool {
         matches!(self.socket, Bound::Unix { .. })
@@ -107,11 +120,9 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Bound::Unix { path, inode, .. } = &self.socket {
-            // Only if the file is still ours: another server may have taken the place.
-            if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.ino() == *inode) {
-                std::fs::remove_file(path).ok();
-            }
+        // Only if the file is still ours: another server may have taken the place.
+        if let Some(path) = self.file() {
+            std::fs::remove_file(path).ok();
         }
     }
 }
@@ -152,10 +163,13 @@ fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Bound> {
     if is_socket && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
         std::fs::remove_file(path)?;
     }
-    let socket = UnixListener::bind(path)?;
-    if let Some(mode) = mode {
-        std::fs::set_permissions(path, PermissionsExt::from_mode(mode))?;
+    // Not by a chmod afterwards: in a folder of others the name may stand for something else by then.
+    let before = mode.map(|mode| umask(Mode::from_raw_mode(0o777 & !mode)));
+    let socket = UnixListener::bind(path);
+    if let Some(before) = before {
+        umask(before);
     }
+    let socket = socket?;
     let inode = std::fs::symlink_metadata(path)?.ino();
     Ok(Bound::Unix { socket, path: path.into(), inode })
 }

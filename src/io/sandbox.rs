@@ -33,7 +33,7 @@ pub enum Enforced {
     Not,
 }
 
-/// Gives up all rights on files but those of `reach`, all new TCP connections and sockets, signals to others, and whatever a
+/// Gives up reading, writing, making and removing files but for those of `reach`, all new TCP connections and sockets, signals to others, and whatever a
 /// program could gain by running another. For good, for this thread and those that it will start: to be called before there
 /// are others.
 ///

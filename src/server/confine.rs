@@ -1,6 +1,7 @@
 //! What a server does while it may still do everything, and then gives up: folders are made, sockets bound; then it becomes
 //! the service user and keeps within reach only what the settings name. On the main thread, before there are others.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -32,13 +33,17 @@ pub struct Confined {
 }
 
 /// The folders within reach, or no limits.
-#[derive(Clone, Debug, Default)]
-pub struct Sandbox(Option<Vec<PathBuf>>);
+#[derive(Debug, Default)]
+pub struct Sandbox {
+    within: Option<Vec<PathBuf>>,
+    /// The process's own folder. What is allowed of it is forgotten when the kernel forgets it, which it may if nobody has it open.
+    _own: Option<File>,
+}
 
 impl Sandbox {
     /// Why files that new settings name can't be read, if they can't.
     pub fn outside(&self, files: &[PathBuf]) -> Vec<String> {
-        let Some(within) = &self.0 else { return Vec::new() };
+        let Some(within) = &self.within else { return Vec::new() };
         let outside = files.iter().filter(|file| {
             let folders = folders_of(file);
             folders.is_empty()
@@ -66,17 +71,12 @@ pub fn confine(loaded: &Loaded, more: Vec<PathBuf>) -> Result<Confined, StartErr
     make_folders(settings, user.as_ref(), &mut told)?;
     let sockets = listen::bind(settings)?;
     if let Some(user) = &user {
-        let unix = settings.listen.iter().chain(&settings.admin_listen);
-        let mut paths = unix.filter_map(|address| match address {
-            ListenAddress::Unix(path) => Some(path),
-            _ => None,
-        });
         let failed = |cause| StartError::User { name: user.to_string(), cause };
-        paths.try_for_each(|path| user.own(path)).map_err(failed)?;
+        sockets.iter().filter_map(Bound::file).try_for_each(|path| user.own(path)).map_err(failed)?;
         user.become_it().map_err(failed)?;
         told.push(format!("Running as {user}"));
     } else if is_root() {
-        warnings.push("running as root: --user NAME gives that up once the sockets are bound".into());
+        warnings.push("running as root: a flaw in this server could change the modes and owners of all files and talk to all local services; --user NAME gives that up once the sockets are bound".into());
     }
     let sandbox = if settings.sandbox {
         enter(&reach(loaded, more), &mut told, &mut warnings)
@@ -129,7 +129,7 @@ fn make_durably(path: &Path, mode: u32, user: Option<&ServiceUser>) -> io::Resul
             user.own(folder)?;
         }
         if let Some(parent) = folder.parent() {
-            std::fs::File::open(parent)?.sync_all()?;
+            File::open(parent)?.sync_all()?;
         }
     }
     Ok(())
@@ -163,6 +163,7 @@ fn folders_of(file: &Path) -> Vec<PathBuf> {
 fn enter(reach: &Reach, told: &mut Vec<String>, warnings: &mut Vec<String>) -> Sandbox {
     let within =
         reach.write.iter().chain(&reach.read).filter_map(|folder| folder.canonicalize().ok()).collect();
+    let own = File::open("/proc/self").ok();
     match restrict(reach) {
         Ok(Enforced::Fully) => told.push("Sandbox: Landlock".into()),
         Ok(Enforced::Partly) => told.push("Sandbox: Landlock, as far as this kernel knows it".into()),
@@ -175,5 +176,33 @@ fn enter(reach: &Reach, told: &mut Vec<String>, warnings: &mut Vec<String>) -> S
             return Sandbox::default();
         }
     }
-    Sandbox(Some(within))
+    Sandbox { within: Some(within), _own: own }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::args::given;
+    use crate::settings::load;
+    use crate::settings::merge::Variables;
+
+    #[test]
+    fn what_the_settings_do_not_name_is_out_of_reach() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let dir = dir.path().canonicalize().expect("it is there");
+        for folder in ["data", "keys", "logs", "run"] {
+            std::fs::create_dir(dir.join(folder)).expect("made");
+        }
+        let path = |name: &str| dir.join(name).display().to_string();
+        let (data, users, log) = (path("data"), path("keys/users"), path("logs/log"));
+        let socket = format!("unix:{}", path("run/socket"));
+        let flags = ["--path", &data, "--htpasswd-file", &users, "--log", &log, "--listen", &socket];
+        let given = given(&flags).expect("flags");
+        let reach = reach(&load(&given, &Variables::new()).expect("settings"), Vec::new());
+        assert_eq!(reach.write, ["data", "data/.packhouse", "logs"].map(|name| dir.join(name)));
+        assert_eq!(reach.sockets, [dir.join("run")]);
+        let (system, named): (Vec<_>, Vec<_>) =
+            reach.read.into_iter().partition(|path| SYSTEM.iter().any(|known| path == Path::new(known)));
+        assert_eq!((system.len(), named), (SYSTEM.len(), vec![dir.join("keys")]));
+    }
 }

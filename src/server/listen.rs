@@ -1,5 +1,6 @@
 //! Which sockets there are, and what each is for.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::io::listener::{self, Listener};
@@ -68,6 +69,11 @@ pub fn bind(settings: &Settings) -> Result<Vec<Bound>, StartError> {
 }
 
 impl Bound {
+    /// The file of a unix socket that was made here.
+    pub fn file(&self) -> Option<&Path> {
+        self.listener.file()
+    }
+
     /// With what its connections need.
     pub fn listening(self, tls: Option<&Arc<Acceptor>>) -> Listening {
         let Self { listener, admin } = self;

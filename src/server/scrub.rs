@@ -18,7 +18,7 @@ use crate::quota::Ledger;
 use crate::server::inventory::open;
 use crate::store::disk::Disk;
 use crate::store::health::Health;
-use crate::store::scrub::{Checked, Place, Scrubber, Verdict};
+use crate::store::scrub::{Checked, Place, Quarantined, Scrubber, Verdict};
 use crate::types::escaped;
 
 /// Where in the state folder it remembers how far it is, and how often it writes that down.
@@ -26,6 +26,12 @@ const FILE: &str = "scrub.json";
 const SAVE_EVERY: Duration = Duration::from_secs(10);
 /// A store that is small is read faster than its period asks for. Bytes a second.
 const MIN_RATE: u64 = 1 << 20;
+/// Time until a damaged object is looked at again, before it goes into quarantine.
+pub const SECOND_LOOK: Duration = Duration::from_millis(100);
+/// What somebody has written to since may still be copied in.
+const QUIET: Duration = Duration::from_hours(1);
+/// Faster than the period asks for, because nobody reads all the time.
+const HEADROOM: u64 = 4;
 /// Rest after something could not be done.
 const PAUSE: Duration = Duration::from_mins(1);
 /// What is not read now may be read at once later, up to this.
@@ -116,7 +122,7 @@ impl Progress {
         Place::of(&PathBuf::from(std::ffi::OsString::from_vec(bytes)))
     }
 
-    fn note(&mut self, checked: &Checked) {
+    fn note<F>(&mut self, checked: &Checked<F>) {
         self.after =
             Some(percent_encode(checked.place.path().as_os_str().as_bytes(), NON_ALPHANUMERIC).to_string());
         self.objects += u64::from(checked.verdict != Verdict::Gone);
@@ -171,9 +177,10 @@ impl Scrub {
     async fn pass<D: Disk>(&self, disk: &D, progress: &mut Progress, file: &Path) -> io::Result<()> {
         let space = disk.space(&disk.root()).await?;
         let used = space.bytes.saturating_sub(space.free_bytes);
-        let mut pace = Pace::new(Some((used / self.period.as_secs().max(1)).max(MIN_RATE)));
+        let rate = used / self.period.as_secs().max(1);
+        let mut pace = Pace::new(Some((rate + rate / HEADROOM).max(MIN_RATE)));
         let mut scrubber = Scrubber::new(disk.clone(), None, self.depth, progress.place()).await;
-        let mut saved = now();
+        let (mut saved, mut failed) = (now(), 0_u64);
         progress.save(file)?;
         loop {
             match scrubber.next(|bytes| pace.wait_after(bytes)).await {
@@ -182,7 +189,10 @@ impl Scrub {
                     self.note(&scrubber, &checked).await;
                 }
                 Ok(None) => break,
-                Err(e) => log::warn!("not verified: {e}"),
+                Err(e) => {
+                    failed += 1;
+                    log::warn!("not verified: {e}");
+                }
             }
             if now().duration_since(saved) >= SAVE_EVERY {
                 progress.save(file)?;
@@ -190,13 +200,17 @@ impl Scrub {
             }
         }
         let Progress { objects, bytes, damaged, .. } = *progress;
-        log::info!("verified what is stored: {objects} objects, {bytes} bytes, {damaged} damaged");
+        log::info!(
+            "verified what is stored: {objects} objects, {bytes} bytes, {damaged} damaged, {failed} folders or objects could not be looked at"
+        );
         (progress.ended, progress.after) = (true, None);
-        self.counters.pass_ended(seconds());
+        if failed == 0 {
+            self.counters.pass_ended(seconds());
+        }
         progress.save(file)
     }
 
-    async fn note<D: Disk>(&self, scrubber: &Scrubber<D>, checked: &Checked) {
+    async fn note<D: Disk>(&self, scrubber: &Scrubber<D>, checked: &Checked<D::File>) {
         self.counters.objects.increment();
         self.counters.bytes.add(checked.bytes);
         let shown = escaped(&checked.place.path());
@@ -210,20 +224,25 @@ impl Scrub {
             Verdict::Unreadable => log::error!("{shown}: damaged: the disk does not give it back"),
         }
         self.health.note_damaged();
-        if !self.quarantine || !checked.is_for_quarantine() {
+        if !self.quarantine || !checked.is_for_quarantine() || self.health.check_writable().is_err() {
             return;
         }
         let handle = checked.place.handle();
         let changing = handle.as_ref().map(|handle| self.ledger.changing(handle));
-        match scrubber.quarantine(checked).await {
-            Ok(Some(new)) => {
+        match scrubber.quarantine(checked, SECOND_LOOK, QUIET).await {
+            Ok(Some(Quarantined { path, synced })) => {
+                if let Err(e) = synced {
+                    self.health.note_flush(&e);
+                }
                 self.counters.quarantined.increment();
-                log::warn!("{shown}: in quarantine as {}", escaped(&new));
+                log::warn!("{shown}: in quarantine as {}", escaped(&path));
                 if let Some(changing) = changing {
                     changing.removed(checked.size);
                 }
             }
-            Ok(None) => {}
+            Ok(None) => {
+                log::warn!("{shown}: stays: it was written to of late, or a second look found it otherwise");
+            }
             Err(e) => log::error!("{shown}: can't be put into quarantine: {e}"),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::io::affinity;
 use crate::io::runtime::{Driver, block_on};
 use crate::server::inventory::open;
-use crate::server::scrub::Pace;
+use crate::server::scrub::{Pace, SECOND_LOOK};
 use crate::store::scrub::{Scrubber, Verdict};
 use crate::store::sweep;
 pub use crate::store::sweep::Report;
@@ -23,6 +23,8 @@ pub struct Verify {
     pub depth: usize,
     /// Whether damaged objects are renamed.
     pub quarantine: bool,
+    /// What somebody has written to since is not renamed.
+    pub quiet: Duration,
     /// Bytes read a second at the most.
     pub rate: Option<u64>,
 }
@@ -105,8 +107,8 @@ pub fn verify(what: &Verify, mut tell: impl FnMut(Step)) -> io::Result<Sums> {
             sums.misplaced += u64::from(checked.verdict == Verdict::Misplaced);
             let mut quarantined = None;
             if what.quarantine && checked.is_for_quarantine() {
-                match scrubber.quarantine(&checked).await {
-                    Ok(path) => quarantined = path,
+                match scrubber.quarantine(&checked, SECOND_LOOK, what.quiet).await {
+                    Ok(done) => quarantined = done.map(|done| done.path),
                     Err(e) => {
                         sums.failed += 1;
                         tell(Step::Failed(format!("{}: {e}", escaped(&checked.place.path()))));

@@ -187,9 +187,13 @@ pub enum RepoCommand {
         /// Folders that a repository's path may have.
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=12))]
         max_folder_depth: u8,
-        /// Rename what is damaged to NAME.packhouse-damaged-*: nobody lists it any more, and restic can upload it again.
+        /// Rename what is damaged, but for keys and config, to NAME.packhouse-damaged-*: clients do not see it any more, and can
+        /// store it again. Try `restic repair packs` first: of a pack with one wrong bit it saves the rest.
         #[arg(long)]
         quarantine: bool,
+        /// Rename nothing that somebody wrote to since: it may still be copied in.
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+        older_than: Duration,
         /// Bytes to read a second, such as 100MiB [default: as fast as the disk is idle].
         #[arg(long, value_name = "SIZE", value_parser = size)]
         rate: Option<u64>,
@@ -233,7 +237,7 @@ impl StateArgs {
 }
 
 #[cfg(test)]
-pub(super) fn given(flags: &[&str]) -> Result<Given, clap::Error> {
+pub(crate) fn given(flags: &[&str]) -> Result<Given, clap::Error> {
     let cli = Cli::try_parse_from(["packhouse", "serve"].iter().chain(flags))?;
     match cli.command {
         Command::Serve(given) => Ok(*given),

@@ -85,7 +85,7 @@ pub const KEYS: &[Section] = &[
         key("max-folder-depth", Number, "N", "2", "Folders that a repository's path may have", |d, v| put(&mut d.settings.max_folder_depth, number(v, 0, MAX_DEPTH))),
         key("min-free", Size, "SIZE", "(the smaller of 64MiB and 1% of the file system)", "Room kept free for locks and deletes", |d, v| put(&mut d.settings.min_free, size(v).map(Some))),
         key("scrub-period", Time, "TIME", "30days", "Read everything that is stored back once in this time, when the disk is idle, and compare it with its name; 0s never", |d, v| put(&mut d.settings.scrub_period, time(v))),
-        key("scrub-quarantine", Switch, "BOOL", "false", "Rename what is found damaged, so that restic uploads it again", |d, v| put(&mut d.settings.scrub_quarantine, switch(v))),
+        key("scrub-quarantine", Switch, "BOOL", "false", "Rename what is found damaged, but for keys and config: clients do not see it any more, and can store it again", |d, v| put(&mut d.settings.scrub_quarantine, switch(v))),
     ]),
     Section("Confinement", &[
         key("user", Text, "USER", "", "Started as root: run as this user, a name or a number, once the sockets are bound", |d, v| { d.settings.user = Some(v.into()); Ok(()) }),

@@ -31,6 +31,15 @@ impl Sum {
 
 /// All repositories, which are at most `depth` folders deep. A folder that can't be read is named in the log.
 pub async fn repositories<D: Disk>(disk: &D, depth: usize) -> Vec<RepoPath> {
+    find_repositories(disk, depth, |failed| log::warn!("{failed}")).await
+}
+
+/// The same; `failed` is told of every folder that can't be read.
+pub async fn find_repositories<D: Disk>(
+    disk: &D,
+    depth: usize,
+    mut failed: impl FnMut(String),
+) -> Vec<RepoPath> {
     let mut found = Vec::new();
     let mut folders: Vec<Vec<FolderName>> = vec![Vec::new()];
     while let Some(path) = folders.pop() {
@@ -39,7 +48,7 @@ pub async fn repositories<D: Disk>(disk: &D, depth: usize) -> Vec<RepoPath> {
             Ok(seen) => seen,
             Err(e) if Fault::of(&e) == Fault::Missing => continue,
             Err(e) => {
-                log::warn!("{repo}: this folder can't be read, its objects are not counted: {e}");
+                failed(format!("{repo}: this folder can't be read, its objects are not counted: {e}"));
                 continue;
             }
         };

@@ -80,6 +80,8 @@ pub trait Disk: Clone + 'static {
         };
         (rest.await, content)
     }
+    /// Gives the file `inode` another name if it is the one that is called `from`; false if it is not.
+    async fn set_aside(&self, dir: &Self::Dir, from: &OsStr, to: &OsStr, inode: u64) -> io::Result<bool>;
     /// Removes a file; returns the bytes that this very file had.
     async fn unlink(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<u64>;
     /// Removes a file that nobody has written to for so long; true if it is gone.
@@ -103,6 +105,8 @@ pub trait Disk: Clone + 'static {
     async fn set_len(&self, file: &Self::File, len: u64) -> io::Result<()>;
     /// Makes the content durable.
     async fn sync_data(&self, file: &Self::File) -> io::Result<()>;
+    /// Whether nobody has written to a file for so long.
+    fn is_older_than(&self, file: &Self::File, age: Duration) -> io::Result<bool>;
     /// Lets go of what is in memory of a file, as far as it can: what is read then comes from the device.
     fn forget(&self, file: &Self::File);
     /// Closes a file whose last close may take time.

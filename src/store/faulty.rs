@@ -200,6 +200,11 @@ impl<D: Disk, W: Watch> Disk for FaultyDisk<D, W> {
         self.disk.rename(dir, from, to).await
     }
 
+    async fn set_aside(&self, dir: &D::Dir, from: &OsStr, to: &OsStr, inode: u64) -> io::Result<bool> {
+        self.check(Op::Publish).await?;
+        self.disk.set_aside(dir, from, to, inode).await
+    }
+
     async fn unlink(&self, dir: &D::Dir, name: &OsStr) -> io::Result<u64> {
         self.check(Op::Unlink).await?;
         self.disk.unlink(dir, name).await
@@ -256,6 +261,10 @@ impl<D: Disk, W: Watch> Disk for FaultyDisk<D, W> {
     async fn sync_data(&self, file: &D::File) -> io::Result<()> {
         self.check(Op::SyncData).await?;
         self.disk.sync_data(file).await
+    }
+
+    fn is_older_than(&self, file: &D::File, age: Duration) -> io::Result<bool> {
+        self.disk.is_older_than(file, age)
     }
 
     fn forget(&self, file: &D::File) {

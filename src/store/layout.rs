@@ -95,7 +95,11 @@ pub fn is_quarantined(name: &OsStr) -> bool {
 
 /// Whether a name is a leftover of rest-server.
 pub fn is_rest_server_temp(name: &OsStr) -> bool {
-    name.as_bytes().windows(REST_SERVER_MARK.len()).any(|part| part == REST_SERVER_MARK)
+    let name = name.as_bytes();
+    let digits = name.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (base, _) = name.split_at(name.len() - digits);
+    let is_of = |base: &[u8]| base == b"config" || BlobId::parse(base).is_some();
+    digits > 0 && base.strip_suffix(REST_SERVER_MARK).is_some_and(is_of)
 }
 
 #[cfg(test)]

@@ -120,6 +120,10 @@ impl Disk for LocalDisk {
         dir.store_small(name, content, self.modes.file, owner).await
     }
 
+    async fn set_aside(&self, dir: &Dir, from: &OsStr, to: &OsStr, inode: u64) -> io::Result<bool> {
+        dir.set_aside(from, to, inode).await
+    }
+
     async fn unlink(&self, dir: &Dir, name: &OsStr) -> io::Result<u64> {
         dir.unlink(name).await
     }
@@ -162,6 +166,10 @@ impl Disk for LocalDisk {
 
     async fn sync_data(&self, file: &File) -> io::Result<()> {
         file.sync_data().await
+    }
+
+    fn is_older_than(&self, file: &File, age: Duration) -> io::Result<bool> {
+        file.is_older_than(age)
     }
 
     fn forget(&self, file: &File) {

@@ -369,6 +369,13 @@ impl Disk for ModelDisk {
         self.unlink(dir, from).await.map(drop)
     }
 
+    async fn set_aside(&self, dir: &Inode, from: &OsStr, to: &OsStr, inode: u64) -> io::Result<bool> {
+        match self.lookup(*dir, from) {
+            Ok(found) if found == inode => self.rename(dir, from, to).await.map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
     async fn unlink(&self, dir: &Inode, name: &OsStr) -> io::Result<u64> {
         let inode =
             self.with(*dir, |dir| dir.entries.remove(name).ok_or_else(|| Fault::Missing.to_error()))?;
@@ -456,6 +463,11 @@ impl Disk for ModelDisk {
                 self.sync_content(*file)
             }
         }
+    }
+
+    fn is_older_than(&self, _: &Inode, _: Duration) -> io::Result<bool> {
+        // There is no clock here.
+        Ok(true)
     }
 
     fn forget(&self, _: &Inode) {}

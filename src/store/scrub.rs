@@ -138,9 +138,9 @@ pub enum Verdict {
     Gone,
 }
 
-/// An object that was looked at.
-#[derive(Clone, Debug)]
-pub struct Checked {
+/// An object that was looked at, of a disk with files `F`.
+#[derive(Debug)]
+pub struct Checked<F> {
     /// Where it lies.
     pub place: Place,
     /// Bytes read.
@@ -149,14 +149,17 @@ pub struct Checked {
     pub size: u64,
     /// What was found.
     pub verdict: Verdict,
-    /// Which file it was.
-    inode: u64,
+    /// The file, open as long as this lives so that its number stands for no other, its number, and what it hashes to.
+    file: Option<(F, u64)>,
+    digest: Option<Digest>,
 }
 
-impl Checked {
-    /// Whether quarantine helps: `config` would leave a repository that nobody can open, and a misplaced object is whole.
+impl<F> Checked<F> {
+    /// Whether quarantine helps. Without its `config` or its keys nobody could open the repository, and no client stores
+    /// them again; a misplaced object is whole.
     pub fn is_for_quarantine(&self) -> bool {
-        self.verdict.is_loss() && self.place.name != "config"
+        let is_needed = matches!(self.place.spot, Spot::Repo | Spot::Type(BlobType::Keys));
+        self.verdict.is_loss() && self.file.is_some() && !is_needed
     }
 }
 
@@ -170,6 +173,8 @@ pub struct Scrubber<D: Disk> {
     /// The current one, and names in it to come.
     here: Option<(D::Dir, RepoPath, Spot)>,
     names: VecDeque<OsString>,
+    /// Folders that may be repositories and can't be read.
+    unread: Vec<String>,
     /// Up to here everything was looked at before.
     after: Option<Place>,
     buffers: BufferPool,
@@ -178,7 +183,9 @@ pub struct Scrubber<D: Disk> {
 impl<D: Disk> Scrubber<D> {
     /// Of one repository, or of all, which are at most `depth` folders deep; goes on behind `after`.
     pub async fn new(disk: D, only: Option<&RepoPath>, depth: usize, after: Option<Place>) -> Self {
-        let mut repos = census::repositories(&disk, only.map_or(depth, |repo| repo.folders().len())).await;
+        let depth = only.map_or(depth, |repo| repo.folders().len());
+        let mut unread = Vec::new();
+        let mut repos = census::find_repositories(&disk, depth, |failed| unread.push(failed)).await;
         repos.retain(|repo| only.is_none_or(|only| repo == only));
         let count = repos.len();
         let folders = repos.into_iter().flat_map(|repo| Spot::all().map(move |spot| (repo.clone(), spot)));
@@ -191,14 +198,15 @@ impl<D: Disk> Scrubber<D> {
             folders,
             here: None,
             names: VecDeque::new(),
+            unread,
             after,
             buffers: BufferPool::new(1),
         }
     }
 
     /// Whether there is no repository to go through.
-    pub const fn is_empty(&self) -> bool {
-        self.repos == 0
+    pub fn is_empty(&self) -> bool {
+        self.repos == 0 && self.unread.is_empty()
     }
 
     /// Looks at the next object; none at the end. `pause` is told the bytes of every piece that was read and says how long
@@ -206,7 +214,13 @@ impl<D: Disk> Scrubber<D> {
     ///
     /// # Errors
     /// A folder can't be read, and what is in it is not looked at. The next call goes on behind it.
-    pub async fn next(&mut self, mut pause: impl FnMut(usize) -> Duration) -> io::Result<Option<Checked>> {
+    pub async fn next(
+        &mut self,
+        mut pause: impl FnMut(usize) -> Duration,
+    ) -> io::Result<Option<Checked<D::File>>> {
+        if let Some(failed) = self.unread.pop() {
+            return Err(io::Error::other(failed));
+        }
         loop {
             let Some((dir, repo, spot)) = &self.here else {
                 let Some((repo, spot)) = self.folders.next() else { return Ok(None) };
@@ -259,7 +273,7 @@ impl<D: Disk> Scrubber<D> {
         dir: &D::Dir,
         place: Place,
         pause: &mut impl FnMut(usize) -> Duration,
-    ) -> io::Result<Checked> {
+    ) -> io::Result<Checked<D::File>> {
         let id = BlobId::parse(place.name.as_encoded_bytes());
         let (file, meta) = match self.disk.open_file(dir, place.name.as_ref()).await {
             Ok(opened) => opened,
@@ -269,31 +283,35 @@ impl<D: Disk> Scrubber<D> {
                     Fault::Device => Verdict::Unreadable,
                     _ => return Err(io::Error::new(e.kind(), format!("{}: {e}", escaped(&place.path())))),
                 };
-                return Ok(Checked { place, bytes: 0, size: 0, verdict, inode: 0 });
+                return Ok(Checked { place, bytes: 0, size: 0, verdict, file: None, digest: None });
             }
         };
         let Meta { inode, size, .. } = meta;
         if id.is_some_and(|id| !place.spot.holds(id)) {
-            return Ok(Checked { place, bytes: 0, size, verdict: Verdict::Misplaced, inode });
+            let verdict = Verdict::Misplaced;
+            return Ok(Checked { place, bytes: 0, size, verdict, file: None, digest: None });
         }
-        // What is in memory says nothing of what is on the disk.
-        self.disk.forget(&file);
-        let (bytes, digest) = self.digest(&file, pause).await;
-        self.disk.forget(&file);
+        let failed = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", escaped(&place.path())));
+        let (bytes, digest) = self.digest(&file, pause).await.map_err(failed)?;
         let verdict = match (digest, id) {
             (None, _) => Verdict::Unreadable,
             (Some(digest), Some(id)) if digest != *id.digest() => Verdict::Damaged,
             (Some(_), _) => Verdict::Right,
         };
-        Ok(Checked { place, bytes, size, verdict, inode })
+        Ok(Checked { place, bytes, size, verdict, file: Some((file, inode)), digest })
     }
 
-    /// Bytes that could be read, and their SHA-256 if those were all.
+    /// Bytes that could be read, and their SHA-256 if the device gave all of them back.
+    ///
+    /// # Errors
+    /// Of anything but the device: they say nothing about the object.
     async fn digest(
         &self,
         file: &D::File,
         pause: &mut impl FnMut(usize) -> Duration,
-    ) -> (u64, Option<Digest>) {
+    ) -> io::Result<(u64, Option<Digest>)> {
+        // What is in memory says nothing of what is on the disk.
+        self.disk.forget(file);
         let mut hasher = Sha256::new();
         let mut buffer = self.buffers.take().await;
         let mut offset = 0;
@@ -301,7 +319,10 @@ impl<D: Disk> Scrubber<D> {
             let (read, back) = self.disk.read_at(file, buffer, offset).await;
             buffer = back;
             match read {
-                Ok(0) => return (offset, Some(hasher.finish())),
+                Ok(0) => {
+                    self.disk.forget(file);
+                    return Ok((offset, Some(hasher.finish())));
+                }
                 Ok(count) => {
                     hasher.update(&buffer);
                     offset += count as u64;
@@ -310,30 +331,51 @@ impl<D: Disk> Scrubber<D> {
                         sleep(wait).await;
                     }
                 }
-                Err(_) => return (offset, None),
+                Err(e) if Fault::of(&e) == Fault::Device => return Ok((offset, None)),
+                Err(e) => return Err(e),
             }
         }
     }
 
-    /// Puts an object that was found damaged into quarantine, under the path that is returned; none if it is not there any
-    /// more, or another one is. Durable when it returns.
-    pub async fn quarantine(&self, checked: &Checked) -> io::Result<Option<PathBuf>> {
+    /// Puts an object that was found damaged into quarantine, under the path that is returned. None if a second look, after
+    /// `pause`, finds something else, if somebody has written to it within `quiet` (it may still be copied in), or if
+    /// the name stands for another file by now.
+    pub async fn quarantine(
+        &self,
+        checked: &Checked<D::File>,
+        pause: Duration,
+        quiet: Duration,
+    ) -> io::Result<Option<Quarantined>> {
+        let Some((file, inode)) = &checked.file else { return Ok(None) };
+        if !self.disk.is_older_than(file, quiet)? {
+            return Ok(None);
+        }
+        if !pause.is_zero() {
+            sleep(pause).await;
+        }
+        // A cable that was loose, or a bit that flipped in memory, is no damage on the disk.
+        if self.digest(file, &mut |_| Duration::ZERO).await? != (checked.bytes, checked.digest) {
+            return Ok(None);
+        }
         let Place { repo, spot, name } = &checked.place;
         let folder = spot.folder(repo);
         let dir = self.disk.open_dir(&folder).await?;
         let new = layout::quarantine_name(name, random());
-        match self.disk.rename(&dir, name, &new).await {
-            Err(e) if Fault::of(&e) == Fault::Missing => return Ok(None),
-            other => other?,
+        if !self.disk.set_aside(&dir, name, &new, *inode).await? {
+            return Ok(None);
         }
-        let is_it = self.disk.stat(&dir, new.as_ref()).await?.inode == checked.inode;
-        if !is_it {
-            // Deleted and stored again since it was looked at: nothing was found wrong with this one.
-            self.disk.rename(&dir, &new, name).await?;
-        }
-        self.disk.sync_dir(&dir).await?;
-        Ok(is_it.then(|| folder.join(new)))
+        let synced = self.disk.sync_dir(&dir).await;
+        Ok(Some(Quarantined { path: folder.join(new), synced }))
     }
+}
+
+/// An object in quarantine.
+#[derive(Debug)]
+pub struct Quarantined {
+    /// Where it is now.
+    pub path: PathBuf,
+    /// Whether that is durable. If it is not, it may be back after a power cut, and is found again.
+    pub synced: io::Result<()>,
 }
 
 #[cfg(test)]

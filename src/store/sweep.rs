@@ -29,6 +29,8 @@ pub struct Report {
     pub damaged: u64,
     /// Symbolic links, which answer 403.
     pub links: u64,
+    /// Folders that could not be read and files that could not be removed.
+    pub failed: u64,
 }
 
 /// Walks through all folders, repositories being at most `depth` deep. Leftovers of rest-server, which holds no lock on
@@ -43,7 +45,10 @@ pub async fn sweep<D: Disk>(disk: &D, depth: usize, foreign_age: Option<Duration
             Ok(_) => {}
             // Gone meanwhile.
             Err(e) if Fault::of(&e) == Fault::Missing => {}
-            Err(e) => log::warn!("{}: this folder can't be read: {e}", escaped(&path)),
+            Err(e) => {
+                report.failed += 1;
+                log::warn!("{}: this folder can't be read: {e}", escaped(&path));
+            }
         }
     }
     summary(&report);
@@ -72,11 +77,13 @@ async fn walk<D: Disk>(
                 Kind::Symlink => note_link(&full, report),
                 Kind::File if layout::is_temp(&name) => {
                     let gone = disk.unlink_if_unlocked(&dir, &name).await;
-                    report.removed += u64::from(is_gone(gone, &full));
+                    report.removed += u64::from(is_gone(gone, &full, &mut report.failed));
                 }
                 Kind::File if layout::is_rest_server_temp(&name) => {
                     let gone = match foreign_age {
-                        Some(age) => is_gone(disk.unlink_if_old(&dir, &name, age).await, &full),
+                        Some(age) => {
+                            is_gone(disk.unlink_if_old(&dir, &name, age).await, &full, &mut report.failed)
+                        }
                         None => false,
                     };
                     report.removed += u64::from(gone);
@@ -89,8 +96,9 @@ async fn walk<D: Disk>(
     }
 }
 
-fn is_gone(removed: io::Result<bool>, path: &Path) -> bool {
+fn is_gone(removed: io::Result<bool>, path: &Path, failed: &mut u64) -> bool {
     removed.unwrap_or_else(|e| {
+        *failed += 1;
         log::warn!("{}: this leftover of an upload can't be removed: {e}", escaped(path));
         false
     })

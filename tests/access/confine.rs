@@ -44,6 +44,10 @@ fn root_is_given_up_once_the_sockets_are_bound() {
         for uid in status(&server, "Uid") {
             assert_eq!(uid, format!("{USER}\t{USER}\t{USER}\t{USER}"));
         }
+        for gid in status(&server, "Gid") {
+            assert!(!gid.split('\t').any(|gid| gid == "0"), "{gid}");
+        }
+        assert!(status(&server, "Groups").iter().all(|all| !all.split(' ').any(|gid| gid == "0")));
         assert!(status(&server, "CapPrm").iter().all(|all| all.chars().all(|digit| digit == '0')));
         assert!(status(&server, "NoNewPrivs").iter().all(|flag| flag == "1"));
         server.store("/r1/", "data", b"x");

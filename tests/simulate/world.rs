@@ -359,7 +359,7 @@ async fn scrub(worker: &Worker) {
         if checked.is_for_quarantine() {
             let handle = checked.place.handle().expect("an object");
             let changing = worker.ledger.changing(&handle);
-            if let Ok(Some(_)) = scrubber.quarantine(&checked).await {
+            if let Ok(Some(_)) = scrubber.quarantine(&checked, Duration::ZERO, Duration::ZERO).await {
                 changing.removed(checked.size);
             }
         }
