@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::settings::args::{Cli, Command, RepoCommand};
+use crate::settings::args::{Cli, Command};
 use crate::settings::merge::Variables;
 
 mod config;
@@ -36,7 +36,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Serve(given) => serve::run(&given),
             Command::Config { command } => config::run(&command),
             Command::User { command } => user::run(&command),
-            Command::Repo { command: RepoCommand::Resume(state) } => repo::resume(&state),
             Command::Repo { command } => repo::run(command),
         },
         Err(e) => {

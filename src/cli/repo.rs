@@ -15,19 +15,19 @@ use crate::server::upkeep::{self, Report, Step, Sums, Verify};
 use crate::settings::args::{RepoCommand, StateArgs};
 use crate::types::{RepoPath, escaped};
 
-/// Whatever needs no running server.
+/// `repo`
 pub(super) fn run(command: RepoCommand) -> ExitCode {
     let done = match command {
         RepoCommand::Resume(state) => return resume(&state),
-        RepoCommand::List { path, max_folder_depth, json } => list(&path, max_folder_depth.into(), json),
+        RepoCommand::List { folder, json } => list(&folder.path, folder.depth(), json),
         RepoCommand::Stat { path, repo, json } => stat(&path, &repo, json),
-        RepoCommand::Verify { path, repo, max_folder_depth, quarantine, older_than, rate, json } => {
-            let depth = max_folder_depth.into();
+        RepoCommand::Verify { folder, repo, quarantine, older_than, rate, json } => {
+            let (depth, path) = (folder.depth(), folder.path);
             let what = Verify { path, repo, depth, quarantine, quiet: older_than, rate };
             verify(&what, json)
         }
-        RepoCommand::Sweep { path, max_folder_depth, older_than, json } => {
-            sweep(&path, max_folder_depth.into(), older_than, json)
+        RepoCommand::Sweep { folder, older_than, json } => {
+            sweep(&folder.path, folder.depth(), older_than, json)
         }
     };
     match done {
@@ -146,7 +146,7 @@ fn as_json(inventory: &Inventory) -> Value {
 }
 
 /// `repo resume`.
-pub(super) fn resume(state: &StateArgs) -> ExitCode {
+fn resume(state: &StateArgs) -> ExitCode {
     let folder = state.state_dir();
     match control::resume(&folder) {
         Ok(said) => {

@@ -34,18 +34,11 @@ fn serve(loaded: Loaded, given: &Given) -> ExitCode {
     for (variable, meant) in misspelt(&environment()) {
         log::warn!("the variable {variable} is no setting: did you mean {meant}?");
     }
-    let confined = match confined {
-        Ok(confined) => confined,
-        Err(e) => {
-            log::error!("{e}");
-            return ExitCode::from(NOT_STARTED);
-        }
-    };
     let given = given.clone();
     // What SIGHUP reads: the same sources again.
     let again =
         move || load(&given, &environment()).map_err(|e| e.all.iter().map(ToString::to_string).collect());
-    match server::run(loaded, confined, Box::new(again)) {
+    match confined.and_then(|confined| server::run(loaded, confined, Box::new(again))) {
         Ok(Outcome::Stopped) => ExitCode::SUCCESS,
         Ok(Outcome::StoppedAtOnce | Outcome::Failed) => ExitCode::from(FAILED),
         Err(e) => {

@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustix::fs::{
     AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags, fcntl_setfl,
@@ -19,7 +19,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::io::blocking::Pool;
-use crate::io::file::{File, Site};
+use crate::io::file::{File, Site, is_older_than};
 
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
@@ -262,10 +262,7 @@ impl Dir {
         let name = name.to_owned();
         self.blocking(move |fd| {
             let stat = statx(fd, &name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MTIME)?;
-            let written = Duration::from_secs(stat.stx_mtime.tv_sec.max(0).unsigned_abs());
-            let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-            // A time in the future is no age.
-            if now.checked_sub(written).is_none_or(|since| since < age) {
+            if !is_older_than(stat.stx_mtime.tv_sec, age) {
                 return Ok(false);
             }
             Ok(unlinkat(fd, name, AtFlags::empty()).map(|()| true)?)

@@ -115,11 +115,7 @@ impl File {
 
     /// Whether nobody has written to it for so long. Answered from memory: the file is open.
     pub fn is_older_than(&self, age: Duration) -> io::Result<bool> {
-        let modified = fstat(&self.fd)?.st_mtime;
-        let written = Duration::from_secs(modified.max(0).unsigned_abs());
-        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        // A time in the future is no age.
-        Ok(now.checked_sub(written).is_some_and(|since| since >= age))
+        Ok(is_older_than(fstat(&self.fd)?.st_mtime, age))
     }
 
     /// The descriptor, kept open for a job of the pool.
@@ -352,4 +348,11 @@ fn takes_direct_io(fd: &OwnedFd, wanted: DirectIo) -> io::Result<bool> {
     }
     let fits = |alignment: u32| (1..=ALIGNMENT).contains(&(alignment as usize));
     Ok(fits(stat.stx_dio_mem_align) && fits(stat.stx_dio_offset_align))
+}
+
+/// Whether a time of last change, in seconds since 1970, is so long ago. A time in the future is not.
+pub(super) fn is_older_than(modified: i64, age: Duration) -> bool {
+    let written = Duration::from_secs(modified.max(0).unsigned_abs());
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    now.checked_sub(written).is_some_and(|since| since >= age)
 }

@@ -33,9 +33,9 @@ pub enum Enforced {
     Not,
 }
 
-/// Gives up reading, writing, making and removing files but for those of `reach`, all new TCP connections and sockets, signals to others, and whatever a
-/// program could gain by running another. For good, for this thread and those that it will start: to be called before there
-/// are others.
+/// Gives up reading, writing, making and removing files but for those of `reach`, all new TCP connections and sockets,
+/// signals to others, and whatever a program could gain by running another. For good, for this thread and those that it
+/// will start: to be called before there are others.
 ///
 /// # Errors
 /// The rules could not be made or taken.

@@ -155,12 +155,9 @@ pub enum RepoCommand {
     Resume(StateArgs),
     /// List all repositories with their objects and bytes.
     List {
-        /// The data folder.
-        #[arg(long, value_name = "DIR")]
-        path: PathBuf,
-        /// Folders that a repository's path may have.
-        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=12))]
-        max_folder_depth: u8,
+        /// Where they are.
+        #[command(flatten)]
+        folder: FolderArgs,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -179,14 +176,11 @@ pub enum RepoCommand {
     /// Read objects back and look whether their content is what their names say. A server may run meanwhile. Exit code 4 if
     /// something is damaged.
     Verify {
-        /// The data folder.
-        #[arg(long, value_name = "DIR")]
-        path: PathBuf,
+        /// Where they are.
+        #[command(flatten)]
+        folder: FolderArgs,
         /// The repository, such as /alice/laptop/ [default: all].
         repo: Option<RepoPath>,
-        /// Folders that a repository's path may have.
-        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=12))]
-        max_folder_depth: u8,
         /// Rename what is damaged, but for keys and config, to NAME.packhouse-damaged-*: clients do not see it any more, and can
         /// store it again. Try `restic repair packs` first: of a pack with one wrong bit it saves the rest.
         #[arg(long)]
@@ -203,12 +197,9 @@ pub enum RepoCommand {
     },
     /// Remove what interrupted uploads left, those of rest-server too. A server may run meanwhile.
     Sweep {
-        /// The data folder.
-        #[arg(long, value_name = "DIR")]
-        path: PathBuf,
-        /// Folders that a repository's path may have.
-        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=12))]
-        max_folder_depth: u8,
+        /// Where they are.
+        #[command(flatten)]
+        folder: FolderArgs,
         /// Leave those of rest-server that somebody wrote to since: it may be at work here.
         #[arg(long, value_name = "TIME", default_value = "1day", value_parser = humantime::parse_duration)]
         older_than: Duration,
@@ -216,6 +207,24 @@ pub enum RepoCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Which data folder is meant.
+#[derive(Args)]
+pub struct FolderArgs {
+    /// The data folder.
+    #[arg(long, value_name = "DIR")]
+    pub path: PathBuf,
+    /// Folders that a repository's path may have.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=12))]
+    max_folder_depth: u8,
+}
+
+impl FolderArgs {
+    /// Folders that a repository's path may have.
+    pub fn depth(&self) -> usize {
+        self.max_folder_depth.into()
+    }
 }
 
 /// Which server is meant.

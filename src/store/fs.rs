@@ -7,15 +7,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::hash::{self, Engine, Sha256};
+use crate::hash::{self, Engine};
 use crate::io::dir::{Kind, Meta};
 use crate::io::file::File;
 use crate::io::{Buffer, BufferPool, Fault};
 use crate::store::disk::Disk;
 use crate::store::error::Step;
 use crate::store::fresh::Fresh;
-use crate::store::hashing::Hashing;
+use crate::store::hashing::{Hashing, read_back};
 use crate::store::health::Health;
 use crate::store::list::FsListing;
 use crate::store::repeat::Repeat;
@@ -195,18 +196,8 @@ impl<D: Disk> Shared<D> {
 
     /// The SHA-256 of a file's content.
     pub(super) async fn digest_of(&self, file: &D::File) -> Result<hash::Digest, Error> {
-        let mut hasher = Sha256::new();
-        let mut buffer = self.compare.take().await;
-        let mut offset = 0;
-        loop {
-            let (read, back) = self.disk.read_at(file, buffer, offset).await;
-            buffer = back;
-            match read.step("read an object back")? {
-                0 => return Ok(hasher.finish()),
-                count => offset += count as u64,
-            }
-            hasher.update(&buffer);
-        }
+        let (_, digest) = read_back(&self.disk, file, &self.compare, &mut |_| Duration::ZERO).await;
+        digest.step("read an object back")
     }
 }
 

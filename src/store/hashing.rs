@@ -4,12 +4,14 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures_channel::oneshot;
 
 use crate::hash::{Digest, Engine, Sha256};
-use crate::io::Buffer;
-use crate::io::runtime::{spawn, turn};
+use crate::io::runtime::{sleep, spawn, turn};
+use crate::io::{Buffer, BufferPool};
+use crate::store::disk::Disk;
 
 /// Turns of the worker that a piece waits for others at the most.
 const MAX_TURNS: usize = 2;
@@ -71,6 +73,35 @@ impl Hashing {
         for Waiting { hash, piece, answer } in all {
             // Who has gone needs no answer.
             answer.send((hash, piece)).ok();
+        }
+    }
+}
+
+/// Reads a file back through one of `buffers`: how many bytes could be read, and their SHA-256 if those were all. `pause` is
+/// told the bytes of every piece and says how long to wait.
+pub(super) async fn read_back<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    buffers: &BufferPool,
+    pause: &mut impl FnMut(usize) -> Duration,
+) -> (u64, io::Result<Digest>) {
+    let mut hasher = Sha256::new();
+    let mut buffer = buffers.take().await;
+    let mut offset = 0;
+    loop {
+        let (read, back) = disk.read_at(file, buffer, offset).await;
+        buffer = back;
+        match read {
+            Ok(0) => return (offset, Ok(hasher.finish())),
+            Ok(count) => {
+                hasher.update(&buffer);
+                offset += count as u64;
+                let wait = pause(count);
+                if !wait.is_zero() {
+                    sleep(wait).await;
+                }
+            }
+            Err(e) => return (offset, Err(e)),
         }
     }
 }

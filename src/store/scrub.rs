@@ -10,11 +10,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::hash::{Digest, Sha256};
+use crate::hash::Digest;
 use crate::io::dir::{Kind, Meta};
 use crate::io::runtime::{random, sleep};
 use crate::io::{BufferPool, Fault};
 use crate::store::disk::Disk;
+use crate::store::hashing::read_back;
 use crate::store::{census, layout};
 use crate::types::{BlobId, BlobType, FolderName, Handle, Object, RepoPath, escaped};
 
@@ -312,28 +313,12 @@ impl<D: Disk> Scrubber<D> {
     ) -> io::Result<(u64, Option<Digest>)> {
         // What is in memory says nothing of what is on the disk.
         self.disk.forget(file);
-        let mut hasher = Sha256::new();
-        let mut buffer = self.buffers.take().await;
-        let mut offset = 0;
-        loop {
-            let (read, back) = self.disk.read_at(file, buffer, offset).await;
-            buffer = back;
-            match read {
-                Ok(0) => {
-                    self.disk.forget(file);
-                    return Ok((offset, Some(hasher.finish())));
-                }
-                Ok(count) => {
-                    hasher.update(&buffer);
-                    offset += count as u64;
-                    let wait = pause(count);
-                    if !wait.is_zero() {
-                        sleep(wait).await;
-                    }
-                }
-                Err(e) if Fault::of(&e) == Fault::Device => return Ok((offset, None)),
-                Err(e) => return Err(e),
-            }
+        let (bytes, digest) = read_back(&self.disk, file, &self.buffers, pause).await;
+        self.disk.forget(file);
+        match digest {
+            Ok(digest) => Ok((bytes, Some(digest))),
+            Err(e) if Fault::of(&e) == Fault::Device => Ok((bytes, None)),
+            Err(e) => Err(e),
         }
     }
 

@@ -340,6 +340,15 @@ pub fn walk(root: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Where the object of a request's path lies.
+pub fn place(data: &Path, path: &str) -> PathBuf {
+    let mut parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    if let [.., "data", name] = *parts.as_slice() {
+        parts.insert(parts.len() - 1, &name[..2]);
+    }
+    data.join(parts.join("/"))
+}
+
 pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {

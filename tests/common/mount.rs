@@ -11,23 +11,32 @@ pub struct Mount {
     _dir: tempfile::TempDir,
 }
 
+/// A folder, and one in it to mount something at. None, and loudly so, if this is not root.
+pub fn place() -> Option<(tempfile::TempDir, PathBuf)> {
+    if !is_root() {
+        skip("mounting a file system needs root");
+        return None;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let point = dir.path().join("mnt");
+    std::fs::create_dir(&point).unwrap();
+    Some((dir, point))
+}
+
+/// Runs what a mount needs. False, and loudly so, if that can't be done here.
+pub fn run(mut command: Command) -> bool {
+    let output = command.output();
+    let done = output.as_ref().is_ok_and(|output| output.status.success());
+    if !done {
+        skip(&format!("{command:?}: {output:?}"));
+    }
+    done
+}
+
 impl Mount {
     pub fn new(prepare: impl Fn(&Path, &Path) -> Vec<Command>) -> Option<Self> {
-        if !is_root() {
-            skip("mounting a file system needs root");
-            return None;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let point = dir.path().join("mnt");
-        std::fs::create_dir(&point).unwrap();
-        for mut command in prepare(dir.path(), &point) {
-            let output = command.output();
-            if !output.as_ref().is_ok_and(|output| output.status.success()) {
-                skip(&format!("{command:?}: {output:?}"));
-                return None;
-            }
-        }
-        Some(Self { point, _dir: dir })
+        let (dir, point) = place()?;
+        prepare(dir.path(), &point).into_iter().all(run).then_some(Self { point, _dir: dir })
     }
 
     pub fn tmpfs(options: &str) -> Option<Self> {

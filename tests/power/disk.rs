@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::common::mount::command;
-use crate::common::{is_root, noise, skip, wait_for};
+use crate::common::mount::{self, command, run};
+use crate::common::{noise, skip, wait_for};
 
 /// Bytes of a disk: btrfs wants some room.
 const DISK_BYTES: u64 = 3 << 30;
@@ -45,25 +45,10 @@ pub struct Disk {
     log_end: u64,
 }
 
-fn run(mut command: Command) -> bool {
-    let output = command.output();
-    let done = output.as_ref().is_ok_and(|output| output.status.success());
-    if !done {
-        skip(&format!("{command:?}: {output:?}"));
-    }
-    done
-}
-
 impl Disk {
     /// A new, empty one. None, and loudly so, where it can't be had.
     pub fn new(file_system: &str, cut: Cut) -> Option<Self> {
-        if !is_root() {
-            skip("mounting a file system needs root");
-            return None;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let point = dir.path().join("mnt");
-        std::fs::create_dir(&point).unwrap();
+        let (dir, point) = mount::place()?;
         let mut disk = Self { dir, point, cut, daemon: None, log_end: 0 };
         let image = disk.path("image");
         File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();

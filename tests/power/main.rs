@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
 use std::ops::AddAssign;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ mod common;
 mod disk;
 mod faults;
 
-use common::{Conn, DRIVERS, Server, free_port, id_of, noise, wait_for, walk};
+use common::{Conn, DRIVERS, Server, free_port, id_of, noise, place, wait_for, walk};
 use disk::{Cut, Disk};
 
 const CUTS: u64 = 2;
@@ -157,15 +157,6 @@ fn cut(file_system: &str, how: Cut, round: u64) -> Option<Tally> {
     let tally = look(&data, &told);
     println!("{file_system}, {how:?}, round {round}: {tally:?}");
     Some(tally)
-}
-
-/// Where an object lies.
-fn place(data: &Path, path: &str) -> PathBuf {
-    let mut parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    if let [.., "data", name] = *parts.as_slice() {
-        parts.insert(parts.len() - 1, &name[..2]);
-    }
-    data.join(parts.join("/"))
 }
 
 fn look(data: &Path, told: &Told) -> Tally {

@@ -1,14 +1,14 @@
 //! Damage on the disk is found, told, and with quarantine repaired by the client: by hand and in the background.
 
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
 use packhouse::store::layout;
 use serde_json::Value;
 
-use crate::common::{Server, id_of, noise, on_both, program, wait_for};
+use crate::common::{Server, id_of, noise, on_both, place, program, wait_for};
 
 fn verify(data: &Path, more: &[&str]) -> (i32, Value) {
     let (code, output) = repo(data, &[&["verify", "--json"], more].concat());
@@ -20,11 +20,8 @@ fn repo(data: &Path, args: &[&str]) -> (i32, Output) {
     (output.status.code().unwrap(), output)
 }
 
-fn file_of(server: &Server, path: &str) -> std::path::PathBuf {
-    let name = path.rsplit('/').next().unwrap();
-    let path =
-        path.trim_start_matches('/').replace(&format!("data/{name}"), &format!("data/{}/{name}", &name[..2]));
-    server.data.join(path)
+fn file_of(server: &Server, path: &str) -> PathBuf {
+    place(&server.data, path)
 }
 
 /// Nobody has written to it for long.
@@ -49,13 +46,8 @@ fn found<'v>(report: &'v Value, verdict: &str) -> Vec<&'v str> {
 }
 
 fn names(paths: &[String]) -> Vec<String> {
-    let mut names: Vec<_> = paths
-        .iter()
-        .map(|path| {
-            let name = path.rsplit('/').next().unwrap();
-            path[1..].replace(&format!("data/{name}"), &format!("data/{}/{name}", &name[..2]))
-        })
-        .collect();
+    let mut names: Vec<_> =
+        paths.iter().map(|path| place(Path::new(""), path).to_string_lossy().into_owned()).collect();
     names.sort_unstable();
     names
 }
