@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use packhouse::hash::Sha256;
-use packhouse::io::runtime::{Driver, block_on};
+use packhouse::io::runtime::{Driver, block_on, timeout};
 use packhouse::io::{BufferPool, Fault};
+use packhouse::quota::{Ledger, Limits};
+use packhouse::server::scrub::Scrub;
 use packhouse::store::disk::Disk;
 use packhouse::store::faulty::{Faults, FaultyDisk, Op};
 use packhouse::store::fs::{FsStore, Options};
@@ -475,6 +477,31 @@ fn a_verification_goes_on_where_it_was_whatever_it_was_looking_at() {
             let known = Place::of(&place.path()).unwrap();
             assert_eq!(all(Some(known)).await, places[n + 1..]);
         }
+    });
+}
+
+#[test]
+fn a_dead_disk_is_not_taken_for_many_damaged_objects() {
+    run(async |options| {
+        let bench = Bench::new(options);
+        for n in 0..20_u8 {
+            bench.put(&blob(BlobType::Data, &[n]), None, &[&[n]]).await.unwrap();
+        }
+        let state = tempfile::tempdir().unwrap();
+        let scrub = Scrub {
+            path: "/".into(),
+            depth: 2,
+            state_dir: state.path().into(),
+            period: std::time::Duration::from_secs(1),
+            quarantine: false,
+            health: Arc::clone(&bench.health),
+            ledger: Arc::new(Ledger::open(Limits::default(), None).unwrap()),
+            counters: Arc::default(),
+        };
+        bench.faults.fail(Some((Op::Read, Fault::Device)));
+        let disk = FaultyDisk::new(bench.model.clone(), bench.faults.clone());
+        timeout(std::time::Duration::from_millis(500), scrub.run(disk)).await.unwrap_err();
+        assert_eq!(bench.health.damaged(), 8, "then it rests");
     });
 }
 

@@ -20,6 +20,8 @@ pub struct Reach {
     pub sockets: Vec<PathBuf>,
     /// Folders and files that may be read.
     pub read: Vec<PathBuf>,
+    /// Whether abstract unix sockets of others may be connected to.
+    pub abstract_sockets: bool,
 }
 
 /// How much of it the kernel enforces.
@@ -34,7 +36,7 @@ pub enum Enforced {
 }
 
 /// Gives up reading, writing, making and removing files but for those of `reach`, all new TCP connections and sockets,
-/// signals to others, and whatever a program could gain by running another. For good, for this thread and those that it
+/// abstract sockets of others, signals to them, and whatever a program could gain by running another. For good, for this thread and those that it
 /// will start: to be called before there are others.
 ///
 /// # Errors
@@ -49,7 +51,7 @@ pub fn restrict(reach: &Reach) -> io::Result<Enforced> {
         let rules = Ruleset::default()
             .handle_access(all)?
             .handle_access(AccessNet::from_all(NEWEST))?
-            .scope(Scope::Signal)?
+            .scope(if reach.abstract_sockets { Scope::Signal.into() } else { Scope::from_all(NEWEST) })?
             .create()?;
         let rules = allow(rules, &reach.write, all & !(special | AccessFs::IoctlDev))?;
         let rules = allow(rules, &reach.sockets, AccessFs::RemoveFile.into())?;

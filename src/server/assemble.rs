@@ -190,7 +190,13 @@ fn open_ledger(settings: &Settings, state: Option<&StateDir>) -> Result<Arc<Ledg
 
 /// One process verifies what is stored: the one that holds the state folder.
 fn start_scrub(settings: &Settings, state: Option<&StateDir>, status: &Status) -> Result<(), StartError> {
-    let Some(state) = state.filter(|_| !settings.scrub_period.is_zero()) else { return Ok(()) };
+    if settings.scrub_period.is_zero() {
+        return Ok(());
+    }
+    let Some(state) = state else {
+        log::warn!("without a state folder of its own this server does not verify what is stored");
+        return Ok(());
+    };
     let scrub = Scrub {
         path: settings.path.clone(),
         depth: settings.max_folder_depth,

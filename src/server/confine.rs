@@ -1,8 +1,10 @@
 //! What a server does while it may still do everything, and then gives up: folders are made, sockets bound; then it becomes
 //! the service user and keeps within reach only what the settings name. On the main thread, before there are others.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -135,7 +137,8 @@ fn make_durably(path: &Path, mode: u32, user: Option<&ServiceUser>) -> io::Resul
     Ok(())
 }
 
-/// What the settings name. Files are replaced by others, so that it is their folders that stay within reach.
+/// What the settings name. Files are replaced by others, so that it is their folders that stay within reach. systemd may
+/// wait for news at an abstract socket.
 fn reach(loaded: &Loaded, more: Vec<PathBuf>) -> Reach {
     let settings = &loaded.settings;
     let mut write = vec![settings.path.clone(), settings.state_dir.clone()];
@@ -148,7 +151,9 @@ fn reach(loaded: &Loaded, more: Vec<PathBuf>) -> Reach {
         ListenAddress::Unix(path) => folders_of(path).into_iter().next(),
         _ => None,
     });
-    Reach { write, sockets: sockets.collect(), read }
+    let is_abstract = |socket: OsString| socket.as_bytes().starts_with(b"@");
+    let abstract_sockets = std::env::var_os("NOTIFY_SOCKET").is_some_and(is_abstract);
+    Reach { write, sockets: sockets.collect(), read, abstract_sockets }
 }
 
 /// The folder that a file is in, and that in which it really is should it be a link.

@@ -32,8 +32,9 @@ pub const SECOND_LOOK: Duration = Duration::from_millis(100);
 const QUIET: Duration = Duration::from_hours(1);
 /// Faster than the period asks for, because nobody reads all the time.
 const HEADROOM: u64 = 4;
-/// Rest after something could not be done.
+/// Rest after something could not be done, or so many things in a row could not be read: then it is not they that are damaged.
 const PAUSE: Duration = Duration::from_mins(1);
+const MOST_TROUBLES: u32 = 8;
 /// What is not read now may be read at once later, up to this.
 const BURST: Duration = Duration::from_millis(100);
 
@@ -92,11 +93,18 @@ struct Progress {
     objects: u64,
     bytes: u64,
     damaged: u64,
+    /// Bytes of the pass before.
+    before: u64,
 }
 
 impl Progress {
     fn new() -> Self {
         Self { began: seconds(), ..Self::default() }
+    }
+
+    /// The pass after this one.
+    fn next(&self) -> Self {
+        Self { before: self.bytes, ..Self::new() }
     }
 
     /// What was written down, if it can be understood.
@@ -154,7 +162,8 @@ pub fn start(scrub: Scrub) -> io::Result<()> {
 }
 
 impl Scrub {
-    async fn run<D: Disk>(&self, disk: D) {
+    /// Verifies what is stored, pass after pass, for ever.
+    pub async fn run<D: Disk>(&self, disk: D) {
         let file = self.state_dir.join(FILE);
         let mut progress = Progress::load(&file);
         loop {
@@ -162,7 +171,7 @@ impl Scrub {
                 // A clock that was set back must not stop it.
                 let since = Duration::from_secs(seconds().saturating_sub(progress.began));
                 sleep(self.period.saturating_sub(since)).await;
-                progress = Progress::new();
+                progress = progress.next();
             }
             if let Err(e) = self.pass(&disk, &mut progress, &file).await {
                 log::warn!(
@@ -177,22 +186,31 @@ impl Scrub {
     async fn pass<D: Disk>(&self, disk: &D, progress: &mut Progress, file: &Path) -> io::Result<()> {
         let space = disk.space(&disk.root()).await?;
         let used = space.bytes.saturating_sub(space.free_bytes);
-        let rate = used / self.period.as_secs().max(1);
+        // What is mounted below the data folder shows only in what was read.
+        let rate = used.max(progress.before) / self.period.as_secs().max(1);
         let mut pace = Pace::new(Some((rate + rate / HEADROOM).max(MIN_RATE)));
         let mut scrubber = Scrubber::new(disk.clone(), None, self.depth, progress.place()).await;
-        let (mut saved, mut failed) = (now(), 0_u64);
+        let (mut saved, mut failed, mut troubles) = (now(), 0_u64, 0);
         progress.save(file)?;
         loop {
-            match scrubber.next(|bytes| pace.wait_after(bytes)).await {
+            let is_trouble = match scrubber.next(|bytes| pace.wait_after(bytes)).await {
                 Ok(Some(checked)) => {
                     progress.note(&checked);
                     self.note(&scrubber, &checked).await;
+                    checked.verdict == Verdict::Unreadable
                 }
                 Ok(None) => break,
                 Err(e) => {
                     failed += 1;
                     log::warn!("not verified: {e}");
+                    true
                 }
+            };
+            troubles = if is_trouble { troubles + 1 } else { 0 };
+            if troubles == MOST_TROUBLES {
+                troubles = 0;
+                log::warn!("what is stored can't be read: the verification rests for a minute");
+                sleep(PAUSE).await;
             }
             if now().duration_since(saved) >= SAVE_EVERY {
                 progress.save(file)?;

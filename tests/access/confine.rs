@@ -120,9 +120,13 @@ fn nothing_outside_can_be_reached() {
 fn escape(dir: &Path) {
     use packhouse::io::sandbox::{Enforced, Reach, restrict};
     use std::net::{TcpListener, TcpStream};
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    let name = SocketAddr::from_abstract_name(format!("packhouse-test-{}", std::process::id())).unwrap();
+    let _service = UnixListener::bind_addr(&name).unwrap();
     let (data, outside) = (dir.join("data"), dir.join("outside"));
     let reach = Reach { write: vec![data.clone()], ..Reach::default() };
     assert_eq!(restrict(&reach).unwrap(), Enforced::Fully);
@@ -145,6 +149,7 @@ fn escape(dir: &Path) {
         denied("make a folder", std::fs::create_dir(outside.join("folder")));
         denied("symlink", std::os::unix::fs::symlink("/etc", data.join("link")));
         denied("connect", TcpStream::connect(address).map(drop));
+        denied("talk to a service", UnixStream::connect_addr(&name).map(drop));
         denied("listen", TcpListener::bind("127.0.0.1:0").map(drop));
         denied("run a program", Command::new("/bin/true").status().map(drop));
         // Into another folder, or out of it: a link across is refused too, whatever the kernel calls it.

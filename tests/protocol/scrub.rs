@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use packhouse::store::layout;
 use serde_json::Value;
 
-use crate::common::{Server, id_of, noise, on_both, place, program, wait_for};
+use crate::common::mount::Mount;
+use crate::common::{DRIVERS, Server, id_of, noise, on_both, place, program, wait_for};
 
 fn verify(data: &Path, more: &[&str]) -> (i32, Value) {
     let (code, output) = repo(data, &[&["verify", "--json"], more].concat());
@@ -118,6 +119,24 @@ fn every_flipped_bit_truncation_and_misplaced_file_is_found() {
         let (code, output) = repo(&server.data, &["verify", "/nothing/"]);
         assert_eq!(code, 1, "{output:?}");
     });
+}
+
+#[test]
+fn memory_does_not_hide_what_is_on_the_disk() {
+    let Some(mount) = Mount::image("mkfs.ext4", 64) else { return };
+    let server = Server::on(&mount.point.join("data"), DRIVERS[0], &["--scrub-period", "0s"]);
+    let body = noise(1 << 20, 1);
+    let path = server.store("/r1/", "data", &body);
+    age(&file_of(&server, &path));
+    assert_eq!(server.request("GET", &path, "", b"").body, body);
+    // A bit below the file system, of a page that is in memory.
+    let image = mount.point.with_file_name("image");
+    let bytes = std::fs::read(&image).unwrap();
+    let at = bytes.chunks(1024).position(|block| block == &body[40_960..41_984]).unwrap() as u64 * 1024;
+    flip(&image, (at + 7) * 8);
+    assert_eq!(server.request("GET", &path, "", b"").body, body, "memory is right");
+    let (code, report) = verify(&server.data, &[]);
+    assert_eq!((code, found(&report, "damaged")), (4, vec![names(&[path])[0].as_str()]));
 }
 
 #[test]
