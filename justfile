@@ -20,6 +20,11 @@ test-durability:
     PACKHOUSE_CUTS=50 PACKHOUSE_KILLS=100 tests/run --run-ignored all -E 'binary(power)'
     tests/mutants
 
+# Every order in which threads can meet, and AddressSanitizer.
+test-memory:
+    tests/interleavings
+    tests/sanitize
+
 # Half an hour of fuzzing each.
 fuzz:
     fuzz/run 1800

@@ -28,6 +28,8 @@ pub mod auth;
 pub mod cli;
 pub mod hash;
 pub mod http;
+#[cfg(all(test, loom))]
+mod interleavings;
 pub mod io;
 pub mod logging;
 pub mod metrics;

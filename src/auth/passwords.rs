@@ -8,10 +8,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use event_listener::Event;
@@ -26,6 +25,7 @@ use crate::auth::remember::{Mac, Remembered};
 use crate::auth::throttle::{Throttle, network};
 use crate::io::blocking::Pool;
 use crate::io::runtime::sleep;
+use crate::io::sync::{Arc as Counted, ArcSwap, Mutex, MutexGuard};
 use crate::io::wake::until;
 use crate::metrics::LoginCounters;
 use crate::types::{ClientNetwork, UserName};
@@ -60,6 +60,8 @@ struct Attempt {
     done: Event,
 }
 
+type Running = Counted<Attempt>;
+
 impl Attempt {
     /// Whether the outcome says something about `user` by this table, too.
     fn holds_for(&self, table: &Arc<Table>, user: &str) -> bool {
@@ -69,7 +71,7 @@ impl Attempt {
 
 #[derive(Default)]
 struct Waiting {
-    attempts: HashMap<Mac, Arc<Attempt>>,
+    attempts: HashMap<Mac, Running>,
     networks: HashMap<ClientNetwork, usize>,
 }
 
@@ -192,13 +194,13 @@ impl Passwords {
         user: &str,
         password: &[u8],
         address: Option<IpAddr>,
-    ) -> Result<Arc<Attempt>, AuthError> {
+    ) -> Result<Running, AuthError> {
         let network = network(address);
         let mut waiting = lock(&self.waiting);
         let Waiting { attempts, networks } = &mut *waiting;
         let slot = match attempts.entry(mac) {
             Entry::Occupied(running) if running.get().holds_for(table, user) => {
-                return Ok(Arc::clone(running.get()));
+                return Ok(Running::clone(running.get()));
             }
             slot => slot,
         };
@@ -207,13 +209,13 @@ impl Passwords {
             return Err(AuthError::Overloaded);
         }
         let attempt =
-            Arc::new(Attempt { table: Arc::clone(table), right: OnceLock::new(), done: Event::new() });
+            Running::new(Attempt { table: Arc::clone(table), right: OnceLock::new(), done: Event::new() });
         let job = {
-            let (attempt, waiting) = (Arc::clone(&attempt), Arc::clone(&self.waiting));
+            let (attempt, waiting) = (Running::clone(&attempt), Arc::clone(&self.waiting));
             let (user, password) = (user.to_owned(), password.to_vec());
             move || {
                 // Also should the hash panic: nobody may wait for ever.
-                let _end = End { waiting, mac, network, attempt: Arc::clone(&attempt) };
+                let _end = End { waiting, mac, network, attempt: Running::clone(&attempt) };
                 attempt.right.set(attempt.table.users.verify(&user, &password)).ok();
             }
         };
@@ -224,7 +226,7 @@ impl Passwords {
             return Err(AuthError::Overloaded);
         }
         *of_network += 1;
-        slot.insert_entry(Arc::clone(&attempt));
+        slot.insert_entry(Running::clone(&attempt));
         Ok(attempt)
     }
 
@@ -246,7 +248,7 @@ struct End {
     waiting: Arc<Mutex<Waiting>>,
     mac: Mac,
     network: ClientNetwork,
-    attempt: Arc<Attempt>,
+    attempt: Running,
 }
 
 impl Drop for End {
@@ -254,7 +256,7 @@ impl Drop for End {
         self.attempt.right.set(false).ok();
         let mut waiting = lock(&self.waiting);
         // A reload may have put another attempt in its place.
-        if waiting.attempts.get(&self.mac).is_some_and(|held| Arc::ptr_eq(held, &self.attempt)) {
+        if waiting.attempts.get(&self.mac).is_some_and(|held| Running::ptr_eq(held, &self.attempt)) {
             waiting.attempts.remove(&self.mac);
         }
         if let Entry::Occupied(mut count) = waiting.networks.entry(self.network) {
@@ -379,7 +381,7 @@ mod tests {
             let table = auth.table.load_full();
             let begin = |user: &str, address| auth.attempt(&table, auth.mac(user, b"x"), user, b"x", address);
             let first = begin("bob", address).expect("room");
-            assert!(Arc::ptr_eq(&first, &begin("bob", address).expect("the same")));
+            assert!(Running::ptr_eq(&first, &begin("bob", address).expect("the same")));
             for n in 1..HASH_QUEUE_PER_NETWORK {
                 assert!(begin(&format!("u{n}"), address).is_ok());
             }

@@ -1,13 +1,12 @@
 //! Credentials that were checked: right ones in a table that is read without a lock, and a few wrong ones.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
-
 use crate::auth::Options;
+use crate::io::sync::atomic::{AtomicU64, Ordering};
+use crate::io::sync::{ArcSwap, Mutex};
 use crate::types::UserName;
 
 /// A MAC of user and password.

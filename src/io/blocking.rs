@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::{Arc, PoisonError};
 
 use futures_channel::oneshot;
+
+use crate::io::sync::{Condvar, Mutex, MutexGuard, thread};
 
 /// What nice(2) adds to a thread of low priority: about a tenth of a processor is left to it when all others are busy, so
 /// that nobody who comes new waits for long.

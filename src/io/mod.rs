@@ -20,6 +20,7 @@ pub mod signal;
 pub mod small;
 pub mod socket;
 pub mod state;
+pub mod sync;
 pub mod user;
 pub mod wake;
 

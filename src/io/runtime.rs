@@ -5,9 +5,9 @@ use std::cell::{Cell, OnceCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
@@ -15,6 +15,7 @@ use io_uring::{IoUring, Probe, opcode};
 use monoio::net::UnixStream;
 use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+use pin_project_lite::pin_project;
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -229,16 +230,32 @@ pub enum Either<A, B> {
     Right(B),
 }
 
-/// Runs both until one ends; the other is cancelled. The first has precedence.
-pub async fn race<A: Future, B: Future>(a: A, b: B) -> Either<A::Output, B::Output> {
-    let (mut a, mut b) = (pin!(a), pin!(b));
-    poll_fn(|cx| {
-        if let Poll::Ready(out) = a.as_mut().poll(cx) {
+pin_project! {
+    struct Race<A, B> {
+        #[pin]
+        a: A,
+        #[pin]
+        b: B,
+    }
+}
+
+impl<A: Future, B: Future> Future for Race<A, B> {
+    type Output = Either<A::Output, B::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let race = self.project();
+        if let Poll::Ready(out) = race.a.poll(cx) {
             return Poll::Ready(Either::Left(out));
         }
-        b.as_mut().poll(cx).map(Either::Right)
-    })
-    .await
+        race.b.poll(cx).map(Either::Right)
+    }
+}
+
+/// Runs both until one ends; the other is cancelled. The first has precedence.
+///
+/// No `async fn`: that would keep its arguments beside what it pins, and every connection waits in one.
+pub fn race<A: Future, B: Future>(a: A, b: B) -> impl Future<Output = Either<A::Output, B::Output>> {
+    Race { a, b }
 }
 
 /// A turn of a worker that took longer than this is a stall.

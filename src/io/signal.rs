@@ -1,13 +1,13 @@
 //! Signals, on a thread of their own, and the flag that they set.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use event_listener::Event;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
+use crate::io::sync::atomic::{AtomicBool, Ordering};
 use crate::io::wake::until;
 
 /// A flag that is raised once and can be waited for by every worker.

@@ -9,12 +9,13 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use event_listener::Event;
 use thiserror::Error;
 
 use crate::io::blocking::Pool;
+use crate::io::sync::{Mutex, MutexGuard};
 use crate::io::wake::until;
 use crate::types::{Handle, RepoPath};
 

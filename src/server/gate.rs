@@ -1,11 +1,11 @@
 //! How many connections there may be at once: as many as there are descriptors for. Shared by all shards.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use event_listener::Event;
 
 use crate::io::limits::{open_descriptors, raise_descriptors};
+use crate::io::sync::atomic::{AtomicUsize, Ordering};
 use crate::io::wake::until;
 
 /// Descriptors that one connection may need: its socket, a folder, and a file with its second descriptor for the ring.
@@ -30,7 +30,7 @@ impl Gate {
         Self::new(usize::try_from(room).unwrap_or(usize::MAX).max(least))
     }
 
-    fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self { limit, live: AtomicUsize::new(0), freed: Event::new() }
     }
 
