@@ -107,10 +107,14 @@ impl File {
         self.site.pool.run(move || drop(fd)).await
     }
 
-    /// Lets go of what the page cache has of it, but for what is not written yet.
-    pub fn forget(&self) {
-        // An advice: who does not take it costs nothing but a test of memory in place of the disk.
-        fadvise(&self.fd, 0, None, Advice::DontNeed).ok();
+    /// Sees to it that reads are of the device, as far as that can be: past the page cache, which keeps what others have
+    /// there. Where that can't be, what the cache has is let go, now and when this is called again after the last read.
+    pub fn bypass_memory(&self) {
+        let can = || takes_direct_io(&self.fd, DirectIo::Auto).is_ok_and(|can| can);
+        if !self.bypasses.get() && !(can() && self.bypass_cache(true).is_ok()) {
+            // An advice: if it is not taken, that costs nothing but a test of memory in place of the disk.
+            fadvise(&self.fd, 0, None, Advice::DontNeed).ok();
+        }
     }
 
     /// Whether nobody has written to it for so long. Answered from memory: the file is open.

@@ -107,8 +107,8 @@ pub trait Disk: Clone + 'static {
     async fn sync_data(&self, file: &Self::File) -> io::Result<()>;
     /// Whether nobody has written to a file for so long.
     fn is_older_than(&self, file: &Self::File, age: Duration) -> io::Result<bool>;
-    /// Lets go of what is in memory of a file, as far as it can: what is read then comes from the device.
-    fn forget(&self, file: &Self::File);
+    /// Sees to it that reads of a file are of the device, as far as that can be; to be called again after the last of them.
+    fn bypass_memory(&self, file: &Self::File);
     /// Closes a file whose last close may take time.
     async fn close(&self, file: Self::File) -> io::Result<()>;
 }

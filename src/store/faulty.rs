@@ -267,8 +267,8 @@ impl<D: Disk, W: Watch> Disk for FaultyDisk<D, W> {
         self.disk.is_older_than(file, age)
     }
 
-    fn forget(&self, file: &D::File) {
-        self.disk.forget(file);
+    fn bypass_memory(&self, file: &D::File) {
+        self.disk.bypass_memory(file);
     }
 
     async fn close(&self, file: D::File) -> io::Result<()> {

@@ -172,8 +172,8 @@ impl Disk for LocalDisk {
         file.is_older_than(age)
     }
 
-    fn forget(&self, file: &File) {
-        file.forget();
+    fn bypass_memory(&self, file: &File) {
+        file.bypass_memory();
     }
 
     async fn close(&self, file: File) -> io::Result<()> {

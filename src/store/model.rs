@@ -470,7 +470,7 @@ impl Disk for ModelDisk {
         Ok(true)
     }
 
-    fn forget(&self, _: &Inode) {}
+    fn bypass_memory(&self, _: &Inode) {}
 
     async fn close(&self, file: Inode) -> io::Result<()> {
         self.with(file, |file| {

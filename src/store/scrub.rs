@@ -312,9 +312,9 @@ impl<D: Disk> Scrubber<D> {
         pause: &mut impl FnMut(usize) -> Duration,
     ) -> io::Result<(u64, Option<Digest>)> {
         // What is in memory says nothing of what is on the disk.
-        self.disk.forget(file);
+        self.disk.bypass_memory(file);
         let (bytes, digest) = read_back(&self.disk, file, &self.buffers, pause).await;
-        self.disk.forget(file);
+        self.disk.bypass_memory(file);
         match digest {
             Ok(digest) => Ok((bytes, Some(digest))),
             Err(e) if Fault::of(&e) == Fault::Device => Ok((bytes, None)),
