@@ -111,7 +111,8 @@ impl File {
     /// there. Where that can't be, what the cache has is let go, now and when this is called again after the last read.
     pub fn bypass_memory(&self) {
         let can = || takes_direct_io(&self.fd, DirectIo::Auto).is_ok_and(|can| can);
-        if !self.bypasses.get() && !(can() && self.bypass_cache(true).is_ok()) {
+        let bypasses = self.bypasses.get() || can() && self.bypass_cache(true).is_ok();
+        if !bypasses {
             // An advice: if it is not taken, that costs nothing but a test of memory in place of the disk.
             fadvise(&self.fd, 0, None, Advice::DontNeed).ok();
         }
