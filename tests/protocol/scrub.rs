@@ -136,7 +136,7 @@ fn memory_does_not_hide_what_is_on_the_disk() {
     flip(&image, (at + 7) * 8);
     assert_eq!(server.request("GET", &path, "", b"").body, body, "memory is right");
     let (code, report) = verify(&server.data, &[]);
-    assert_eq!((code, found(&report, "damaged")), (4, vec![names(&[path.clone()])[0].as_str()]));
+    assert_eq!((code, found(&report, "damaged")), (4, vec![names(std::slice::from_ref(&path))[0].as_str()]));
     assert_eq!(server.request("GET", &path, "", b"").body, body, "and nobody else pays for the look");
 }
 
