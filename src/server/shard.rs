@@ -167,10 +167,11 @@ async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor, door: Door) {
     }
 }
 
-/// Takes over connections that other workers send.
+/// Takes over connections that other workers send, until the server is to end: then no request of theirs is served.
 async fn adopt<S: Store>(shard: Rc<Shard<S>>) {
     loop {
-        let Moving { what, permit, seat } = shard.shared.balance.receive(shard.number).await;
+        let coming = race(shard.shared.stopping.wait(), shard.shared.balance.receive(shard.number)).await;
+        let Either::Right(Moving { what, permit, seat }) = coming else { return };
         let coming = match what {
             Parcel::New(socket, door) => socket.attach().map(|socket| Coming::New(socket, door)),
             Parcel::Known(visitor) => visitor.attach().map(|visitor| Coming::Known(Box::new(visitor))),
