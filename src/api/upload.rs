@@ -35,6 +35,10 @@ pub(super) async fn respond<S: Store>(
     if !is_new {
         claim.give_back();
     }
+    if slot.is_limited() {
+        // The connections of a user take turns, piece by piece.
+        body.in_small_pieces();
+    }
     let mut received = 0;
     while let Some(piece) = body.next().await? {
         let count = piece.len();

@@ -43,8 +43,9 @@ enum Rest {
 pub struct Body<'c> {
     conn: &'c mut Conn,
     rest: Rest,
-    /// Bytes handed out.
+    /// Bytes handed out, and most of a piece.
     taken: u64,
+    most: usize,
     /// The client waits for `100 Continue` before it sends.
     awaited: bool,
     broken: bool,
@@ -61,7 +62,13 @@ impl<'c> Body<'c> {
             Framing::Chunked => Rest::Chunked(Decoder::default()),
         };
         let awaited = head.expect != Expect::Nothing;
-        Self { conn, rest, taken: 0, awaited, broken: false, crowded: false, pace: Pace::default() }
+        let (most, pace) = (BUFFER_BYTES, Pace::default());
+        Self { conn, rest, taken: 0, most, awaited, broken: false, crowded: false, pace }
+    }
+
+    /// Comes in pieces of at most a quarter of a buffer from now on.
+    pub const fn in_small_pieces(&mut self) {
+        self.most = BUFFER_BYTES / 4;
     }
 
     /// The announced length in bytes; none if the body is chunked.
@@ -112,7 +119,7 @@ impl<'c> Body<'c> {
     async fn receive_counted(&mut self, left: u64) -> Result<Buffer, BodyError> {
         // Pieces begin at multiples of what direct I/O asks for, again after one that was not full.
         let misplaced = usize::try_from(self.taken % ALIGNMENT as u64).unwrap_or(0);
-        let whole = usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER_BYTES - misplaced);
+        let whole = usize::try_from(left).unwrap_or(usize::MAX).min(self.most - misplaced);
         let mut piece = self.receive(whole).await?;
         let mut deadline = None;
         while piece.len() < whole {
@@ -142,7 +149,7 @@ impl<'c> Body<'c> {
 
     /// Some data of a chunked body; none if only its coding came.
     async fn receive_chunked(&mut self) -> Result<Buffer, BodyError> {
-        let mut piece = self.receive(BUFFER_BYTES).await?;
+        let mut piece = self.receive(self.most).await?;
         let Rest::Chunked(decoder) = &mut self.rest else { return Ok(piece) };
         let (data, next) = decoder.decode(piece.filled_mut())?;
         let next_request = piece.get(next..).unwrap_or_default();

@@ -13,8 +13,8 @@ use monoio::buf::{IoBuf, IoBufMut};
 
 use crate::io::wake::until;
 
-/// Bytes a buffer holds. 64 KiB costs more system calls, 1 MiB spills the level-2 cache.
-pub const BUFFER_BYTES: usize = 128 * 1024;
+/// Bytes a buffer holds, and a write to disk has: telling the disk costs as much as some hundred KiB.
+pub const BUFFER_BYTES: usize = 512 * 1024;
 /// Buffers begin at multiples of this: direct I/O asks for no more on any disk that is in use.
 pub const ALIGNMENT: usize = 4096;
 
@@ -61,18 +61,20 @@ pub(super) struct Memory {
     bytes: Box<[u8]>,
     start: usize,
     length: usize,
+    /// How much it takes at the most.
+    room: usize,
 }
 
 impl Memory {
     /// None: what stands in for memory that was lent.
     fn none() -> Self {
-        Self { bytes: Box::default(), start: 0, length: 0 }
+        Self { bytes: Box::default(), start: 0, length: 0, room: 0 }
     }
 
     fn new() -> Self {
         let bytes = vec![0; BUFFER_BYTES + ALIGNMENT].into_boxed_slice();
         let start = bytes.as_ptr().align_offset(ALIGNMENT);
-        Self { bytes, start, length: 0 }
+        Self { bytes, start, length: 0, room: BUFFER_BYTES }
     }
 
     pub(super) fn filled(&self) -> &[u8] {
@@ -81,12 +83,12 @@ impl Memory {
 
     /// What is not filled yet.
     pub(super) fn spare(&mut self) -> &mut [u8] {
-        self.bytes.get_mut(self.start + self.length..self.start + BUFFER_BYTES).unwrap_or_default()
+        self.bytes.get_mut(self.start + self.length..self.start + self.room).unwrap_or_default()
     }
 
     /// Counts `count` bytes of what was spare as filled.
     pub(super) fn advance(&mut self, count: usize) {
-        self.length = (self.length + count).min(BUFFER_BYTES);
+        self.length = (self.length + count).min(self.room);
     }
 
     pub(super) const fn truncate(&mut self, length: usize) {
@@ -115,6 +117,11 @@ impl Buffer {
         self.memory = memory;
     }
 
+    /// Lets it take no more than `bytes` bytes in all.
+    pub fn limit(&mut self, bytes: usize) {
+        self.memory.room = self.memory.room.min(bytes);
+    }
+
     /// What is not filled yet.
     pub fn spare(&mut self) -> &mut [u8] {
         self.memory.spare()
@@ -139,7 +146,7 @@ impl Buffer {
 
     /// What is filled, to be changed in place.
     pub fn filled_mut(&mut self) -> &mut [u8] {
-        let Memory { bytes, start, length } = &mut self.memory;
+        let Memory { bytes, start, length, .. } = &mut self.memory;
         bytes.get_mut(*start..*start + *length).unwrap_or_default()
     }
 }
@@ -165,7 +172,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let mut memory = std::mem::replace(&mut self.memory, Memory::none());
         if !memory.bytes.is_empty() {
-            memory.truncate(0);
+            (memory.length, memory.room) = (0, BUFFER_BYTES);
             self.pool.free.borrow_mut().push(memory);
         }
         self.pool.available.set(self.pool.available.get() + 1);
@@ -186,7 +193,7 @@ unsafe impl IoBuf for Buffer {
     }
 }
 
-// SAFETY: as above; `BUFFER_BYTES` bytes may be written from `write_ptr` on, all of which are initialized whatever the
+// SAFETY: as above; `room` bytes, which are `BUFFER_BYTES` at the most, may be written from `write_ptr` on, all of which are initialized whatever the
 // kernel did.
 unsafe impl IoBufMut for Buffer {
     fn write_ptr(&mut self) -> *mut u8 {
@@ -194,11 +201,11 @@ unsafe impl IoBufMut for Buffer {
     }
 
     fn bytes_total(&mut self) -> usize {
-        BUFFER_BYTES.min(self.memory.bytes.len())
+        self.memory.room
     }
 
     unsafe fn set_init(&mut self, count: usize) {
-        self.memory.length = count.min(BUFFER_BYTES);
+        self.memory.length = count.min(self.memory.room);
     }
 }
 
@@ -226,6 +233,16 @@ mod tests {
         assert!(second.as_mut().poll(&mut Context::from_waker(&other)).is_pending());
         drop(held);
         assert_eq!((wakes.0.load(Ordering::SeqCst), more_wakes.0.load(Ordering::SeqCst)), (1, 1));
+    }
+
+    #[test]
+    fn a_limit_lasts_until_the_buffer_goes_back() {
+        let pool = BufferPool::new(1);
+        let mut buffer = pool.try_take().expect("the only one");
+        buffer.limit(3);
+        assert_eq!((buffer.bytes_total(), buffer.append(b"more"), &*buffer), (3, 3, &b"mor"[..]));
+        drop(buffer);
+        assert_eq!(pool.try_take().expect("the same").spare().len(), BUFFER_BYTES);
     }
 
     struct Wakes(AtomicUsize);

@@ -80,6 +80,11 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// Whether bytes have to wait.
+    pub const fn is_limited(&self) -> bool {
+        self.rate.is_some()
+    }
+
     /// Takes `bytes` bytes that came; returns how long to wait before more is read. The connections of a user wait in
     /// turn, so that they share the rate.
     pub fn take(&self, bytes: usize, now: Instant) -> Duration {

@@ -214,8 +214,9 @@ async fn send_read<S: Store>(
     range: ByteRange,
     pace: &mut Pace,
 ) -> Result<usize, Broken> {
-    let mut buffer = object.read(range.start, shard.send_buffers.take().await).await?;
-    buffer.truncate(usize::try_from(range.len()).unwrap_or(usize::MAX));
+    let mut buffer = shard.send_buffers.take().await;
+    buffer.limit(usize::try_from(range.len()).unwrap_or(usize::MAX));
+    let buffer = object.read(range.start, buffer).await?;
     if buffer.is_empty() {
         return Err(Broken::Shrunk);
     }
