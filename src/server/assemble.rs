@@ -47,7 +47,7 @@ use crate::store::sweep::sweep;
 use crate::types::DirectIo;
 
 /// Transfer buffers of all workers together take at most this much memory in each direction.
-const TRANSFER_BYTES: usize = 24 << 20;
+const TRANSFER_BYTES: usize = 28 << 20;
 /// A worker has at least so many buffers in each direction.
 const MIN_BUFFERS: usize = 8;
 /// Threads of the blocking pool: enough that the journal of a file system has many files to commit at once.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use super::{is_root, skip};
 
@@ -25,12 +26,19 @@ pub fn place() -> Option<(tempfile::TempDir, PathBuf)> {
 
 /// Runs what a mount needs. False, and loudly so, if that can't be done here.
 pub fn run(mut command: Command) -> bool {
-    let output = command.output();
-    let done = output.as_ref().is_ok_and(|output| output.status.success());
-    if !done {
-        skip(&format!("{command:?}: {output:?}"));
+    // The dead device of another test may be in the way for a moment: mkfs.btrfs looks at all there are.
+    for last in [false, false, true] {
+        let output = command.output();
+        if output.as_ref().is_ok_and(|output| output.status.success()) {
+            return true;
+        }
+        if last {
+            skip(&format!("{command:?}: {output:?}"));
+        } else {
+            std::thread::sleep(Duration::from_secs(1));
+        }
     }
-    done
+    false
 }
 
 impl Mount {
