@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::common::{Server, id_of, login, noise, on_both, wait_for, walk};
+use crate::common::{NO_SCRUB, Server, id_of, login, noise, on_both, wait_for, walk};
 use crate::rights::{as_user, configured};
 
 /// Bytes of all objects but locks.
@@ -28,7 +28,7 @@ fn counted(server: &Server) {
 #[test]
 fn case_63_and_64_over_the_quota() {
     on_both(|driver| {
-        let server = Server::start(driver, &["--max-size", "100000"]);
+        let server = Server::start(driver, &[&["--max-size", "100000"][..], NO_SCRUB].concat());
         counted(&server);
         server.create("/r1/");
         assert_eq!(put(&server, "/r1/", "data", &noise(90_000, 1)), 200);
@@ -91,7 +91,7 @@ fn case_65_races_for_room_across_restarts_and_kills() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         let quota = (50 * SIZE).to_string();
-        let flags = ["--max-size", quota.as_str()];
+        let flags = [&["--max-size", quota.as_str()][..], NO_SCRUB].concat();
         let mut server = Server::on(&data, driver, &flags);
         counted(&server);
         server.create("/r1/");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
 
-use crate::common::{Server, id_of, login, noise, on_both, skip, wait_for};
+use crate::common::{NO_SCRUB, Server, id_of, login, noise, on_both, skip, wait_for};
 use crate::pki::{Pki, connect, connect_shared, der, handshake, shown};
 
 /// A server with TLS and one certificate, for localhost.
@@ -284,7 +284,7 @@ fn records_that_are_cut_and_mixed_harm_nobody() {
 #[test]
 fn a_slow_handshake_ends() {
     on_both(|driver| {
-        let (_pki, server) = serve(driver, &["--handshake-timeout", "300ms"]);
+        let (_pki, server) = serve(driver, &[&["--handshake-timeout", "300ms"][..], NO_SCRUB].concat());
         let before = server.descriptors();
         let mut silent = server.connect();
         let mut half = server.connect();

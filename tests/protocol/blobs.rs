@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::common::{Server, id_of, noise, on_both, skip, wait_for, walk};
+use crate::common::{NO_SCRUB, Server, id_of, noise, on_both, skip, wait_for, walk};
 
 const KINDS: [&str; 5] = ["data", "index", "keys", "locks", "snapshots"];
 
@@ -204,7 +204,7 @@ fn case_26_uploads_at_once() {
 #[test]
 fn case_27_and_28_uploads_that_end_early() {
     on_both(|driver| {
-        let server = Server::start(driver, &[]);
+        let server = Server::start(driver, NO_SCRUB);
         server.create("/r1/");
         server.store("/r1/", "keys", b"key");
         wait_for("idle", || server.descriptors() < 60);

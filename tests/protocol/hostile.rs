@@ -1,7 +1,7 @@
 //! Two tables: requests that two readers could take apart differently, each with all answers that may come back on its
 //! connection; and paths that want to leave the data folder.
 
-use crate::common::{Conn, Server, id_of, noise, on_both, wait_for};
+use crate::common::{Conn, NO_SCRUB, Server, id_of, noise, on_both, wait_for};
 
 /// What comes behind every request: it must be answered as what it is, or not at all.
 const NEXT: &str = "GET /next/keys/ HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
@@ -216,7 +216,7 @@ fn churn_resets_and_half_closed_connections_leave_nothing() {
     const THREADS: usize = 8;
     const EACH: usize = 250;
     on_both(|driver| {
-        let server = Server::start(driver, &[]);
+        let server = Server::start(driver, NO_SCRUB);
         server.create("/r1/");
         let large = noise(1 << 20, 1);
         let path = server.store("/r1/", "data", &large);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
-use crate::common::{Conn, Server, id_of, noise, on_both, program, wait_for};
+use crate::common::{Conn, NO_SCRUB, Server, id_of, noise, on_both, program, wait_for};
 
 fn upload_head(body: &[u8]) -> String {
     format!("POST /r1/data/{} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", id_of(body), body.len())
@@ -422,7 +422,7 @@ fn many_requests_leak_nothing() {
     let count: usize =
         std::env::var("PACKHOUSE_TEST_REQUESTS").map_or(100_000, |count| count.parse().unwrap());
     on_both(|driver| {
-        let server = Server::start(driver, &[]);
+        let server = Server::start(driver, NO_SCRUB);
         let path = server.store("/r1/", "keys", &noise(3000, 1));
         let mixed = |requests: usize| {
             std::thread::scope(|scope| {
