@@ -26,16 +26,20 @@ fn every_order(preemptions: usize, test: impl Fn() + Send + Sync + 'static) {
     builder.check(test);
 }
 
+/// Runs `job` on a thread beside this one.
+fn beside<T: Send + Sync + 'static, R: 'static>(
+    shared: &Arc<T>,
+    job: impl FnOnce(&Arc<T>) -> R + 'static,
+) -> thread::JoinHandle<R> {
+    let shared = Arc::clone(shared);
+    thread::spawn(move || job(&shared))
+}
+
 #[test]
 fn a_stop_reaches_all_who_wait() {
     every_order(3, || {
         let flag = Arc::new(Flag::default());
-        let waiting: Vec<_> = (0..2)
-            .map(|_| {
-                let flag = Arc::clone(&flag);
-                thread::spawn(move || block_on(flag.wait()))
-            })
-            .collect();
+        let waiting = [(); 2].map(|()| beside(&flag, |flag| block_on(flag.wait())));
         flag.raise();
         waiting.into_iter().for_each(|thread| thread.join().expect("no panic"));
     });
@@ -64,10 +68,7 @@ fn a_gate_lets_in_as_many_as_it_says_and_forgets_nobody() {
 fn a_pool_does_every_job_and_ends() {
     every_order(3, || {
         let pool = Arc::new(Pool::new("pool", 1, 1).expect("a thread"));
-        let other = {
-            let pool = Arc::clone(&pool);
-            thread::spawn(move || block_on(pool.run(|| 1)))
-        };
+        let other = beside(&pool, |pool| block_on(pool.run(|| 1)));
         let (mine, other) = (block_on(pool.run(|| 2)), other.join().expect("no panic"));
         // One place and one thread: somebody may have to be told that it is full.
         assert!(mine.is_ok_and(|n| n == 2) || other.is_ok_and(|n| n == 1));
@@ -99,10 +100,7 @@ fn a_ledger_admits_to_the_byte_and_its_journal_is_never_behind() {
     every_order(2, || {
         let dir = tempfile::tempdir().expect("a folder");
         let ledger = ledger(10, dir.path());
-        let other = {
-            let ledger = Arc::clone(&ledger);
-            thread::spawn(move || store(&ledger, 1, 6))
-        };
+        let other = beside(&ledger, |ledger| store(ledger, 1, 6));
         let stored = [store(&ledger, 2, 6), other.join().expect("no panic")];
         assert!(stored.contains(&Ok(())) && stored.contains(&Err(QuotaError::Full)), "{stored:?}");
         assert_eq!(store(&ledger, 3, 4), Ok(()));
@@ -123,8 +121,8 @@ fn a_count_is_exact_or_says_that_it_is_not() {
         assert_eq!(store(&ledger, 1, 6), Ok(()));
         let there = Arc::new(AtomicUsize::new(6));
         let remover = {
-            let (ledger, there) = (Arc::clone(&ledger), Arc::clone(&there));
-            thread::spawn(move || {
+            let there = Arc::clone(&there);
+            beside(&ledger, move |ledger| {
                 let changing = ledger.changing(&handle(1));
                 there.store(0, Ordering::SeqCst);
                 changing.removed(6);
@@ -167,10 +165,7 @@ fn passwords() -> Arc<Passwords> {
 fn nobody_who_was_removed_gets_in_once_the_reload_is_over() {
     every_order(1, || {
         let passwords = passwords();
-        let early = {
-            let passwords = Arc::clone(&passwords);
-            thread::spawn(move || login(&passwords, "secret"))
-        };
+        let early = beside(&passwords, |passwords| login(passwords, "secret"));
         passwords.replace(users("eve:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), OPTIONS);
         assert!(!login(&passwords, "secret"));
         // Before or after: both may be.
@@ -183,10 +178,7 @@ fn nobody_who_was_removed_gets_in_once_the_reload_is_over() {
 fn equal_logins_at_once_are_all_answered() {
     every_order(1, || {
         let passwords = passwords();
-        let other = {
-            let passwords = Arc::clone(&passwords);
-            thread::spawn(move || login(&passwords, "secret"))
-        };
+        let other = beside(&passwords, |passwords| login(passwords, "secret"));
         assert!(login(&passwords, "secret"));
         assert!(other.join().expect("no panic"));
         assert!(login(&passwords, "secret") && !login(&passwords, "wrong"));

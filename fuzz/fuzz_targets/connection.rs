@@ -18,7 +18,7 @@ mod worker;
 
 use worker::Worker;
 
-/// Connections of one worker: what they store stays in memory, and what is freed stays with the allocator.
+/// Connections of one worker: what they store stays in memory.
 const CONNECTIONS: u32 = 500;
 const PATIENCE: Duration = Duration::from_secs(10);
 

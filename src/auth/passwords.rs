@@ -60,6 +60,7 @@ struct Attempt {
     done: Event,
 }
 
+/// It is let go of by whoever is last: loom is to see that.
 type Running = Counted<Attempt>;
 
 impl Attempt {

@@ -124,7 +124,7 @@ impl<'c> Body<'c> {
         let mut deadline = None;
         while piece.len() < whole {
             let missing = whole - piece.len();
-            match self.conn.stream.read(piece.spare().get_mut(..missing).unwrap_or_default()) {
+            match self.conn.stream.read(piece.spare()) {
                 Ok(Some(0)) => break,
                 Ok(Some(count)) => self.note(&mut piece, count)?,
                 Ok(None) if !self.conn.buffers.has_plenty() => break,
@@ -163,8 +163,8 @@ impl<'c> Body<'c> {
     async fn receive(&mut self, limit: usize) -> Result<Buffer, BodyError> {
         if !self.conn.received.is_empty() {
             let mut buffer = self.conn.buffers.take().await;
-            let known = self.conn.received.get(..limit).unwrap_or(&self.conn.received);
-            let count = buffer.append(known);
+            buffer.limit(limit);
+            let count = buffer.append(&self.conn.received);
             self.conn.received.drain(..count);
             return Ok(buffer);
         }
@@ -173,7 +173,8 @@ impl<'c> Body<'c> {
             Conn::transfer(&self.conn.limits, &mut self.pace, self.conn.stream.readable()).await?;
             let mut buffer = self.conn.buffers.take().await;
             // What belongs to the next request stays in the socket, as far as that can be told beforehand.
-            match self.conn.stream.read(buffer.spare().get_mut(..limit).unwrap_or_default()) {
+            buffer.limit(limit);
+            match self.conn.stream.read(buffer.spare()) {
                 Ok(Some(0)) => return Err(BodyError::Truncated),
                 Ok(Some(count)) => {
                     self.note(&mut buffer, count)?;

@@ -193,8 +193,8 @@ unsafe impl IoBuf for Buffer {
     }
 }
 
-// SAFETY: as above; `room` bytes, which are `BUFFER_BYTES` at the most, may be written from `write_ptr` on, all of which are initialized whatever the
-// kernel did.
+// SAFETY: as above; `room` bytes, which are `BUFFER_BYTES` at the most, may be written from `write_ptr` on, all of which are
+// initialized whatever the kernel did.
 unsafe impl IoBufMut for Buffer {
     fn write_ptr(&mut self) -> *mut u8 {
         self.memory.bytes.get_mut(self.memory.start..).unwrap_or_default().as_mut_ptr()

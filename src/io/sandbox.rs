@@ -36,8 +36,8 @@ pub enum Enforced {
 }
 
 /// Gives up reading, writing, making and removing files but for those of `reach`, all new TCP connections and sockets,
-/// abstract sockets of others, signals to them, and whatever a program could gain by running another. For good, for this thread and those that it
-/// will start: to be called before there are others.
+/// abstract sockets of others, signals to them, and whatever a program could gain by running another. For good, for this
+/// thread and those that it will start: to be called before there are others.
 ///
 /// # Errors
 /// The rules could not be made or taken.

@@ -23,14 +23,11 @@ use crate::server::balance::{BUSY_FOR, Seat};
 use crate::server::door::Visitor;
 use crate::server::shard::{RequestId, Shard};
 use crate::store::{self, Download, Listing, Store};
-use crate::tls::DetachedStream;
+use crate::tls::{DetachedStream, PIECE_BYTES};
 use crate::types::{ByteRange, Principal, UserName};
 
 /// Pieces of a cached object that are sent before others have their turn, should the client take them that fast.
 const TURNS: usize = 4;
-
-/// Bytes of an object that are read at a time: TLS takes no more at once, and what is not taken is read again.
-const SEND_BYTES: usize = 128 * 1024;
 
 /// Why a response did not get to its end.
 #[derive(Debug, Error)]
@@ -218,7 +215,8 @@ async fn send_read<S: Store>(
     pace: &mut Pace,
 ) -> Result<usize, Broken> {
     let mut buffer = shard.send_buffers.take().await;
-    buffer.limit(usize::try_from(range.len()).unwrap_or(usize::MAX).min(SEND_BYTES));
+    // What is not taken would be read again.
+    buffer.limit(usize::try_from(range.len()).unwrap_or(usize::MAX).min(PIECE_BYTES));
     let buffer = object.read(range.start, buffer).await?;
     if buffer.is_empty() {
         return Err(Broken::Shrunk);

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use event_listener::Event;
 
 use crate::io::runtime::sleep;
-use crate::io::sync::atomic::{AtomicBool, Ordering};
 use crate::io::wake::until;
 use crate::quota::{Ledger, Place};
 use crate::store::census;

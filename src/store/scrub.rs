@@ -248,7 +248,7 @@ impl<D: Disk> Scrubber<D> {
         spot: Spot,
     ) -> io::Result<Option<(D::Dir, VecDeque<OsString>)>> {
         let path = spot.folder(repo);
-        let failed = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", escaped(&path)));
+        let failed = |e: io::Error| about(&path, &e);
         let dir = match self.disk.open_dir(&path).await {
             Err(e) if Fault::of(&e) == Fault::Missing => return Ok(None),
             other => other.map_err(failed)?,
@@ -282,7 +282,7 @@ impl<D: Disk> Scrubber<D> {
                 let verdict = match Fault::of(&e) {
                     Fault::Missing => Verdict::Gone,
                     Fault::Device => Verdict::Unreadable,
-                    _ => return Err(io::Error::new(e.kind(), format!("{}: {e}", escaped(&place.path())))),
+                    _ => return Err(about(&place.path(), &e)),
                 };
                 return Ok(Checked { place, bytes: 0, size: 0, verdict, file: None, digest: None });
             }
@@ -292,8 +292,7 @@ impl<D: Disk> Scrubber<D> {
             let verdict = Verdict::Misplaced;
             return Ok(Checked { place, bytes: 0, size, verdict, file: None, digest: None });
         }
-        let failed = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", escaped(&place.path())));
-        let (bytes, digest) = self.digest(&file, pause).await.map_err(failed)?;
+        let (bytes, digest) = self.digest(&file, pause).await.map_err(|e| about(&place.path(), &e))?;
         let verdict = match (digest, id) {
             (None, _) => Verdict::Unreadable,
             (Some(digest), Some(id)) if digest != *id.digest() => Verdict::Damaged,
@@ -352,6 +351,11 @@ impl<D: Disk> Scrubber<D> {
         let synced = self.disk.sync_dir(&dir).await;
         Ok(Some(Quarantined { path: folder.join(new), synced }))
     }
+}
+
+/// The same error, with what it is about.
+fn about(path: &Path, e: &io::Error) -> io::Error {
+    io::Error::new(e.kind(), format!("{}: {e}", escaped(path)))
 }
 
 /// An object in quarantine.

@@ -17,7 +17,7 @@ pub mod peer;
 pub mod stream;
 
 pub use material::{Files, Material};
-pub use stream::{DetachedStream, Stream};
+pub use stream::{DetachedStream, PIECE_BYTES, Stream};
 
 use stream::TlsSocket;
 

@@ -16,7 +16,7 @@ use crate::io::socket::{Detached, Socket};
 use crate::tls::peer;
 
 /// Most bytes that are received, or encrypted and sent, at once.
-const PIECE_BYTES: usize = 128 * 1024;
+pub const PIECE_BYTES: usize = 128 * 1024;
 /// Most bytes that may be received and not be understood yet: the longest message of a handshake, in pieces.
 const MAX_PENDING_BYTES: usize = 256 * 1024;
 /// A record of at most 16 KiB, and what it adds to what is in it at the most.

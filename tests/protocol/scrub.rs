@@ -25,10 +25,10 @@ fn file_of(server: &Server, path: &str) -> PathBuf {
     place(&server.data, path)
 }
 
-/// Nobody has written to it for long.
-fn age(file: &Path) {
+/// Somebody has written to it so many hours ago.
+fn written(file: &Path, hours: u64) {
     let file = std::fs::File::options().write(true).open(file).unwrap();
-    file.set_modified(SystemTime::now() - Duration::from_hours(48)).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_hours(hours)).unwrap();
 }
 
 fn flip(file: &Path, bit: u64) {
@@ -77,7 +77,7 @@ fn every_flipped_bit_truncation_and_misplaced_file_is_found() {
                 _ => std::fs::File::options().write(true).open(&file).unwrap().set_len(len / 2).unwrap(),
             }
             damaged.push(path.clone());
-            age(&file);
+            written(&file, 48);
         }
         // One in a wrong shard, one beside the shards, one in the repository's own folder.
         let id = id_of(b"misplaced");
@@ -98,12 +98,7 @@ fn every_flipped_bit_truncation_and_misplaced_file_is_found() {
 
         // In quarantine nobody sees them, and the client stores them again; keys stay, and so does what is being copied in.
         let fresh = &damaged[0];
-        std::fs::File::options()
-            .write(true)
-            .open(file_of(&server, fresh))
-            .unwrap()
-            .set_modified(SystemTime::now())
-            .unwrap();
+        written(&file_of(&server, fresh), 0);
         let (code, report) = verify(&server.data, &["--quarantine"]);
         assert_eq!((code, found(&report, "damaged").len()), (4, 40));
         for (n, path) in stored.iter().enumerate().take(40) {
@@ -127,7 +122,7 @@ fn memory_does_not_hide_what_is_on_the_disk() {
     let server = Server::on(&mount.point.join("data"), DRIVERS[0], &["--scrub-period", "0s"]);
     let body = noise(1 << 20, 1);
     let path = server.store("/r1/", "data", &body);
-    age(&file_of(&server, &path));
+    written(&file_of(&server, &path), 48);
     assert_eq!(server.request("GET", &path, "", b"").body, body);
     // A bit below the file system, of a page that is in memory.
     let image = mount.point.with_file_name("image");
@@ -151,12 +146,15 @@ fn the_background_finds_damage_and_goes_on_after_a_restart() {
         let file = file_of(&server, &path);
         flip(&file, 4711);
         server.wait_for_log("it was written to of late");
-        age(&file);
+        written(&file, 48);
         server.wait_for_log("in quarantine as r1/data/");
         assert_eq!(server.status("HEAD", &path, b""), 404);
         assert_eq!(server.status("POST", &path, &noise(100_000, 1)), 200);
         let metrics = server.request("GET", "/metrics", "", b"").text();
         assert!(metrics.contains("packhouse_scrub_quarantined_total 1"), "{metrics}");
+        // Once a pass: how often depends on how many there were before it was old enough.
+        let damaged = metrics.lines().find_map(|line| line.strip_prefix("packhouse_damaged_objects_total "));
+        assert!(damaged.is_some_and(|count| count != "0"), "{metrics}");
         // Now and then a pass ends without a find.
         wait_for("a pass that finds nothing", || {
             server
@@ -189,18 +187,15 @@ fn leftovers_are_swept_and_those_of_a_running_rest_server_stay() {
     let folder = data.join("r1/keys");
     std::fs::create_dir_all(&folder).unwrap();
     let id = id_of(b"x");
-    let old = SystemTime::now() - Duration::from_hours(48);
-    for (name, is_old) in [
-        (format!("{id}.packhouse-tmp-0123456789abcdef"), false),
-        (format!("{id}.rest-server-temp123"), true),
-        (format!("{id}.rest-server-temp456"), false),
-        (format!("{id}.packhouse-damaged-0123456789abcdef"), true),
-        (id.clone(), true),
+    for (name, hours) in [
+        (format!("{id}.packhouse-tmp-0123456789abcdef"), 0),
+        (format!("{id}.rest-server-temp123"), 48),
+        (format!("{id}.rest-server-temp456"), 0),
+        (format!("{id}.packhouse-damaged-0123456789abcdef"), 48),
+        (id.clone(), 48),
     ] {
-        let file = std::fs::File::create(folder.join(name)).unwrap();
-        if is_old {
-            file.set_modified(old).unwrap();
-        }
+        std::fs::write(folder.join(&name), b"").unwrap();
+        written(&folder.join(name), hours);
     }
     let (code, output) = repo(&data, &["sweep", "--json"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
