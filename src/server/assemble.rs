@@ -48,8 +48,8 @@ use crate::types::DirectIo;
 
 /// Transfer buffers of all workers together take at most this much memory in each direction.
 const TRANSFER_BYTES: usize = 28 << 20;
-/// A worker has at least so many buffers in each direction.
-const MIN_BUFFERS: usize = 8;
+/// A worker has at least so many buffers in each direction: one for every lane of SHA-256, and some that are written meanwhile.
+const MIN_BUFFERS: usize = 20;
 /// Threads of the blocking pool: enough that the journal of a file system has many files to commit at once.
 const POOL_THREADS_PER_WORKER: usize = 32;
 const MAX_POOL_THREADS: usize = 128;

@@ -83,7 +83,13 @@ fn a_thousand_uploads_fit_into_64_mib() {
             let uploads: Vec<_> = (0..UPLOADS)
                 .map(|n| {
                     let (server, body, path) = (&server, &body, format!("/r{n}/data/{id}"));
-                    let upload = move || server.request("POST", &path, "", body).status;
+                    let upload = move || {
+                        let mut conn = server.connect();
+                        // All together are as much as a slow disk takes in half a minute.
+                        conn.stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+                        conn.stream.set_write_timeout(Some(Duration::from_secs(120))).unwrap();
+                        conn.request("POST", &path, "", body).status
+                    };
                     std::thread::Builder::new().stack_size(256 * 1024).spawn_scoped(scope, upload).unwrap()
                 })
                 .collect();

@@ -175,6 +175,7 @@ fn case_23_to_25_reading_and_deleting() {
 fn case_26_uploads_at_once() {
     on_both(|driver| {
         let server = Server::start(driver, &[]);
+        server.create("/r1/");
         let body = noise(3_000_000, 9);
         let path = format!("/r1/data/{}", id_of(&body));
         let mut conns: Vec<_> = (0..8).map(|_| server.connect()).collect();
