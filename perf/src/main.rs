@@ -32,7 +32,7 @@ enum Command {
         /// Scenarios whose names contain this.
         #[arg(long, default_value = "")]
         only: String,
-        /// Rivals beside rest-server, separated by commas: rclone, rustic_server, pyrestserver, monoio-http, or all of them.
+        /// Rivals beside rest-server, separated by commas: rclone, rustic_server, pyrestserver, monoio-http, nginx, or all of them.
         #[arg(long, value_delimiter = ',')]
         rivals: Vec<String>,
         /// Rounds of each.

@@ -12,8 +12,9 @@ pub struct Rival {
     /// Its name in the tables.
     pub name: String,
     program: PathBuf,
-    /// Which server it is.
+    /// Which server it is, and the program that is packhouse.
     kind: &'static str,
+    packhouse: PathBuf,
     /// What it is told beside what all are told.
     args: Vec<String>,
     /// Clients log in.
@@ -35,6 +36,7 @@ pub fn find(packhouse: &Path) -> Vec<Rival> {
         name: kind.to_owned(),
         program,
         kind,
+        packhouse: packhouse.into(),
         args: Vec::new(),
         login: false,
     };
@@ -45,6 +47,7 @@ pub fn find(packhouse: &Path) -> Vec<Rival> {
         ("rustic_server", &["rustic-server"]),
         ("pyrestserver", &["pyrestserver"]),
         ("monoio-http", &["packhouse-perf-monoio-http"]),
+        ("nginx", &["nginx"]),
     ] {
         match programs.iter().find_map(|program| which(program)) {
             Some(program) => all.push(new(name, program)),
@@ -80,7 +83,11 @@ impl Rival {
 
     /// Whether it is made for this.
     pub fn can(&self, work: Work) -> bool {
-        self.kind != "monoio-http" || !matches!(work, Work::List | Work::Fleet | Work::Restic)
+        match self.kind {
+            "monoio-http" => !matches!(work, Work::List | Work::Fleet | Work::Restic),
+            "nginx" => matches!(work, Work::Get | Work::Range | Work::Head),
+            _ => true,
+        }
     }
 
     /// Makes in `data` what the server wants to find there.
@@ -104,6 +111,9 @@ impl Rival {
         passwords: &Path,
     ) -> Option<Command> {
         let mut command = Command::new(&self.program);
+        if self.kind == "nginx" {
+            command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("nginx"));
+        }
         let tls = transport == Transport::Tls;
         match self.kind {
             "rclone" => {
@@ -116,7 +126,10 @@ impl Rival {
             "monoio-http" if transport == Transport::Tcp => {
                 command.arg(address).arg(data);
             }
-            "monoio-http" => return None,
+            "nginx" if transport == Transport::Tcp => {
+                command.arg(&self.packhouse).arg(address).arg(data);
+            }
+            "monoio-http" | "nginx" => return None,
             kind => {
                 if ["rustic_server", "pyrestserver"].contains(&kind) && transport == Transport::Unix {
                     return None;
