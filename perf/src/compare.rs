@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use crate::http::{Conn, Target};
 use crate::process::{Process, free_port, machine};
-use crate::rivals::{Pem, Rival, YARDSTICK, find};
+use crate::report::{About, Verdict};
+use crate::rivals::{Pem, Rival, YARDSTICK, find, prepare};
 use crate::scenario::{self, Disk, Scenario, Transport, Work};
 use crate::{load, report, restic};
 
@@ -58,8 +59,8 @@ pub struct Measured {
     pub rounds: BTreeMap<String, Vec<Round>>,
 }
 
-/// Runs the plan; true if every goal was met.
-pub fn run(plan: &Plan) -> io::Result<bool> {
+/// Runs the plan.
+pub fn run(plan: &Plan) -> io::Result<Verdict> {
     let scenarios = scenario::load(&plan.scenarios, &plan.only)?;
     if scenarios.is_empty() {
         return Err(io::Error::other(format!(
@@ -69,12 +70,23 @@ pub fn run(plan: &Plan) -> io::Result<bool> {
         )));
     }
     let mut rivals = find(&plan.packhouse);
+    if !rivals.iter().any(|rival| rival.name == YARDSTICK) {
+        prepare();
+        rivals = find(&plan.packhouse);
+    }
     rivals.retain(|rival| {
         ["packhouse", YARDSTICK].contains(&rival.name.as_str())
             || plan.rivals.iter().any(|wanted| wanted == "all" || rival.name.contains(wanted.as_str()))
     });
     let tls = Tls::new()?;
-    let (mut all, mut met) = (Vec::new(), false);
+    let about = About {
+        date: told("date", &["-u", "+%F %H:%M UTC"]),
+        machine: machine(&plan.disk),
+        commit: told("git", &["describe", "--always", "--dirty"]),
+        servers: rivals.iter().map(Rival::version).collect::<Vec<_>>().join("; "),
+        rounds: plan.rounds,
+    };
+    let (mut all, mut verdict) = (Vec::new(), Verdict::default());
     // Removed at the very end: a file system that has just lost many files makes new ones slowly.
     let mut kept = Vec::new();
     for scenario in scenarios {
@@ -111,9 +123,15 @@ pub fn run(plan: &Plan) -> io::Result<bool> {
         }
         all.push(Measured { scenario, rounds });
         // After every scenario: a run that is broken off is not for nothing.
-        met = report::write(&plan.out, &machine(&plan.disk), plan.rounds, &all)?;
+        verdict = report::write(&plan.out, &about, &all)?;
     }
-    Ok(met)
+    Ok(verdict)
+}
+
+/// What a program prints.
+fn told(program: &str, args: &[&str]) -> String {
+    let output = std::process::Command::new(program).args(args).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }
 
 struct Tls {
@@ -219,6 +237,9 @@ fn measure(site: &Site<'_>, rival: &Rival) -> io::Result<Option<(Round, Option<t
         restic::prepare(scenario, &tcp, cache.path())?;
     }
     flush(folder);
+    if scenario.cold {
+        std::fs::write("/proc/sys/vm/drop_caches", "1")?;
+    }
     server.forget_peak();
     let before = server.figures()?;
     let outcome = match source {
@@ -229,8 +250,12 @@ fn measure(site: &Site<'_>, rival: &Rival) -> io::Result<Option<(Round, Option<t
     drop(outcome.conns);
     drop(server);
     let moves_bytes = scenario.moves_bytes();
-    let count = outcome.latencies.len() as f64;
-    let unit = if moves_bytes { outcome.bytes as f64 / (1u64 << 30) as f64 } else { count / 1000.0 };
+    let mut count = (outcome.latencies.len() as usize - outcome.failures) as f64;
+    let mut unit = if moves_bytes { outcome.bytes as f64 / (1u64 << 30) as f64 } else { count / 1000.0 };
+    if scenario.work == Work::List {
+        count *= site.objects as f64;
+        unit = count / 1_000_000.0;
+    }
     let rate = if moves_bytes { outcome.bytes as f64 / (1 << 20) as f64 } else { count };
     let ms = |histogram: &hdrhistogram::Histogram<u64>, quantile| {
         histogram.value_at_quantile(quantile) as f64 / 1000.0

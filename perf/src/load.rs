@@ -211,7 +211,9 @@ pub fn run(
                         None => Instant::now(),
                         Some(rate) => wait_until(start + Duration::from_secs_f64(n as f64 / rate)),
                     };
-                    match one(scenario, target, prepared, &mut conn, n) {
+                    let done = one(scenario, target, prepared, &mut conn, n);
+                    let failed = done.is_err();
+                    match done {
                         Ok((bytes, first)) => {
                             tally.bytes += bytes;
                             tally.first.record(first.as_micros() as u64).ok();
@@ -222,7 +224,7 @@ pub fn run(
                         }
                     }
                     tally.latencies.record(begun.elapsed().as_micros() as u64).ok();
-                    if scenario.work == Work::Idle || tally.failures > 0 {
+                    if scenario.work == Work::Idle || failed {
                         match Conn::open(target) {
                             Ok(new) => silent.push(std::mem::replace(&mut conn, new)),
                             Err(_) => break,

@@ -15,6 +15,11 @@ mod restic;
 mod rivals;
 mod scenario;
 
+use report::Verdict;
+
+/// Exit code if a goal was missed; 1 is a failure, 2 a wrong command line.
+const MISSED: u8 = 3;
+
 /// Measures packhouse and its rivals.
 #[derive(Parser)]
 struct Cli {
@@ -24,7 +29,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Every scenario against every server, in turns. Exit code 2 if a goal was missed.
+    /// Every scenario against every server, in turns. Exit code 3 if a goal was missed.
     Compare {
         /// The packhouse program.
         #[arg(long)]
@@ -35,9 +40,9 @@ enum Command {
         /// Rivals beside rest-server, separated by commas: rclone, rustic_server, pyrestserver, monoio-http, nginx, or all of them.
         #[arg(long, value_delimiter = ',')]
         rivals: Vec<String>,
-        /// Rounds of each.
-        #[arg(long, default_value_t = 5)]
-        rounds: usize,
+        /// Rounds of each: 5, or 2 for a look.
+        #[arg(long)]
+        rounds: Option<usize>,
         /// Fewer requests, for a look.
         #[arg(long)]
         quick: bool,
@@ -82,7 +87,7 @@ fn main() -> ExitCode {
                 scenarios,
                 only,
                 rivals,
-                rounds,
+                rounds: rounds.unwrap_or(if quick { 2 } else { 5 }),
                 quick,
                 variants,
                 disk,
@@ -91,8 +96,11 @@ fn main() -> ExitCode {
             let done = compare::run(&plan);
             eprintln!("results are in {}", plan.out.display());
             match done {
-                Ok(true) => Ok(()),
-                Ok(false) => return ExitCode::from(2),
+                Ok(Verdict { failed: true, .. }) => {
+                    Err(std::io::Error::other("requests failed, or there is no rest-server"))
+                }
+                Ok(Verdict { missed: true, .. }) => return ExitCode::from(MISSED),
+                Ok(_) => Ok(()),
                 Err(e) => Err(e),
             }
         }

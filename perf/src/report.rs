@@ -5,10 +5,24 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
+use serde::Serialize;
 use serde_json::json;
 
 use crate::compare::{Measured, Round};
 use crate::rivals::YARDSTICK;
+use crate::scenario::Scenario;
+
+/// What was measured, where and when.
+#[derive(Debug, Serialize)]
+pub struct About {
+    pub date: String,
+    pub machine: String,
+    /// Of this repository.
+    pub commit: String,
+    /// What the servers say of their versions.
+    pub servers: String,
+    pub rounds: usize,
+}
 
 /// The middle of some figures.
 fn median(rounds: &[Round], pick: fn(&Round) -> f64) -> f64 {
@@ -22,42 +36,71 @@ fn spread(rounds: &[Round], pick: fn(&Round) -> f64) -> String {
     format!("{:.0}–{:.0}", all.clone().fold(f64::MAX, f64::min), all.fold(0.0, f64::max))
 }
 
-/// Writes all three; true if every goal was met.
-pub fn write(out: &Path, machine: &str, rounds: usize, all: &[Measured]) -> io::Result<bool> {
+/// What a run says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Verdict {
+    /// A goal was not met.
+    pub missed: bool,
+    /// Requests failed, or there is nothing to compare with: the figures mean nothing.
+    pub failed: bool,
+}
+
+/// Every goal of packhouse in a scenario, and whether it was met. `other` is the yardstick.
+fn goals(scenario: &Scenario, rounds: &[Round], other: Option<&[Round]>) -> Vec<(String, bool)> {
+    let ratio = |pick: fn(&Round) -> f64| other.map(|other| median(rounds, pick) / median(other, pick));
+    let least = |what: &str, goal: Option<f64>, reached: Option<f64>| {
+        goal.map(|goal| (format!("{what} ≥ {goal}"), reached.is_some_and(|reached| reached >= goal)))
+    };
+    let most = |what: &str, goal: Option<f64>, reached: Option<f64>| {
+        goal.map(|goal| (format!("{what} ≤ {goal}"), reached.is_some_and(|reached| reached <= goal)))
+    };
+    [
+        least("throughput", scenario.goal_throughput, ratio(|r| r.throughput)),
+        most("CPU", scenario.goal_cpu, ratio(|r| r.cpu)),
+        most("p99", scenario.goal_p99, ratio(|r| r.p99_ms)),
+        most("first byte ms", scenario.goal_first_ms, Some(median(rounds, |r| r.first_ms))),
+        most("peak MiB", scenario.goal_peak_mib, Some(median(rounds, |r| r.peak_mib))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Writes all three.
+pub fn write(out: &Path, about: &About, all: &[Measured]) -> io::Result<Verdict> {
     std::fs::create_dir_all(out)?;
-    let date = std::process::Command::new("date").arg("-uI").output()?;
-    let date = String::from_utf8_lossy(&date.stdout).trim().to_owned();
+    let About { date, machine, commit, servers, rounds } = about;
     let mut text = format!(
-        "# {date}\n\n{machine}. {rounds} rounds, all servers in turns, medians; the load generator on the same machine. CPU is the server's own, per GiB or per 1,000 requests.\n\n"
+        "# {date}\n\n{machine}. {rounds} rounds, all servers in turns, medians; the load generator on the same machine. CPU is the server's own, per GiB or per 1,000 requests (lists: per million entries). Commit {commit}; {servers}.\n\n"
     );
     text.push_str("| scenario | server | /s (spread) | CPU s | p50 ms | p99 ms | p99.9 ms | first byte ms | peak, steady MiB | switches | throughput × | CPU × | goal |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
-    let mut met = true;
+    let mut verdict = Verdict::default();
     let mut bars = BTreeMap::new();
     for Measured { scenario, rounds } in all {
-        let yardstick = rounds.get(YARDSTICK);
+        let yardstick = rounds.get(YARDSTICK).map(Vec::as_slice);
+        let own = rounds.get("packhouse").map(Vec::as_slice);
+        verdict.failed |= yardstick.is_none();
         for (name, rounds) in rounds {
             let ratio = |pick| yardstick.map(|other| median(rounds, pick) / median(other, pick));
             let (throughput, cpu) = (ratio(|r| r.throughput), ratio(|r| r.cpu));
-            let mut goal = String::new();
+            let mut reached = Vec::new();
             if name == "packhouse" {
                 bars.insert(scenario.name.clone(), (throughput, cpu));
-                let reached =
-                    scenario.goal_throughput.is_none_or(|goal| throughput.is_none_or(|x| x >= goal))
-                        && scenario.goal_cpu.is_none_or(|goal| cpu.is_none_or(|x| x <= goal))
-                        && scenario.goal_first_ms.is_none_or(|goal| median(rounds, |r| r.first_ms) <= goal)
-                        && scenario.goal_peak_mib.is_none_or(|goal| median(rounds, |r| r.peak_mib) <= goal);
-                met &= reached;
-                let shown =
-                    |goal: Option<f64>, sign| goal.map_or("–".into(), |goal| format!("{sign} {goal}"));
-                goal = format!(
-                    "{}, {}{}{}: {}",
-                    shown(scenario.goal_throughput, '≥'),
-                    shown(scenario.goal_cpu, '≤'),
-                    scenario.goal_first_ms.map_or(String::new(), |goal| format!(", first ≤ {goal} ms")),
-                    scenario.goal_peak_mib.map_or(String::new(), |goal| format!(", ≤ {goal} MiB")),
-                    if reached { "met" } else { "**missed**" }
-                );
+                reached = goals(scenario, rounds, yardstick);
             }
+            let variant =
+                scenario.variants.iter().find(|variant| *name == format!("packhouse {}", variant.name));
+            if let (Some(goal), Some(own)) = (variant.and_then(|variant| variant.goal_cpu), own) {
+                let reached_cpu = median(rounds, |r| r.cpu) / median(own, |r| r.cpu);
+                reached.push((
+                    format!("CPU ≤ {goal} of its own without ({reached_cpu:.2})"),
+                    reached_cpu <= goal,
+                ));
+            }
+            verdict.missed |= reached.iter().any(|(_, met)| !met);
+            let shown =
+                |(text, met): &(String, bool)| format!("{text} {}", if *met { "met" } else { "**missed**" });
+            let goal = reached.iter().map(shown).collect::<Vec<_>>().join(", ");
             let shown = |ratio: Option<f64>| ratio.map_or("–".into(), |ratio| format!("{ratio:.2}"));
             writeln!(
                 text,
@@ -80,17 +123,14 @@ pub fn write(out: &Path, machine: &str, rounds: usize, all: &[Measured]) -> io::
             let failures: usize = rounds.iter().map(|round| round.failures).sum();
             if failures > 0 {
                 writeln!(text, "| | {name} | **{failures} requests failed** | | | | | | | | | | |").ok();
-                met = false;
+                verdict.failed |= name == "packhouse" || name == YARDSTICK;
             }
         }
     }
     std::fs::write(out.join("results.md"), &text)?;
-    std::fs::write(
-        out.join("results.json"),
-        json!({"date": date, "machine": machine, "rounds": rounds, "results": all}).to_string(),
-    )?;
+    std::fs::write(out.join("results.json"), json!({"about": about, "results": all}).to_string())?;
     std::fs::write(out.join("results.svg"), svg(&bars))?;
-    Ok(met)
+    Ok(verdict)
 }
 
 /// Two bars a scenario: throughput and processor time, as ratios to the yardstick, which is the line at 1.

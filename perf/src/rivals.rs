@@ -69,7 +69,27 @@ fn which(program: &str) -> Option<PathBuf> {
     folders.into_iter().map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
+/// Gets the rivals, which takes some minutes the first time.
+pub fn prepare() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("prepare");
+    if !Command::new(script).status().is_ok_and(|status| status.success()) {
+        eprintln!("*** perf/prepare FAILED ***");
+    }
+}
+
 impl Rival {
+    /// What it says of its version.
+    pub fn version(&self) -> String {
+        let output = match self.kind {
+            "monoio-http" => None,
+            "nginx" => Command::new(&self.program).arg("-v").output().ok(),
+            _ => Command::new(&self.program).arg("--version").output().ok(),
+        };
+        let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or(self.kind).to_owned()
+    }
+
     /// The same server, told something else.
     pub fn variant(&self, variant: &Variant) -> Self {
         let name = format!("{} {}", self.name, variant.name);

@@ -59,6 +59,9 @@ pub struct Variant {
     /// Clients log in.
     #[serde(default)]
     pub login: bool,
+    /// What its processor time is to be at the most, as a ratio to packhouse's without it.
+    #[serde(default)]
+    pub goal_cpu: Option<f64>,
 }
 
 /// One scenario.
@@ -84,6 +87,9 @@ pub struct Scenario {
     /// Objects that are there before, where the work reads.
     #[serde(default)]
     pub objects: usize,
+    /// Nothing of them is in memory. Needs root.
+    #[serde(default)]
+    pub cold: bool,
     /// The same in quick mode, if it differs.
     #[serde(default)]
     pub quick_objects: Option<usize>,
@@ -100,6 +106,9 @@ pub struct Scenario {
     /// What the ratio of processor time is to be at the most.
     #[serde(default)]
     pub goal_cpu: Option<f64>,
+    /// What the ratio of the 99th percentiles of latency is to be at the most.
+    #[serde(default)]
+    pub goal_p99: Option<f64>,
     /// Milliseconds to the first byte at the most.
     #[serde(default)]
     pub goal_first_ms: Option<f64>,
