@@ -242,7 +242,7 @@ impl Scrub {
             Verdict::Unreadable => log::error!("{shown}: damaged: the disk does not give it back"),
         }
         self.health.note_damaged();
-        if !self.quarantine || !checked.is_for_quarantine() || self.health.check_writable().is_err() {
+        if !self.quarantine || !checked.is_for_quarantine() || self.health.check_not_suspended().is_err() {
             return;
         }
         let handle = checked.place.handle();

@@ -208,7 +208,7 @@ impl<D: Disk> Store for FsStore<D> {
 
     async fn create_repo(&self, repo: &RepoPath) -> Result<(), Error> {
         let shared = &*self.0;
-        shared.health.check_writable()?;
+        shared.health.check_not_suspended()?;
         let path = layout::repo_dir(repo);
         let dir = self.require_dir(&path).await?;
         for kind in BlobType::ALL {
@@ -232,7 +232,7 @@ impl<D: Disk> Store for FsStore<D> {
         owner: Option<&UserName>,
     ) -> Result<FsUpload<D>, Error> {
         let shared = &self.0;
-        shared.health.check_writable()?;
+        shared.health.check_not_suspended()?;
         let dir = self.require_dir(&layout::object_dir(handle)).await?;
         let name = layout::object_name(handle.object);
         match shared.disk.open_file(&dir, name.as_ref()).await.step("look for an object") {
@@ -268,7 +268,7 @@ impl<D: Disk> Store for FsStore<D> {
     }
 
     async fn delete(&self, handle: &Handle, only_of: Option<&UserName>) -> Result<Option<u64>, Error> {
-        self.0.health.check_writable()?;
+        self.0.health.check_not_suspended()?;
         match self.0.disk.open_dir(&layout::object_dir(handle)).await.step("open a folder") {
             Ok(dir) => self.remove(&dir, &layout::object_name(handle.object), only_of).await,
             Err(Error::NotFound) => Ok(None),

@@ -10,7 +10,7 @@ use crate::io::dir::Space;
 use crate::io::runtime::now;
 use crate::store::Error;
 
-/// How long writes are refused after the file system was found read-only, before the next one may try.
+/// How long the store counts as read-only after a write found it so.
 const READ_ONLY_PAUSE: Duration = Duration::from_secs(10);
 /// How long an answer about free space is good for.
 const SPACE_IS_FRESH: Duration = Duration::from_millis(50);
@@ -24,7 +24,7 @@ const RESERVE_INODES: u64 = 1024;
 pub struct Health {
     started: Instant,
     suspended: AtomicBool,
-    /// Milliseconds after `started` until which the file system counts as read-only.
+    /// Milliseconds after `started` until which a file system counts as read-only.
     read_only_until: AtomicU64,
     /// Bytes that `--min-free` asks for; none means the default.
     min_free: Option<u64>,
@@ -52,7 +52,8 @@ impl Health {
         if self.suspended.load(Ordering::SeqCst) { Err(Error::Suspended) } else { Ok(()) }
     }
 
-    /// Fails if no write can succeed now.
+    /// Fails if a write failed of late because nothing can be written. To be told, not to be asked before a write: only one
+    /// of the file systems below the data folder may be read-only, or be so no more.
     pub fn check_writable(&self) -> Result<(), Error> {
         self.check_not_suspended()?;
         let elapsed = self.elapsed();
@@ -93,12 +94,11 @@ impl Health {
     /// Looks at an error of any step that writes.
     pub fn note_write(&self, error: &std::io::Error) {
         if Fault::of(error) == Fault::ReadOnly {
-            log::error!(
-                "the file system is read-only: writes are refused, the next try is in {} s",
-                READ_ONLY_PAUSE.as_secs()
-            );
-            let until = self.elapsed() + milliseconds(READ_ONLY_PAUSE);
-            self.read_only_until.store(until, Ordering::Relaxed);
+            let elapsed = self.elapsed();
+            let until = elapsed + milliseconds(READ_ONLY_PAUSE);
+            if self.read_only_until.swap(until, Ordering::Relaxed) <= elapsed {
+                log::error!("the file system is read-only: what is to be written there is refused");
+            }
         }
     }
 
