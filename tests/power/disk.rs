@@ -1,9 +1,10 @@
 //! Disks whose power can be cut: a file system on a loop device that is shut down without a flush, or a block device that
-//! logs every write, of which what came after the last flush survives in part.
+//! logs every write, of which what came after the last flush survives in part. And one that answers with errors.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -20,6 +21,8 @@ const SLOW_IOPS: u32 = 15;
 const SETTLE: Duration = Duration::from_millis(500);
 /// The log of writes, as dm-log-writes has it: a superblock, then entries of a sector and their data.
 const LOG_MAGIC: u64 = 0x006a_7366_7773_6872;
+/// A node before the image whose file can be another one later.
+const FRONT: &str = "driver=throttle,node-name=front,file=image,throttle-group=limit";
 const FLUSH: u64 = 1;
 const FUA: u64 = 2;
 const DISCARD: u64 = 4;
@@ -33,7 +36,13 @@ pub enum Cut {
     Block,
     /// It is slow all the time, and then gone.
     Slow,
+    /// It answers with errors when [`Disk::fail`] says so. A journal of the file system would end at the first one,
+    /// so there is none.
+    Faulty,
 }
+
+/// What a faulty disk fails at, as blkdebug calls it, and whether only once: the kernel itself tries a read again.
+const FAULTS: [(&str, bool); 3] = [("read", false), ("write", true), ("flush", true)];
 
 /// A mounted file system.
 pub struct Disk {
@@ -52,12 +61,13 @@ impl Disk {
         let mut disk = Self { dir, point, cut, daemon: None, log_end: 0 };
         let image = disk.path("image");
         File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();
-        if !run(command(&format!("mkfs.{file_system}"), &["-q"], &image)) {
+        let features: &[&str] = if cut == Cut::Faulty { &["-q", "-O", "^has_journal"] } else { &["-q"] };
+        if !run(command(&format!("mkfs.{file_system}"), features, &image)) {
             return None;
         }
         let device = match cut {
             Cut::Shutdown => image,
-            Cut::Block | Cut::Slow => disk.through_a_daemon()?,
+            Cut::Block | Cut::Slow | Cut::Faulty => disk.through_a_daemon()?,
         };
         run(command("mount", &["-o", "loop", device.to_str().unwrap()], &disk.point)).then_some(disk)
     }
@@ -80,12 +90,28 @@ impl Disk {
         };
         let mut command = Command::new("qemu-storage-daemon");
         command.args(["--blockdev", &node("image", &image)]);
-        if self.cut == Cut::Slow {
-            command.args(["--object", &format!("throttle-group,id=slow,x-iops-total={SLOW_IOPS}")]);
-            command.args(["--blockdev", "driver=throttle,node-name=front,file=image,throttle-group=slow"]);
-        } else {
-            command.args(["--blockdev", &node("log", &log)]);
-            command.args(["--blockdev", "driver=blklogwrites,node-name=front,file=image,log=log"]);
+        match self.cut {
+            Cut::Slow => {
+                command.args(["--object", &format!("throttle-group,id=limit,x-iops-total={SLOW_IOPS}")]);
+                command.args(["--blockdev", FRONT]);
+            }
+            Cut::Faulty => {
+                command.args(["--object", "throttle-group,id=limit"]);
+                for (fault, once) in FAULTS {
+                    let rule = format!(r#"{{"event":"none","iotype":"{fault}","errno":5,"once":{once}}}"#);
+                    let node = format!(
+                        r#"{{"driver":"blkdebug","node-name":"{fault}","image":"image","inject-error":[{rule}]}}"#
+                    );
+                    command.args(["--blockdev", &node]);
+                }
+                command.args(["--blockdev", FRONT]);
+                let socket = format!("socket,path={},server=on,wait=off,id=qmp", self.path("qmp").display());
+                command.args(["--chardev", &socket, "--monitor", "chardev=qmp"]);
+            }
+            Cut::Shutdown | Cut::Block => {
+                command.args(["--blockdev", &node("log", &log)]);
+                command.args(["--blockdev", "driver=blklogwrites,node-name=front,file=image,log=log"]);
+            }
         }
         let daemon = command
             .arg("--export")
@@ -111,6 +137,40 @@ impl Disk {
         None
     }
 
+    /// Lets nothing of a file be in memory, nor of the device below.
+    pub fn forget(&self, file: &Path) {
+        for path in [file, &self.path("device")] {
+            let file = format!("if={}", path.display());
+            let done = command("dd", &["iflag=nocache", "count=0", "status=none"], Path::new(&file)).status();
+            assert!(done.unwrap().success());
+        }
+    }
+
+    /// Answers the next `write` or `flush` of the device with EIO, or every `read`.
+    pub fn fail(&self, fault: &str) {
+        self.put_in_front(fault);
+    }
+
+    /// Answers as it should.
+    pub fn heal(&self) {
+        self.put_in_front("image");
+    }
+
+    fn put_in_front(&self, node: &str) {
+        let mut qmp = BufReader::new(UnixStream::connect(self.path("qmp")).unwrap());
+        let reopen = format!(
+            r#"{{"execute":"blockdev-reopen","arguments":{{"options":[{{"driver":"throttle","node-name":"front","throttle-group":"limit","file":"{node}"}}]}}}}"#
+        );
+        let mut line = String::new();
+        qmp.read_line(&mut line).unwrap();
+        for order in [r#"{"execute":"qmp_capabilities"}"#, &reopen] {
+            writeln!(qmp.get_mut(), "{order}").unwrap();
+            line.clear();
+            qmp.read_line(&mut line).unwrap();
+            assert!(line.contains("\"return\""), "{order}: {line}");
+        }
+    }
+
     /// Cuts the power.
     pub fn cut(&mut self) {
         match self.cut {
@@ -118,7 +178,7 @@ impl Disk {
                 let done = command("xfs_io", &["-x", "-c", "shutdown"], &self.point).output().unwrap();
                 assert!(done.status.success(), "{done:?}");
             }
-            Cut::Block | Cut::Slow => {
+            Cut::Block | Cut::Slow | Cut::Faulty => {
                 // What is in the log by now counts, once all of it is written.
                 self.log_end = self.path("log").metadata().unwrap().len();
                 std::thread::sleep(SETTLE);

@@ -1,12 +1,15 @@
 //! What else goes wrong under load: the process is killed, memory is short, the device dies.
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::common::{DRIVERS, Server, id_of, is_root, noise, on_both, skip, wait_for};
+use crate::common::{
+    DRIVERS, NO_SCRUB, Server, id_of, is_root, noise, on_both, place, program, skip, wait_for,
+};
 use crate::disk::{Cut, Disk};
 use crate::{Tally, Told, client, look};
 
@@ -123,6 +126,80 @@ fn a_device_that_dies_is_an_error_and_no_hang() {
         wait_for("the server to be not ready", || server.status("GET", "/readyz", b"") == 503);
         assert_eq!(server.status("GET", "/healthz", b""), 200);
         assert_eq!(server.request("GET", &kept, "", b"").body, b"kept", "what is in memory can be read");
+        assert!(server.stop().success());
+    });
+}
+
+#[test]
+fn a_disk_that_answers_with_errors() {
+    on_both(|driver| {
+        let Some(disk) = Disk::new("ext4", Cut::Faulty) else { return };
+        let state = tempfile::tempdir().unwrap();
+        let data = disk.point.join("data");
+        // One worker, which has synced every folder that it will write to: the next write is an object's.
+        let flags = [NO_SCRUB, &["--workers", "1", "--state-dir", state.path().to_str().unwrap()]].concat();
+        let mut server = Server::on(&data, driver, &flags);
+        let bodies: Vec<_> =
+            [2 << 20, 3 << 20, 4 << 20, 1000].iter().zip(1..).map(|(len, n)| noise(*len, n)).collect();
+        let put = |body: &[u8]| server.status("POST", &format!("/r1/index/{}", id_of(body)), body);
+        let kept = server.store("/r1/", "index", &bodies[0]);
+        let small = server.store("/r2/", "keys", b"kept");
+        wait_for("idle", || server.descriptors() < 100);
+        let (files, descriptors) = (server.files(), server.descriptors());
+
+        // A read: the answer breaks off, what came is right, and the next one is whole.
+        disk.forget(&place(&data, &kept));
+        disk.fail("read");
+        let mut conn = server.connect();
+        conn.send(format!("GET {kept} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"));
+        let mut came = Vec::new();
+        conn.stream.read_to_end(&mut came).unwrap();
+        let head = came.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+        assert!(came.len() - head < bodies[0].len(), "it broke off");
+        assert!(came.starts_with(b"HTTP/1.1 500") || bodies[0].starts_with(&came[head..]));
+        assert_eq!(server.request("GET", &small, "", b"").body, b"kept");
+        disk.heal();
+        assert!(server.request("GET", &kept, "", b"").body == bodies[0]);
+
+        // A write: no acknowledgement, nothing left, and the next try is one. No flush has failed, so the store goes on.
+        disk.fail("write");
+        assert_eq!(put(&bodies[1]), 500);
+        assert_eq!(server.files(), files, "nothing is left over");
+        assert_eq!(put(&bodies[1]), 200);
+        assert_eq!(server.status("GET", "/readyz", b""), 200);
+
+        // A flush: nothing is acknowledged any more, though the next flush would succeed, until the operator says so.
+        let files = server.files();
+        disk.fail("flush");
+        assert_eq!(put(&bodies[2]), 500);
+        assert_eq!(server.files(), files, "nothing is left over");
+        for body in &bodies[2..] {
+            assert_eq!(put(body), 507);
+        }
+        assert_eq!(server.status("DELETE", &small, b""), 503);
+        assert_eq!(server.status("POST", "/r3/?create=true", b""), 507);
+        let ready = server.request("GET", "/readyz", "", b"");
+        assert!(ready.status == 503 && ready.text().contains("repo resume"), "{}", ready.text());
+        assert_eq!(server.status("GET", "/healthz", b""), 200);
+        assert!(server.request("GET", &kept, "", b"").body == bodies[0], "reads go on");
+        let resumed = Command::new(program())
+            .args([
+                "repo",
+                "resume",
+                "--path",
+                data.to_str().unwrap(),
+                "--state-dir",
+                state.path().to_str().unwrap(),
+            ])
+            .output()
+            .unwrap();
+        assert!(resumed.status.success(), "{resumed:?}");
+        for body in &bodies[2..] {
+            assert_eq!(put(body), 200);
+        }
+        assert_eq!(server.status("GET", "/readyz", b""), 200);
+        assert_eq!(server.status("DELETE", &small, b""), 200);
+        wait_for("all descriptors to be given back", || server.descriptors() <= descriptors);
         assert!(server.stop().success());
     });
 }
