@@ -46,7 +46,7 @@ impl ServiceUser {
         if !self.0.uid.is_root() && (setuid(Uid::from_raw(0)).is_ok() || setgid(Gid::from_raw(0)).is_ok()) {
             return Err(io::Error::other("root could be had again"));
         }
-        Ok(())
+        Ok(rustix::thread::set_no_new_privs(true)?)
     }
 }
 

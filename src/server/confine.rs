@@ -77,6 +77,14 @@ pub fn confine(loaded: &Loaded, more: Vec<PathBuf>) -> Result<Confined, StartErr
         sockets.iter().filter_map(Bound::file).try_for_each(|path| user.own(path)).map_err(failed)?;
         user.become_it().map_err(failed)?;
         told.push(format!("Running as {user}"));
+        // They were read as root. What else is read is opened again below, and an error there ends the start.
+        warnings.extend(loaded.file.iter().chain(&more).filter_map(|file| {
+            let e = File::open(file).err()?;
+            Some(format!(
+                "{}: {e}: SIGHUP will not be able to read it: give {user} the right to",
+                file.display()
+            ))
+        }));
     } else if is_root() {
         warnings.push("running as root: a flaw in this server could change the modes and owners of all files and talk to all local services; --user NAME gives that up once the sockets are bound".into());
     }

@@ -38,8 +38,11 @@ fn root_is_given_up_once_the_sockets_are_bound() {
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let (data, socket) = (dir.path().join("data"), dir.path().join("socket"));
         let listen = format!("unix:{}", socket.display());
-        let server =
-            Server::on(&data, driver, &["--user", "nobody", "--listen", "127.0.0.1:0", "--listen", &listen]);
+        let flags = ["--user", "nobody", "--listen", "127.0.0.1:0", "--listen", &listen];
+        let bare = Server::on(&data, driver, &[&flags[..], &["--sandbox=false"]].concat());
+        assert!(status(&bare, "NoNewPrivs").iter().all(|flag| flag == "1"));
+        drop(bare);
+        let server = Server::on(&data, driver, &flags);
         assert!(server.text().contains("Running as nobody (uid 65534"), "{}", server.text());
         for uid in status(&server, "Uid") {
             assert_eq!(uid, format!("{USER}\t{USER}\t{USER}\t{USER}"));
@@ -82,6 +85,13 @@ fn what_the_service_user_cannot_read_is_told_at_the_start() {
     let (code, text) = run(&["--no-auth", "--user", "no-such-user"]);
     assert_eq!(code, Some(3), "{text}");
     assert!(text.contains("cannot run as no-such-user: there is no such user"), "{text}");
+    // What was read as root can't be read again.
+    let settings = dir.path().join("settings.toml");
+    std::fs::write(&settings, "").unwrap();
+    std::fs::set_permissions(&settings, PermissionsExt::from_mode(0o600)).unwrap();
+    let server = Server::on(&data, DRIVERS[0], &["--user", "nobody", "--config", settings.to_str().unwrap()]);
+    server.wait_for_log("settings.toml: Permission denied (os error 13): SIGHUP will not be able to read it");
+    drop(server);
     // A repository of somebody else.
     std::fs::create_dir_all(data.join("theirs/data")).unwrap();
     std::fs::set_permissions(data.join("theirs"), PermissionsExt::from_mode(0o700)).unwrap();

@@ -1,6 +1,8 @@
 //! Two tables: requests that two readers could take apart differently, each with all answers that may come back on its
 //! connection; and paths that want to leave the data folder.
 
+use std::path::PathBuf;
+
 use crate::common::{Conn, NO_SCRUB, Server, id_of, noise, on_both, wait_for};
 
 /// What comes behind every request: it must be answered as what it is, or not at all.
@@ -147,13 +149,35 @@ fn no_path_leaves_the_data_folder() {
         "...",
         "%c0%ae%c0%ae",
         "%e0%80%ae%e0%80%ae",
+        "%ef%bc%8e%ef%bc%8e",
+        "%e2%80%a5",
+        "\u{ff0e}\u{ff0e}",
     ];
-    let slash = ["/", "%2f", "%2F", "%5c", "\\", "%252f", "%c0%af", "//"];
-    let mut paths = Vec::new();
+    let slash = [
+        "/",
+        "%2f",
+        "%2F",
+        "%5c",
+        "\\",
+        "%252f",
+        "%c0%af",
+        "//",
+        "%ef%bc%8f",
+        "%e2%88%95",
+        "\u{ff0f}",
+        "\u{2215}",
+    ];
+    // What lies outside and would be found, if one of them led there.
+    let key = format!("keys/{}", id_of(b"canary"));
+    let (mut paths, mut outside) = (Vec::new(), Vec::new());
     for up in up {
         for slash in slash {
             paths.push(format!("/{up}{slash}canary"));
             paths.push(format!("/r1/{up}{slash}{up}{slash}canary"));
+            for there in ["config", &key, &key.replace('/', slash), "?create=true"] {
+                outside.push(format!("/{up}{slash}{there}"));
+                outside.push(format!("/r1/{up}{slash}{up}{slash}{there}"));
+            }
         }
     }
     for name in [
@@ -189,9 +213,13 @@ fn no_path_leaves_the_data_folder() {
     on_both(|driver| {
         let server = Server::start(driver, &[]);
         server.create("/r1/");
-        let canary = server.data.parent().unwrap().join("canary");
-        std::fs::write(&canary, "canary").unwrap();
-        let before = crate::common::walk(server.data.parent().unwrap());
+        let parent = server.data.parent().unwrap();
+        std::fs::create_dir(parent.join("keys")).unwrap();
+        for file in [parent.join("canary"), parent.join("config"), parent.join(&key)] {
+            std::fs::write(file, "canary").unwrap();
+        }
+        let mut before = crate::common::walk(parent);
+        before.sort();
         for path in &paths {
             for method in ["GET", "HEAD", "POST", "DELETE"] {
                 let mut conn = server.connect();
@@ -202,12 +230,33 @@ fn no_path_leaves_the_data_folder() {
                 assert!(!response.text().contains("canary"), "{method} {path}");
             }
         }
-        let mut after = crate::common::walk(server.data.parent().unwrap());
-        let mut before = before.clone();
-        before.sort();
-        after.sort();
-        assert_eq!(before, after, "nothing was made or removed");
-        assert_eq!(std::fs::read_to_string(canary).unwrap(), "canary");
+        let sorted = || {
+            let mut all = crate::common::walk(parent);
+            all.sort();
+            all
+        };
+        assert_eq!(sorted(), before, "nothing was made or removed");
+        // Some of these are odd names of folders below the data folder, in which POST may make something.
+        let outer = |mut all: Vec<PathBuf>| {
+            all.retain(|path| !path.starts_with(&server.data));
+            all
+        };
+        for path in &outside {
+            for method in ["GET", "HEAD", "POST", "DELETE"] {
+                let mut conn = server.connect();
+                let body = if method == "POST" { "Content-Length: 6\r\n\r\nforged" } else { "\r\n" };
+                conn.send(format!("{method} {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{body}"));
+                let response = conn.response_to(method);
+                assert!(response.status < 500, "{method} {path}: {}", response.status);
+                let reads = ["GET", "HEAD"].contains(&method);
+                assert!(!reads || response.status >= 400, "{method} {path}: {}", response.status);
+                assert!(!response.text().contains("canary"), "{method} {path}");
+            }
+        }
+        assert_eq!(outer(sorted()), outer(before), "nothing was made or removed outside");
+        for file in [parent.join("canary"), parent.join("config"), parent.join(&key)] {
+            assert_eq!(std::fs::read_to_string(file).unwrap(), "canary");
+        }
     });
 }
 

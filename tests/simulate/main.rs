@@ -9,6 +9,8 @@
 use packhouse::io::runtime::{Driver, begin, block_on};
 use packhouse::store::model::Flaw;
 
+use crate::world::End;
+
 mod oracle;
 mod world;
 
@@ -21,15 +23,16 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
 }
 
-/// Runs histories until one fails; returns the cuts survived.
-fn run(seeds: impl Iterator<Item = u64>, flaw: Option<Flaw>) -> Result<u64, String> {
+/// Runs histories until one fails.
+fn run(seeds: impl Iterator<Item = u64>, flaw: Option<Flaw>) -> Result<End, String> {
     let all = async {
-        let mut cuts = 0;
+        let mut all = End::default();
         for seed in seeds {
             // A task like any other: who runs first in a runtime is not one.
-            cuts += begin(world::history(seed, flaw)).end().await.expect("no panic")?;
+            let one = begin(world::history(seed, flaw)).end().await.expect("no panic")?;
+            all = End { cuts: all.cuts + one.cuts, digest: all.digest.rotate_left(1) ^ one.digest };
         }
-        Ok(cuts)
+        Ok(all)
     };
     block_on(Driver::Epoll, all).expect("a runtime")
 }
@@ -40,7 +43,7 @@ fn all_hold(part: u64, parts: u64) {
         return;
     }
     let seeds = number("PACKHOUSE_SEEDS").unwrap_or(SEEDS);
-    let cuts = run((part..seeds).step_by(parts as usize), None)
+    let End { cuts, .. } = run((part..seeds).step_by(parts as usize), None)
         .unwrap_or_else(|wrong| panic!("{wrong}\nPACKHOUSE_SEED=N runs that one again"));
     println!("{cuts} power cuts in {} histories, nothing lost", seeds / parts);
     assert!(cuts > seeds, "there were hardly any");

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::io;
 use std::path::Path;
 use std::pin::pin;
@@ -69,6 +70,15 @@ fn mix(mut n: u64) -> u64 {
     n ^ (n >> 31)
 }
 
+/// What became of a history, or of many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct End {
+    /// Cuts that were survived.
+    pub cuts: u64,
+    /// Of every operation on the disk, in their order, and of all that lies there in the end.
+    pub digest: u64,
+}
+
 /// What all lives of a history share.
 struct World {
     disk: ModelDisk,
@@ -81,8 +91,8 @@ struct World {
     /// Bytes that may be stored, if there is a quota.
     quota: Option<u64>,
     step: Cell<u64>,
-    /// Checks of a disk after a cut.
-    cuts: Cell<u64>,
+    /// Checks of a disk after a cut, and what was done so far.
+    end: Cell<End>,
     failure: RefCell<Option<String>>,
 }
 
@@ -95,12 +105,13 @@ struct Life {
 }
 
 impl Watch for Life {
-    async fn before(&self, _: Op) -> io::Result<()> {
+    async fn before(&self, op: Op) -> io::Result<()> {
         // Others may come first.
         for _ in 0..self.world.random.below(4) {
             turn().await;
         }
         if !self.is_over.get() {
+            self.world.note(op as u64);
             self.world.cut();
             let step = self.world.step.get() + 1;
             self.world.step.set(step);
@@ -115,6 +126,12 @@ impl Watch for Life {
 impl World {
     fn fail(&self, what: String) {
         self.failure.borrow_mut().get_or_insert(what);
+    }
+
+    fn note(&self, what: impl Hash) {
+        let mut hasher = DefaultHasher::new();
+        (self.end.get().digest, what).hash(&mut hasher);
+        self.end.set(End { digest: hasher.finish(), ..self.end.get() });
     }
 
     /// Cuts the power of a copy of the disk and looks at what is left; and at what clients see now.
@@ -139,7 +156,7 @@ impl World {
     /// Of what was not synced, nothing, all or a part survives.
     fn crash(&self, disk: &ModelDisk) {
         let cut = mix(self.seed) ^ self.step.get();
-        self.cuts.set(self.cuts.get() + 1);
+        self.end.set(End { cuts: self.end.get().cuts + 1, ..self.end.get() });
         disk.crash_with(|inode, part| match cut % 4 {
             0 => false,
             1 => true,
@@ -170,11 +187,11 @@ struct Worker {
     buffers: Rc<BufferPool>,
 }
 
-/// Runs the history of a seed on a disk that may be flawed; returns how many cuts it survived.
+/// Runs the history of a seed on a disk that may be flawed.
 ///
 /// # Errors
 /// What was promised and not kept.
-pub async fn history(seed: u64, flaw: Option<Flaw>) -> Result<u64, String> {
+pub async fn history(seed: u64, flaw: Option<Flaw>) -> Result<End, String> {
     let random = Random::new(seed);
     let disk = ModelDisk::default();
     if let Some(flaw) = flaw {
@@ -196,7 +213,7 @@ pub async fn history(seed: u64, flaw: Option<Flaw>) -> Result<u64, String> {
         oracle: RefCell::default(),
         quota,
         step: Cell::new(0),
-        cuts: Cell::new(0),
+        end: Cell::default(),
         failure: RefCell::new(None),
     });
     for life in 1..=LIVES {
@@ -205,7 +222,10 @@ pub async fn history(seed: u64, flaw: Option<Flaw>) -> Result<u64, String> {
             return Err(format!("seed {seed}, life {life}: {wrong}"));
         }
     }
-    Ok(world.cuts.get())
+    for file in world.disk.files() {
+        world.note((&file, world.disk.content(&file)));
+    }
+    Ok(world.end.get())
 }
 
 async fn live(world: &Rc<World>, options: Options, is_last: bool) {
