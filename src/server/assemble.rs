@@ -46,7 +46,8 @@ use crate::store::local::{LocalDisk, Modes};
 use crate::store::sweep::sweep;
 use crate::types::DirectIo;
 
-/// Transfer buffers of all workers together take at most this much memory in each direction.
+/// Transfer buffers of all workers together take at most this much memory in each direction, unless that is too little for
+/// each of them.
 const TRANSFER_BYTES: usize = 28 << 20;
 /// A worker has at least so many buffers in each direction: one for every lane of SHA-256, and some that are written meanwhile.
 const MIN_BUFFERS: usize = 20;
