@@ -18,6 +18,19 @@ type Job = Box<dyn FnOnce() + Send>;
 /// Threads behind a bounded queue, shared by all workers. The threads end when the pool is dropped.
 pub struct Pool(Arc<Shared>);
 
+/// Threads for what may wait for a disk. Who reads does not wait behind all who write.
+pub struct Pools {
+    pub(super) reads: Pool,
+    pub(super) writes: Pool,
+}
+
+impl Pools {
+    /// Starts so many threads for each, behind queues of at most `queue` jobs.
+    pub fn new(reads: usize, writes: usize, queue: usize) -> io::Result<Self> {
+        Ok(Self { reads: Pool::new("reads", reads, queue)?, writes: Pool::new("writes", writes, queue)? })
+    }
+}
+
 /// A channel of crossbeam would do, but its idle receivers spin before they sleep, which costs more than the jobs do.
 struct Shared {
     queue: Mutex<Queue>,

@@ -18,8 +18,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::io::blocking::Pool;
-use crate::io::file::{File, Site, is_older_than};
+use crate::io::blocking::Pools;
+use crate::io::file::{File, Site, elsewhere, is_older_than};
 
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
@@ -110,11 +110,11 @@ impl Dir {
     ///
     /// # Errors
     /// Also when the kernel or its seccomp filter knows no openat2 (Linux 5.6).
-    pub fn open_root(path: &Path, pool: Arc<Pool>) -> io::Result<Self> {
+    pub fn open_root(path: &Path, pools: Arc<Pools>) -> io::Result<Self> {
         let fd = openat(CWD, path, OPEN_DIR, Mode::empty())?;
         drop(openat2(&fd, ".", OPEN_DIR, Mode::empty(), BENEATH)?);
         let volatile = if is_volatile(&fd)? { Some(fstat(&fd)?.st_dev) } else { None };
-        Self::new(fd, Arc::new(Site { pool, volatile }))
+        Self::new(fd, Arc::new(Site { pools, volatile }))
     }
 
     fn new(fd: OwnedFd, site: Arc<Site>) -> io::Result<Self> {
@@ -158,7 +158,7 @@ impl Dir {
             // INVAL: Linux before 5.12 does not know RESOLVE_CACHED.
             Err(Errno::AGAIN | Errno::INVAL) => {
                 let path = path.to_owned();
-                self.blocking(move |fd| Ok(openat2(fd, path, flags, Mode::empty(), BENEATH)?)).await
+                self.reading(move |fd| Ok(openat2(fd, path, flags, Mode::empty(), BENEATH)?)).await
             }
             other => Ok(other?),
         }
@@ -167,7 +167,7 @@ impl Dir {
     /// Makes a directory. True if it is new, false if something of that name was there.
     pub async fn make_dir(&self, name: &OsStr, mode: u32) -> io::Result<bool> {
         let name = name.to_owned();
-        self.blocking(move |fd| match mkdirat(fd, name, Mode::from_raw_mode(mode)) {
+        self.writing(move |fd| match mkdirat(fd, name, Mode::from_raw_mode(mode)) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),
             Err(e) => Err(e.into()),
@@ -181,7 +181,7 @@ impl Dir {
     /// `Other` where the file system has none, and on btrfs: before Linux 6.16 it logs no file that has no link, so that
     /// after a power cut the name could be there and the flushed content not.
     pub async fn create_unnamed(&self, mode: u32) -> io::Result<File> {
-        File::new(self.blocking(move |fd| make_unnamed(fd, mode)).await?, Arc::clone(&self.site))
+        File::new(self.writing(move |fd| make_unnamed(fd, mode)).await?, Arc::clone(&self.site))
     }
 
     /// Makes a file of this name, which must be free, and holds a lock on it for as long as it is open.
@@ -195,19 +195,19 @@ impl Dir {
                 .inspect_err(|_| unlinkat(fd, &name, AtFlags::empty()).unwrap_or_default())?;
             Ok(file)
         };
-        File::new(self.blocking(job).await?, Arc::clone(&self.site))
+        File::new(self.writing(job).await?, Arc::clone(&self.site))
     }
 
     /// Gives an unnamed file its name. Never replaces: `Exists` if the name is taken.
     pub async fn link(&self, file: &File, name: &OsStr) -> io::Result<()> {
         let (name, file) = (name.to_owned(), file.share());
-        self.blocking(move |fd| link_unnamed(&*file, fd, &name)).await
+        self.writing(move |fd| link_unnamed(&*file, fd, &name)).await
     }
 
     /// Renames an entry of this directory. Never replaces: `Exists` if the new name is taken.
     pub async fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         let (from, to) = (from.to_owned(), to.to_owned());
-        self.blocking(move |fd| match renameat_with(fd, &from, fd, &to, RenameFlags::NOREPLACE) {
+        self.writing(move |fd| match renameat_with(fd, &from, fd, &to, RenameFlags::NOREPLACE) {
             // A file system that does not know NOREPLACE: link refuses to replace too.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 linkat(fd, &from, fd, &to, AtFlags::empty())?;
@@ -228,7 +228,7 @@ impl Dir {
             let stat = statx(fd, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO);
             stat.map(|stat| stat.stx_ino == inode)
         };
-        self.blocking(move |fd| {
+        self.writing(move |fd| {
             let _turn = turn_to_remove(&from);
             match is_it(fd, &from) {
                 Ok(true) => renameat_with(fd, &from, fd, &to, RenameFlags::NOREPLACE)?,
@@ -248,7 +248,7 @@ impl Dir {
     /// Removes a file; returns the bytes that it had.
     pub async fn unlink(&self, name: &OsStr) -> io::Result<u64> {
         let name = name.to_owned();
-        self.blocking(move |fd| {
+        self.writing(move |fd| {
             let _turn = turn_to_remove(&name);
             let stat = statx(fd, &name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::SIZE)?;
             unlinkat(fd, name, AtFlags::empty())?;
@@ -260,7 +260,7 @@ impl Dir {
     /// Removes a file that nobody has written to for so long. True if it is gone.
     pub async fn unlink_if_old(&self, name: &OsStr, age: Duration) -> io::Result<bool> {
         let name = name.to_owned();
-        self.blocking(move |fd| {
+        self.writing(move |fd| {
             let stat = statx(fd, &name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MTIME)?;
             if !is_older_than(stat.stx_mtime.tv_sec, age) {
                 return Ok(false);
@@ -273,7 +273,7 @@ impl Dir {
     /// Removes a file unless some process holds a lock on it. True if it is gone.
     pub async fn unlink_if_unlocked(&self, name: &OsStr) -> io::Result<bool> {
         let name = name.to_owned();
-        self.blocking(move |fd| {
+        self.writing(move |fd| {
             let file = openat(fd, &name, OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => Ok(unlinkat(fd, &name, AtFlags::empty()).map(|()| true)?),
@@ -286,12 +286,12 @@ impl Dir {
 
     /// Makes the entries of this directory durable.
     pub async fn sync(&self) -> io::Result<()> {
-        self.blocking(|fd| Ok(fsync(fd)?)).await
+        self.writing(|fd| Ok(fsync(fd)?)).await
     }
 
     /// Room on the file system of this directory.
     pub async fn space(&self) -> io::Result<Space> {
-        let s = self.blocking(|fd| Ok(fstatvfs(fd)?)).await?;
+        let s = self.reading(|fd| Ok(fstatvfs(fd)?)).await?;
         Ok(Space {
             bytes: s.f_blocks.saturating_mul(s.f_frsize),
             free_bytes: s.f_bavail.saturating_mul(s.f_frsize),
@@ -321,15 +321,18 @@ impl Dir {
         DirReader { dir: self.clone(), entries: Entries::ToBeOpened }
     }
 
-    pub(super) async fn blocking<T: Send + 'static>(
+    async fn reading<T: Send + 'static>(
         &self,
         job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        if self.volatile {
-            return job(&self.fd);
-        }
-        let fd = Arc::clone(&self.fd);
-        self.site.pool.run(move || job(&fd)).await?
+        elsewhere(&self.site.pools.reads, self.volatile, &self.fd, job).await
+    }
+
+    pub(super) async fn writing<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        elsewhere(&self.site.pools.writes, self.volatile, &self.fd, job).await
     }
 }
 
@@ -414,7 +417,7 @@ impl DirReader {
             }
             Ok((page, Entries::Open(entries)))
         };
-        let (page, rest) = self.dir.blocking(job).await?;
+        let (page, rest) = self.dir.reading(job).await?;
         self.entries = rest;
         Ok(page)
     }

@@ -17,7 +17,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwrite};
 
-use crate::io::blocking::Pool;
+use crate::io::blocking::{Pool, Pools};
 use crate::io::buffer::{ALIGNMENT, Buffer};
 use crate::io::runtime::{Driver, current};
 use crate::io::socket::Socket;
@@ -47,7 +47,7 @@ pub enum Sent {
 
 /// What the files and directories of one tree share.
 pub(super) struct Site {
-    pub pool: Arc<Pool>,
+    pub pools: Arc<Pools>,
     /// The device of the tree's root if what is stored there is in memory and nowhere else.
     pub volatile: Option<u64>,
 }
@@ -104,7 +104,7 @@ impl File {
             ring.close().await?;
         }
         let fd = self.fd;
-        self.site.pool.run(move || drop(fd)).await
+        self.site.pools.writes.run(move || drop(fd)).await
     }
 
     /// Sees to it that reads are of the device, as far as that can be: past the page cache, which keeps what others have
@@ -142,7 +142,7 @@ impl File {
             memory.advance(read.unwrap_or(0));
             Ok((read, memory))
         };
-        match self.blocking(job).await {
+        match self.reading(job).await {
             Ok((read, memory)) => {
                 buffer.restore(memory);
                 (read.map_err(Into::into), buffer)
@@ -261,7 +261,7 @@ impl File {
             let written = pwrite(fd, memory.filled().get(range).unwrap_or_default(), offset);
             Ok((written, memory))
         };
-        match self.blocking(job).await {
+        match self.writing(job).await {
             Ok((written, memory)) => {
                 buffer.restore(memory);
                 (written.map_err(Into::into), buffer)
@@ -281,7 +281,7 @@ impl File {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
             Err(e) => Err(e.into()),
         };
-        let reserved = self.blocking(job).await?;
+        let reserved = self.writing(job).await?;
         if reserved == Some(true) {
             self.may_bypass.set(true);
         }
@@ -291,12 +291,12 @@ impl File {
     /// Notes who the file belongs to, in an extended attribute. Nothing happens where the file system has none.
     pub async fn set_owner(&self, owner: &str) -> io::Result<()> {
         let owner = owner.to_owned();
-        self.blocking(move |fd| note_owner(fd, &owner)).await
+        self.writing(move |fd| note_owner(fd, &owner)).await
     }
 
     /// Who the file belongs to, if that is known.
     pub async fn owner(&self) -> io::Result<Option<String>> {
-        self.blocking(move |fd| {
+        self.writing(move |fd| {
             let mut name = vec![0; MAX_OWNER_BYTES];
             match fgetxattr(fd, OWNER, name.as_mut_slice()) {
                 Ok(length) => {
@@ -312,28 +312,44 @@ impl File {
 
     /// Cuts the file, or extends it with a hole.
     pub async fn set_len(&self, len: u64) -> io::Result<()> {
-        self.blocking(move |fd| Ok(ftruncate(fd, len)?)).await
+        self.writing(move |fd| Ok(ftruncate(fd, len)?)).await
     }
 
     /// Makes the content durable.
     pub async fn sync_data(&self) -> io::Result<()> {
         match self.ring()? {
             Some(ring) => ring.sync_data().await,
-            None => self.blocking(|fd| Ok(fdatasync(fd)?)).await,
+            None => self.writing(|fd| Ok(fdatasync(fd)?)).await,
         }
     }
 
-    /// Runs what may wait for a disk where that holds up nobody.
-    async fn blocking<T: Send + 'static>(
+    async fn reading<T: Send + 'static>(
         &self,
         job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        if self.volatile {
-            return job(&self.fd);
-        }
-        let fd = self.share();
-        self.site.pool.run(move || job(&fd)).await?
+        elsewhere(&self.site.pools.reads, self.volatile, &self.fd, job).await
     }
+
+    async fn writing<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        elsewhere(&self.site.pools.writes, self.volatile, &self.fd, job).await
+    }
+}
+
+/// Runs what may wait for a disk where that holds up nobody; at once, if there is no disk.
+pub(super) async fn elsewhere<T: Send + 'static>(
+    pool: &Pool,
+    volatile: bool,
+    fd: &Arc<OwnedFd>,
+    job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    if volatile {
+        return job(fd);
+    }
+    let fd = Arc::clone(fd);
+    pool.run(move || job(&fd)).await?
 }
 
 /// Notes who a file belongs to. Blocks.

@@ -13,7 +13,7 @@ use crossbeam::channel::{Sender, unbounded};
 
 use crate::api::status::Status;
 use crate::api::{Live, Rules};
-use crate::io::blocking::Pool;
+use crate::io::blocking::Pools;
 use crate::io::buffer::BUFFER_BYTES;
 use crate::io::dir::Dir;
 use crate::io::listener;
@@ -51,10 +51,12 @@ use crate::types::DirectIo;
 const TRANSFER_BYTES: usize = 28 << 20;
 /// A worker has at least so many buffers in each direction: one for every lane of SHA-256, and some that are written meanwhile.
 const MIN_BUFFERS: usize = 20;
-/// Threads of the blocking pool: enough that the journal of a file system has many files to commit at once.
-const POOL_THREADS_PER_WORKER: usize = 32;
-const MAX_POOL_THREADS: usize = 128;
-/// Jobs that may wait for the blocking pool.
+/// Threads that write: enough that the journal of a file system has many files to commit at once. And a few that read.
+const WRITERS_PER_WORKER: usize = 32;
+const MAX_WRITERS: usize = 128;
+const READERS_PER_WORKER: usize = 8;
+const MAX_READERS: usize = 64;
+/// Jobs that may wait for each.
 const POOL_QUEUE: usize = 4096;
 
 /// Runs a server to its end, in a process that can do no more than it needs. `again` reads its settings anew.
@@ -265,10 +267,11 @@ struct SharedDisk {
 fn open_disk(settings: &Settings, workers: usize) -> Result<SharedDisk, StartError> {
     let failed = |cause| StartError::DataFolder { path: settings.path.clone(), cause };
     let modes = if settings.group_accessible { Modes::GROUP } else { Modes::PRIVATE };
-    let threads = (POOL_THREADS_PER_WORKER * workers).min(MAX_POOL_THREADS);
-    let pool = Pool::new("blocking", threads, POOL_QUEUE)
+    let readers = (READERS_PER_WORKER * workers).min(MAX_READERS);
+    let writers = (WRITERS_PER_WORKER * workers).min(MAX_WRITERS);
+    let pools = Pools::new(readers, writers, POOL_QUEUE)
         .map_err(|cause| StartError::System { step: "start threads", cause })?;
-    let root = Dir::open_root(&settings.path, Arc::new(pool)).map_err(failed)?;
+    let root = Dir::open_root(&settings.path, Arc::new(pools)).map_err(failed)?;
     Ok(SharedDisk { root, modes, direct: settings.direct_io })
 }
 

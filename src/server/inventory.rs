@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::io::blocking::Pool;
+use crate::io::blocking::Pools;
 use crate::io::dir::Dir;
 use crate::io::runtime::{Driver, block_on};
 use crate::store::census::{self, Sum};
@@ -47,8 +47,7 @@ pub fn one(path: &Path, repo: &RepoPath) -> io::Result<Option<Inventory>> {
 
 /// A data folder, with threads of its own.
 pub(super) fn open(path: &Path) -> io::Result<LocalDisk> {
-    let pool = Arc::new(Pool::new("inventory", 2, 64)?);
-    let root = Dir::open_root(path, pool)
+    let root = Dir::open_root(path, Arc::new(Pools::new(2, 1, 64)?))
         .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
     Ok(LocalDisk::new(root, Modes::PRIVATE, DirectIo::Off))
 }

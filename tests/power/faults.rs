@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::common::mount;
 use crate::common::{
     DRIVERS, NO_SCRUB, Server, id_of, is_root, noise, on_both, place, program, skip, wait_for,
 };
@@ -206,38 +207,54 @@ fn a_disk_that_answers_with_errors() {
 
 #[test]
 fn a_disk_that_answers_in_seconds_delays_who_waits_for_it_and_nobody_else() {
+    // More than there are threads that write.
+    const UPLOADS: u64 = 200;
     on_both(|driver| {
         let Some(disk) = Disk::new("ext4", Cut::Slow) else { return };
-        let state = tempfile::tempdir().unwrap();
-        let data = disk.point.join("data");
-        let server = Server::on(&data, driver, &["--state-dir", state.path().to_str().unwrap()]);
-        let kept = server.store("/r1/", "keys", b"kept");
+        let fast = tempfile::tempdir().unwrap();
+        let data = fast.path().join("data");
+        std::fs::create_dir_all(data.join("slow")).unwrap();
+        let mut bind = mount::command("mount", &["--bind", disk.point.to_str().unwrap()], &data.join("slow"));
+        assert!(bind.status().unwrap().success());
+        let server = Server::on(&data, driver, NO_SCRUB);
+        let (kept, there) =
+            (server.store("/fast/", "keys", b"kept"), server.store("/slow/", "keys", b"there"));
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let uploads: Vec<_> = (0..8)
+            let uploads: Vec<_> = (0..UPLOADS)
                 .map(|n| {
                     let server = &server;
-                    let body = noise(100_000, n);
                     scope.spawn(move || {
-                        server.request("POST", &format!("/r1/data/{}", id_of(&body)), "", &body).status
+                        let body = noise(1000, n);
+                        let mut conn = server.connect();
+                        conn.stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+                        conn.request("POST", &format!("/slow/index/{}", id_of(&body)), "", &body).status
                     })
                 })
                 .collect();
-            // What is in memory is served meanwhile, by the workers that wait for the disk elsewhere.
+            // What is in memory is served meanwhile, wherever it lies, and what is not is found out elsewhere.
             let reader = scope.spawn(|| {
                 let mut served = 0;
                 while !over.load(Ordering::SeqCst) {
                     assert_eq!(server.request("GET", &kept, "", b"").body, b"kept");
+                    assert_eq!(server.request("GET", &there, "", b"").body, b"there");
+                    let unknown = id_of(&u64::to_le_bytes(served));
+                    assert_eq!(server.status("HEAD", &format!("/fast/keys/{unknown}"), b""), 404);
                     assert_eq!(server.status("GET", "/healthz", b""), 200);
                     served += 1;
                 }
                 served
             });
+            let start = Instant::now();
             let statuses: Vec<_> = uploads.into_iter().map(|upload| upload.join().unwrap()).collect();
+            let seconds = start.elapsed().as_secs();
             over.store(true, Ordering::SeqCst);
-            assert_eq!(statuses, [200; 8]);
+            assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
             let served = reader.join().unwrap();
+            println!("{driver}: {served} rounds were served in the {seconds} s that the uploads took");
             assert!(served > 100, "only {served} were served meanwhile");
         });
+        drop(server);
+        mount::command("umount", &[], &data.join("slow")).status().unwrap();
     });
 }
