@@ -296,7 +296,7 @@ impl File {
 
     /// Who the file belongs to, if that is known.
     pub async fn owner(&self) -> io::Result<Option<String>> {
-        self.writing(move |fd| {
+        self.reading(move |fd| {
             let mut name = vec![0; MAX_OWNER_BYTES];
             match fgetxattr(fd, OWNER, name.as_mut_slice()) {
                 Ok(length) => {

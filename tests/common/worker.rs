@@ -9,6 +9,7 @@ use packhouse::api::rules::{MetricsFor, ObjectSizes};
 use packhouse::api::status::Status;
 use packhouse::api::{Live, Rules};
 use packhouse::auth::Authenticator;
+use packhouse::hash::Sha256;
 use packhouse::io::listener::Listener;
 use packhouse::io::runtime::{Driver, block_on, sleep};
 use packhouse::metrics::Counters;
@@ -23,7 +24,7 @@ use packhouse::store::faulty::{Faults, FaultyDisk};
 use packhouse::store::fs::{FsStore, Options};
 use packhouse::store::health::Health;
 use packhouse::store::model::ModelDisk;
-use packhouse::types::{ListenAddress, Timeouts};
+use packhouse::types::{BlobId, ListenAddress, Timeouts};
 
 /// Nobody logs in and everybody may do everything.
 fn rules() -> Rules {
@@ -73,7 +74,8 @@ impl Worker {
         let thread = std::thread::spawn(move || {
             let (faults, health, shared, counters) = parts;
             let work = async {
-                let disk = FaultyDisk::new(ModelDisk::default(), faults);
+                let model = ModelDisk::default();
+                let disk = FaultyDisk::new(model.clone(), faults);
                 let options =
                     Options { verify: true, hash_lanes: true, group_commit: true, unnamed_temps: true };
                 let ledger = Arc::new(Ledger::open(quota::Limits::default(), None).unwrap());
@@ -102,11 +104,22 @@ impl Worker {
                 let left = shard.run(vec![(socket, door)], Duration::from_secs(5)).await.unwrap();
                 // A task that has not ended when its runtime does stays in memory, with all that it knows.
                 sleep(Duration::from_millis(10)).await;
+                assert_is_right(&model);
                 left
             };
             block_on(Driver::Epoll, work).unwrap()
         });
         Self { address, faults, health, shared, counters, thread: Some(thread), _listener: listener }
+    }
+}
+
+/// Whatever came, what is stored is what its name says.
+fn assert_is_right(disk: &ModelDisk) {
+    for path in disk.files() {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        if let Some(id) = BlobId::parse(name.as_bytes()) {
+            assert_eq!(&Sha256::of(&disk.content(&path).unwrap()), id.digest(), "{path}");
+        }
     }
 }
 

@@ -39,9 +39,7 @@ fn what_was_acknowledged_survives_kills_under_load() {
             server.child.wait().unwrap();
             over.store(true, Ordering::SeqCst);
         });
-        let new = new.into_inner().unwrap();
-        told.stored.extend(new.stored);
-        told.deleted.extend(new.deleted);
+        told += new.into_inner().unwrap();
     }
     let server = Server::on(&data, DRIVERS[0], &[]);
     server.wait_for_log("the walk after the start has ended");
@@ -92,7 +90,9 @@ fn a_thousand_uploads_fit_into_64_mib() {
                         // All together are as much as a slow disk takes in half a minute.
                         conn.stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
                         conn.stream.set_write_timeout(Some(Duration::from_secs(120))).unwrap();
-                        conn.request("POST", &path, "", body).status
+                        let response = conn.request("POST", &path, "", body);
+                        assert!(response.status == 200 || !response.header("retry-after").is_empty());
+                        response.status
                     };
                     std::thread::Builder::new().stack_size(256 * 1024).spawn_scoped(scope, upload).unwrap()
                 })
@@ -234,25 +234,30 @@ fn a_disk_that_answers_in_seconds_delays_who_waits_for_it_and_nobody_else() {
                 .collect();
             // What is in memory is served meanwhile, wherever it lies, and what is not is found out elsewhere.
             let reader = scope.spawn(|| {
-                let mut served = 0;
+                let (mut served, mut longest) = (0, Duration::ZERO);
                 while !over.load(Ordering::SeqCst) {
+                    let start = Instant::now();
                     assert_eq!(server.request("GET", &kept, "", b"").body, b"kept");
                     assert_eq!(server.request("GET", &there, "", b"").body, b"there");
                     let unknown = id_of(&u64::to_le_bytes(served));
                     assert_eq!(server.status("HEAD", &format!("/fast/keys/{unknown}"), b""), 404);
                     assert_eq!(server.status("GET", "/healthz", b""), 200);
                     served += 1;
+                    longest = longest.max(start.elapsed());
                 }
-                served
+                (served, longest)
             });
             let start = Instant::now();
             let statuses: Vec<_> = uploads.into_iter().map(|upload| upload.join().unwrap()).collect();
             let seconds = start.elapsed().as_secs();
             over.store(true, Ordering::SeqCst);
             assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
-            let served = reader.join().unwrap();
-            println!("{driver}: {served} rounds were served in the {seconds} s that the uploads took");
-            assert!(served > 100, "only {served} were served meanwhile");
+            let (served, longest) = reader.join().unwrap();
+            println!(
+                "{driver}: {served} rounds, {longest:?} at most, in the {seconds} s that the uploads took"
+            );
+            // A flush takes the disk seconds.
+            assert!(served > 100 && longest < Duration::from_secs(2), "{served}, {longest:?} at most");
         });
         drop(server);
         mount::command("umount", &[], &data.join("slow")).status().unwrap();

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
 use std::ops::AddAssign;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +34,16 @@ struct Told {
     /// Paths with what was stored there: how many bytes of which seed.
     stored: BTreeMap<String, (usize, u64)>,
     deleted: BTreeSet<String>,
+    /// Repositories that were made.
+    made: BTreeSet<String>,
+}
+
+impl AddAssign for Told {
+    fn add_assign(&mut self, other: Self) {
+        self.stored.extend(other.stored);
+        self.deleted.extend(other.deleted);
+        self.made.extend(other.made);
+    }
 }
 
 /// What became of it.
@@ -72,7 +82,9 @@ fn client(n: u64, first: u64, address: &str, told: &Mutex<Told>, over: &AtomicBo
             conn.try_response_to(method).map(|response| response.status)
         };
         if k % IN_REPO == 0 {
-            ask("POST", &format!("{repo}/?create=true"), b"")?;
+            if ask("POST", &format!("{repo}/?create=true"), b"")? == 200 {
+                told.lock().unwrap().made.insert(repo.clone());
+            }
             let path = format!("{repo}/config");
             if ask("POST", &path, &noise(150, seed))? == 200 {
                 told.lock().unwrap().stored.insert(path, (150, seed));
@@ -122,11 +134,16 @@ fn cut(file_system: &str, how: Cut, round: u64) -> Option<Tally> {
     let mut disk = Disk::new(file_system, how)?;
     let data = disk.point.join("data");
     let state = tempfile::tempdir().unwrap();
-    let state_dir = state.path().to_str().unwrap();
     let program = std::env::var("PACKHOUSE_CUT_SERVER").ok();
+    // Every other time there is a quota, whose journal goes through the cut as well.
+    let (counts, kept) = ((round ^ (round / 2)) % 2 == 1, disk.point.join("state"));
+    let state_dir = if counts { kept.to_str().unwrap() } else { state.path().to_str().unwrap() };
+    let flags: &[&str] =
+        &["--max-size", "100GiB", "--prometheus", "--prometheus-no-auth", "--state-dir", state_dir];
+    let flags = if counts { flags } else { &flags[4..] };
     let start = || match &program {
         Some(program) => rival(program, &data),
-        None => Server::on(&data, DRIVERS[(round % 2) as usize], &["--state-dir", state_dir]),
+        None => Server::on(&data, DRIVERS[(round % 2) as usize], flags),
     };
     let mut server = start();
     let (told, over) = (Mutex::new(Told::default()), AtomicBool::new(false));
@@ -154,13 +171,31 @@ fn cut(file_system: &str, how: Cut, round: u64) -> Option<Tally> {
     if program.is_none() {
         server.wait_for_log("the walk after the start has ended");
     }
+    if program.is_none() && counts {
+        let used = || -> Option<f64> {
+            let text = server.request("GET", "/metrics", "", b"").text();
+            let line = text.lines().find(|line| line.starts_with("packhouse_quota_used_bytes{"))?;
+            line.rsplit(' ').next()?.parse().ok()
+        };
+        let there = counted_bytes(&data) as f64;
+        wait_for(&format!("the quota to be {there}, what is there, and not {:?}", used()), || {
+            used() == Some(there)
+        });
+    }
     let tally = look(&data, &told);
     println!("{file_system}, {how:?}, round {round}: {tally:?}");
     Some(tally)
 }
 
 fn look(data: &Path, told: &Told) -> Tally {
-    let mut tally = Tally { acknowledged: told.stored.len() + told.deleted.len(), ..Tally::default() };
+    let acknowledged = told.stored.len() + told.deleted.len() + told.made.len();
+    let mut tally = Tally { acknowledged, ..Tally::default() };
+    let shards = || (0..256).map(|n| format!("data/{n:02x}"));
+    for repo in &told.made {
+        let folders = KINDS.iter().map(ToString::to_string).chain(shards());
+        let there = |folder: String| data.join(&repo[1..]).join(folder).is_dir();
+        tally.lost += usize::from(!{ folders }.all(there));
+    }
     for (path, (size, seed)) in &told.stored {
         match std::fs::read(place(data, path)) {
             Ok(content) if content == noise(*size, *seed) => {}
@@ -169,15 +204,36 @@ fn look(data: &Path, told: &Told) -> Tally {
         }
     }
     tally.undeleted = told.deleted.iter().filter(|path| place(data, path).exists()).count();
-    for file in walk(data).iter().filter(|path| path.is_file()) {
-        let name = file.file_name().unwrap().to_string_lossy();
-        if name.contains("tmp") || name.contains("temp") {
-            tally.left_over += 1;
-        } else if name.len() == 64 && id_of(&std::fs::read(file).unwrap_or_default()) != *name {
-            tally.wrong += 1;
+    for file in objects(data) {
+        let (content, name) = (std::fs::read(&file).unwrap_or_default(), file.file_name().unwrap());
+        match name.to_str().unwrap() {
+            // Also one that was not acknowledged is whole, or not there.
+            "config" => tally.wrong += usize::from(content != noise(150, seed_of(&file))),
+            name if name.len() == 64 => tally.wrong += usize::from(id_of(&content) != name),
+            _ => tally.left_over += 1,
         }
     }
     tally
+}
+
+/// What lies in repositories.
+fn objects(data: &Path) -> Vec<PathBuf> {
+    let mut all = walk(data);
+    all.retain(|path| path.is_file() && !path.starts_with(data.join(".packhouse")));
+    all
+}
+
+fn counted_bytes(data: &Path) -> u64 {
+    let mut counted = objects(data);
+    counted.retain(|path| !path.parent().unwrap().ends_with("locks"));
+    counted.iter().map(|path| path.metadata().unwrap().len()).sum()
+}
+
+/// What the config of a repository was made from: it is in the repository's name.
+fn seed_of(config: &Path) -> u64 {
+    let repo = config.parent().unwrap().file_name().unwrap().to_str().unwrap();
+    let (n, part) = repo[1..].split_once('_').unwrap();
+    n.parse::<u64>().unwrap() * 1_000_000 + part.parse::<u64>().unwrap() * IN_REPO
 }
 
 fn cuts(file_system: &str, how: Cut) {

@@ -5,10 +5,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::common::mount::{Mount, command};
-use crate::common::{Server, id_of, noise, on_both, skip, wait_for};
+use crate::common::{NO_SCRUB, Server, id_of, noise, on_both, skip, wait_for};
 
 fn put(server: &Server, kind: &str, body: &[u8]) -> u16 {
     server.status("POST", &format!("/r1/{kind}/{}", id_of(body)), body)
+}
+
+/// Descriptors of a server that has answered on every worker.
+fn settled(server: &Server) -> usize {
+    (0..32).for_each(|_| assert_eq!(server.status("GET", "/r1/keys/", b""), 200));
+    server.descriptors()
+}
+
+/// Every request that failed may have opened something; nothing of that is open any more.
+fn nothing_stays_open(server: &Server, before: usize) {
+    wait_for("all descriptors to be given back", || server.descriptors() <= before + 2);
 }
 
 /// Takes all free bytes.
@@ -26,9 +37,10 @@ fn case_13_and_66_a_full_disk() {
     on_both(|driver| {
         for mount in [Mount::tmpfs("size=24m"), Mount::image("mkfs.ext4", 64)].into_iter().flatten() {
             // Without a reserve, so that the disk itself says no.
-            let server = Server::on(&mount.point, driver, &["--min-free", "0B"]);
+            let server = Server::on(&mount.point, driver, &[NO_SCRUB, &["--min-free", "0B"]].concat());
             server.create("/r1/");
             let kept = server.store("/r1/", "keys", b"kept");
+            let descriptors = settled(&server);
             let filler = fill(&mount.point);
             let before = server.files();
             // The length is known, or it is not: 507 from the head, or in the middle.
@@ -47,6 +59,7 @@ fn case_13_and_66_a_full_disk() {
             assert_eq!(server.status("HEAD", "/r1/config", b""), 404);
             assert_eq!(server.request("GET", &kept, "", b"").body, b"kept");
             assert_eq!(server.files(), before, "nothing is left over");
+            nothing_stays_open(&server, descriptors);
             std::fs::remove_file(filler).unwrap();
             assert_eq!(server.status("POST", "/r1/config", &noise(8192, 2)), 200);
             assert_eq!(put(&server, "data", &body), 200);
@@ -63,14 +76,16 @@ fn case_66_a_quota_of_the_file_system() {
         if limited.iter().any(|done| !done.status.success()) {
             return skip(&format!("a quota of btrfs: {limited:?}"));
         }
-        let server = Server::on(&mount.point, driver, &["--min-free", "0B"]);
+        let server = Server::on(&mount.point, driver, &[NO_SCRUB, &["--min-free", "0B"]].concat());
         let kept = server.store("/r1/", "keys", b"kept");
+        let descriptors = settled(&server);
         let bodies: Vec<_> = (0..16).map(|n| noise(4 << 20, n)).collect();
         let statuses: Vec<_> = bodies.iter().map(|body| put(&server, "data", body)).collect();
         assert!(statuses.contains(&200) && statuses.contains(&507), "{statuses:?}");
         assert!(statuses.iter().all(|status| matches!(status, 200 | 507)), "{statuses:?}");
         assert_eq!(server.request("GET", &kept, "", b"").body, b"kept");
         wait_for("nothing to be left over", || server.files().iter().all(|path| !path.contains("tmp")));
+        nothing_stays_open(&server, descriptors);
         // Room comes back, and with it the uploads.
         for body in &bodies {
             assert_eq!(server.status("DELETE", &format!("/r1/data/{}", id_of(body)), b""), 200);
@@ -105,17 +120,22 @@ fn case_66_the_reserve_keeps_room_for_locks() {
 fn case_66_no_inodes() {
     on_both(|driver| {
         let Some(mount) = Mount::tmpfs("size=64m,nr_inodes=2000") else { return };
-        let server = Server::on(&mount.point, driver, &[]);
+        let server = Server::on(&mount.point, driver, NO_SCRUB);
         server.create("/r1/");
         assert_eq!(put(&server, "data", b"fits"), 200);
+        let descriptors = settled(&server);
         let fillers: Vec<_> = (0..2000)
             .map(|n| mount.point.join(format!("f{n}")))
             .take_while(|path| std::fs::File::create(path).is_ok())
             .collect();
-        for kind in ["data", "locks"] {
+        let before = server.files();
+        for kind in ["data", "locks", "keys", "index", "snapshots"] {
             assert_eq!(put(&server, kind, b"does not"), 507, "{kind}");
         }
         assert_eq!(server.status("POST", "/r2/?create=true", b""), 507);
+        assert_eq!(server.files(), before, "nothing is left over");
+        assert_eq!(server.request("GET", &format!("/r1/data/{}", id_of(b"fits")), "", b"").body, b"fits");
+        nothing_stays_open(&server, descriptors);
         assert_eq!(server.status("DELETE", &format!("/r1/data/{}", id_of(b"fits")), b""), 200);
         fillers.iter().for_each(|path| std::fs::remove_file(path).unwrap());
         std::thread::sleep(Duration::from_millis(100));
@@ -132,6 +152,8 @@ fn case_66_a_read_only_file_system() {
             &mount.point,
             driver,
             &[
+                "--scrub-period",
+                "0s",
                 "--min-free",
                 "1MiB",
                 "--state-dir",
@@ -139,6 +161,7 @@ fn case_66_a_read_only_file_system() {
             ],
         );
         let path = server.store("/r1/", "keys", b"key");
+        let (descriptors, files) = (settled(&server), server.files());
         mount.remount("remount,ro");
         assert_eq!(put(&server, "data", b"x"), 507);
         assert_eq!(put(&server, "data", &noise(2 << 20, 1)), 507);
@@ -147,6 +170,8 @@ fn case_66_a_read_only_file_system() {
         assert_eq!(server.request("GET", &path, "", b"").body, b"key");
         let ready = server.request("GET", "/readyz", "", b"");
         assert!(ready.status == 503 && ready.body.starts_with(b"the file system is read-only"), "{ready:?}");
+        assert_eq!(server.files(), files, "nothing is left over");
+        nothing_stays_open(&server, descriptors);
         mount.remount("remount,rw");
         assert_eq!(put(&server, "data", b"x"), 200);
         wait_for("the server to be ready", || server.status("GET", "/readyz", b"") == 200);

@@ -104,15 +104,20 @@ fn case_66_out_of_descriptors() {
         command
             .args(["--nofile=40:40", "--"])
             .arg(program())
-            .args(Server::command(&data, driver, &["--workers", "1"]).get_args());
+            .args(Server::command(&data, driver, &[NO_SCRUB, &["--workers", "1"]].concat()).get_args());
         let server = Server::launch(command, &data);
         server.create("/r1/");
+        let kept = server.store("/r2/", "keys", b"kept");
+        let before = server.descriptors();
         let codes = std::thread::scope(|scope| {
             let upload = |n: u64| {
                 let server = &server;
                 move || {
                     let body = noise(200_000, n);
-                    server.status("POST", &format!("/r1/data/{}", id_of(&body)), &body)
+                    let path = format!("/r1/data/{}", id_of(&body));
+                    let response = server.request("POST", &path, "", &body);
+                    assert!(response.status == 200 || !response.header("retry-after").is_empty());
+                    response.status
                 }
             };
             let uploads: Vec<_> = (0..200).map(|n| scope.spawn(upload(n))).collect();
@@ -125,6 +130,9 @@ fn case_66_out_of_descriptors() {
         assert!(codes.keys().all(|code| matches!(code, 200 | 503)), "{codes:?}");
         assert!(codes[&200] > 100, "{codes:?}");
         server.store("/r1/", "data", b"afterwards");
+        assert_eq!(server.request("GET", &kept, "", b"").body, b"kept");
+        assert_eq!(server.files().len(), codes[&200] + 2, "nothing is left over");
+        wait_for("all descriptors to be given back", || server.descriptors() <= before);
     });
 }
 

@@ -135,6 +135,21 @@ fn memory_does_not_hide_what_is_on_the_disk() {
     assert_eq!(server.request("GET", &path, "", b"").body, body, "and nobody else pays for the look");
 }
 
+/// sched(7).
+const SCHED_IDLE: &str = "5";
+
+/// How threads of this name are scheduled.
+fn policies(server: &Server, thread: &str) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    let stat = |task: std::io::Result<std::fs::DirEntry>| {
+        let text = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+        let (name, rest) = text.rsplit_once(") ")?;
+        // Field 41 of proc(5); the third is the first here.
+        name.ends_with(&format!("({thread}")).then(|| rest.split(' ').nth(38).unwrap().to_owned())
+    };
+    tasks.filter_map(stat).collect()
+}
+
 #[test]
 fn the_background_finds_damage_and_goes_on_after_a_restart() {
     on_both(|driver| {
@@ -142,6 +157,9 @@ fn the_background_finds_damage_and_goes_on_after_a_restart() {
         let data = dir.path().join("data");
         let flags = ["--scrub-period", "1s", "--scrub-quarantine", "--prometheus", "--prometheus-no-auth"];
         let server = Server::on(&data, driver, &flags);
+        wait_for("the verification to have only what nobody else wants", || {
+            policies(&server, "scrub") == [SCHED_IDLE]
+        });
         let path = server.store("/r1/", "data", &noise(100_000, 1));
         let file = file_of(&server, &path);
         flip(&file, 4711);
