@@ -198,9 +198,10 @@ impl Disk {
             replay(&self.path("log"), self.log_end, &self.path("before"), seed);
             image = self.path("before");
         }
-        let mounted =
-            command("mount", &["-o", "loop", image.to_str().unwrap()], &self.point).output().unwrap();
-        assert!(mounted.status.success(), "{mounted:?}");
+        assert!(
+            run(command("mount", &["-o", "loop", image.to_str().unwrap()], &self.point)),
+            "it can't be mounted"
+        );
     }
 
     fn unmount(&self) {
