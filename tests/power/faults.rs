@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::mount;
 use crate::common::{
-    DRIVERS, NO_SCRUB, Server, id_of, is_root, noise, on_both, place, program, skip, wait_for,
+    Conn, DRIVERS, NO_SCRUB, Server, id_of, is_root, noise, on_both, place, program, skip, wait_for,
 };
 use crate::disk::{Cut, Disk};
 use crate::{Tally, Told, client, look};
@@ -49,6 +49,14 @@ fn what_was_acknowledged_survives_kills_under_load() {
     assert_eq!(tally, Tally { acknowledged: tally.acknowledged, ..Tally::default() });
 }
 
+/// A connection for a disk that is slow, or has much to do.
+fn patient(server: &Server) -> Conn {
+    let conn = server.connect();
+    conn.stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    conn.stream.set_write_timeout(Some(Duration::from_secs(120))).unwrap();
+    conn
+}
+
 /// A memory cgroup of 64 MiB, version 1 or 2.
 fn group() -> Option<PathBuf> {
     let (v1, v2) = (PathBuf::from("/sys/fs/cgroup/memory"), PathBuf::from("/sys/fs/cgroup"));
@@ -86,11 +94,7 @@ fn a_thousand_uploads_fit_into_64_mib() {
                 .map(|n| {
                     let (server, body, path) = (&server, &body, format!("/r{n}/data/{id}"));
                     let upload = move || {
-                        let mut conn = server.connect();
-                        // All together are as much as a slow disk takes in half a minute.
-                        conn.stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
-                        conn.stream.set_write_timeout(Some(Duration::from_secs(120))).unwrap();
-                        let response = conn.request("POST", &path, "", body);
+                        let response = patient(server).request("POST", &path, "", body);
                         assert!(response.status == 200 || !response.header("retry-after").is_empty());
                         response.status
                     };
@@ -226,9 +230,9 @@ fn a_disk_that_answers_in_seconds_delays_who_waits_for_it_and_nobody_else() {
                     let server = &server;
                     scope.spawn(move || {
                         let body = noise(1000, n);
-                        let mut conn = server.connect();
-                        conn.stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
-                        conn.request("POST", &format!("/slow/index/{}", id_of(&body)), "", &body).status
+                        patient(server)
+                            .request("POST", &format!("/slow/index/{}", id_of(&body)), "", &body)
+                            .status
                     })
                 })
                 .collect();

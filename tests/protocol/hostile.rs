@@ -220,12 +220,15 @@ fn no_path_leaves_the_data_folder() {
         }
         let mut before = crate::common::walk(parent);
         before.sort();
+        let ask = |method: &str, path: &str| {
+            let mut conn = server.connect();
+            let body = if method == "POST" { "Content-Length: 6\r\n\r\nforged" } else { "\r\n" };
+            conn.send(format!("{method} {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{body}"));
+            conn.response_to(method)
+        };
         for path in &paths {
             for method in ["GET", "HEAD", "POST", "DELETE"] {
-                let mut conn = server.connect();
-                let body = if method == "POST" { "Content-Length: 6\r\n\r\nforged" } else { "\r\n" };
-                conn.send(format!("{method} {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{body}"));
-                let response = conn.response_to(method);
+                let response = ask(method, path);
                 assert!((400..500).contains(&response.status), "{method} {path}: {}", response.status);
                 assert!(!response.text().contains("canary"), "{method} {path}");
             }
@@ -243,10 +246,7 @@ fn no_path_leaves_the_data_folder() {
         };
         for path in &outside {
             for method in ["GET", "HEAD", "POST", "DELETE"] {
-                let mut conn = server.connect();
-                let body = if method == "POST" { "Content-Length: 6\r\n\r\nforged" } else { "\r\n" };
-                conn.send(format!("{method} {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{body}"));
-                let response = conn.response_to(method);
+                let response = ask(method, path);
                 assert!(response.status < 500, "{method} {path}: {}", response.status);
                 let reads = ["GET", "HEAD"].contains(&method);
                 assert!(!reads || response.status >= 400, "{method} {path}: {}", response.status);
