@@ -283,9 +283,7 @@ impl Server {
 
     /// All files below the data folder, but for the server's own.
     pub fn files(&self) -> Vec<String> {
-        let mut found: Vec<_> = walk(&self.data).into_iter().filter(|path| path.is_file()).collect();
-        found.retain(|path| !path.starts_with(self.data.join(".packhouse")));
-        let mut names: Vec<_> = found
+        let mut names: Vec<_> = files(&self.data)
             .iter()
             .map(|path| path.strip_prefix(&self.data).unwrap().to_string_lossy().into_owned())
             .collect();
@@ -339,6 +337,13 @@ pub fn walk(root: &Path) -> Vec<PathBuf> {
             }
         }
     }
+    found
+}
+
+/// All files below a data folder, but for the server's own.
+pub fn files(data: &Path) -> Vec<PathBuf> {
+    let mut found = walk(data);
+    found.retain(|path| path.is_file() && !path.starts_with(data.join(".packhouse")));
     found
 }
 

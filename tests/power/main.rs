@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
 use std::ops::AddAssign;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ mod common;
 mod disk;
 mod faults;
 
-use common::{Conn, DRIVERS, Server, free_port, id_of, noise, place, wait_for, walk};
+use common::{Conn, DRIVERS, Server, files, free_port, id_of, noise, place, wait_for};
 use disk::{Cut, Disk};
 
 const CUTS: u64 = 2;
@@ -138,12 +138,12 @@ fn cut(file_system: &str, how: Cut, round: u64) -> Option<Tally> {
     // Every other time there is a quota, whose journal goes through the cut as well.
     let (counts, kept) = ((round ^ (round / 2)) % 2 == 1, disk.point.join("state"));
     let state_dir = if counts { kept.to_str().unwrap() } else { state.path().to_str().unwrap() };
-    let flags: &[&str] =
-        &["--max-size", "100GiB", "--prometheus", "--prometheus-no-auth", "--state-dir", state_dir];
-    let flags = if counts { flags } else { &flags[4..] };
+    let quota: &[&str] =
+        if counts { &["--max-size", "100GiB", "--prometheus", "--prometheus-no-auth"] } else { &[] };
+    let flags = [quota, &["--state-dir", state_dir]].concat();
     let start = || match &program {
         Some(program) => rival(program, &data),
-        None => Server::on(&data, DRIVERS[(round % 2) as usize], flags),
+        None => Server::on(&data, DRIVERS[(round % 2) as usize], &flags),
     };
     let mut server = start();
     let (told, over) = (Mutex::new(Told::default()), AtomicBool::new(false));
@@ -204,7 +204,7 @@ fn look(data: &Path, told: &Told) -> Tally {
         }
     }
     tally.undeleted = told.deleted.iter().filter(|path| place(data, path).exists()).count();
-    for file in objects(data) {
+    for file in files(data) {
         let (content, name) = (std::fs::read(&file).unwrap_or_default(), file.file_name().unwrap());
         match name.to_str().unwrap() {
             // Also one that was not acknowledged is whole, or not there.
@@ -216,15 +216,8 @@ fn look(data: &Path, told: &Told) -> Tally {
     tally
 }
 
-/// What lies in repositories.
-fn objects(data: &Path) -> Vec<PathBuf> {
-    let mut all = walk(data);
-    all.retain(|path| path.is_file() && !path.starts_with(data.join(".packhouse")));
-    all
-}
-
 fn counted_bytes(data: &Path) -> u64 {
-    let mut counted = objects(data);
+    let mut counted = files(data);
     counted.retain(|path| !path.parent().unwrap().ends_with("locks"));
     counted.iter().map(|path| path.metadata().unwrap().len()).sum()
 }
