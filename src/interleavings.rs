@@ -13,10 +13,10 @@ use loom::thread;
 use crate::auth::htpasswd::Htpasswd;
 use crate::auth::passwords::{Options, Passwords};
 use crate::io::blocking::Pool;
+use crate::io::gate::Gate;
 use crate::io::signal::Flag;
 use crate::io::sync::atomic::{AtomicUsize, Ordering};
 use crate::quota::{Ledger, Limits, Place, QuotaError};
-use crate::server::gate::Gate;
 use crate::types::{BlobId, BlobType, Handle, Object};
 
 /// With so many preemptions, or `LOOM_MAX_PREEMPTIONS` of them: as many as take less than a minute.

@@ -8,6 +8,7 @@ use http::StatusCode;
 use crate::api::Error;
 use crate::api::list::ListBody;
 use crate::http::ResponseHead;
+use crate::io::gate::Permit;
 use crate::metrics::Refusal;
 use crate::metrics::blobs::Row;
 use crate::store::Store;
@@ -21,6 +22,8 @@ pub struct Answer<S: Store> {
     pub content: Content<S>,
     /// Who asked, as far as that is known: for the log.
     pub who: Option<Principal>,
+    /// The request's place among those that run at once, kept until the answer is sent.
+    pub place: Option<Permit>,
     /// Why it is a refusal: for the log.
     pub reason: Option<Cow<'static, str>>,
     /// What kind of refusal it is.
@@ -46,7 +49,16 @@ pub enum Content<S: Store> {
 impl<S: Store> Answer<S> {
     /// An answer with this head and body.
     pub const fn new(head: ResponseHead, content: Content<S>) -> Self {
-        Self { head, content, who: None, reason: None, refusal: None, reading: None, hang_up: false }
+        Self {
+            head,
+            content,
+            who: None,
+            place: None,
+            reason: None,
+            refusal: None,
+            reading: None,
+            hang_up: false,
+        }
     }
 
     /// 200 without a body.

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::HeaderMap;
@@ -13,13 +14,18 @@ use crate::api::rules::Rules;
 use crate::api::status::Status;
 use crate::auth::Caller;
 use crate::http::forwarded;
+use crate::io::gate::{Gate, Permit};
+use crate::io::runtime::timeout;
 use crate::metrics::Counters;
 use crate::metrics::blobs::BlobCounters;
 use crate::policy::rate::Rates;
 use crate::policy::{Action, Decision};
 use crate::quota::Ledger;
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::types::{Principal, RepoPath, UserName};
+
+/// How long a request waits for others before it is to be tried again.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One worker's view of the server.
 #[derive(Clone)]
@@ -38,6 +44,8 @@ pub struct Live<S> {
     pub blobs: Rc<BlobCounters>,
     /// How the server is.
     pub status: Arc<Status>,
+    /// How many requests may run at once, on all workers.
+    pub requests: Arc<Gate>,
     /// Folders that a repository's path may have.
     pub max_folder_depth: usize,
 }
@@ -67,6 +75,16 @@ impl Origin {
 }
 
 impl<S: Store> Live<S> {
+    /// A place among the requests that run at once; the others are waited for.
+    pub(super) async fn place(&self) -> Result<Permit, Error> {
+        if let Some(place) = self.requests.try_enter() {
+            return Ok(place);
+        }
+        self.counters.waits.increment();
+        let waited = timeout(PATIENCE, self.requests.enter()).await;
+        waited.map_err(|_elapsed| Error::Store(store::Error::Busy))
+    }
+
     /// Decides, also what needs a look at the store. Returns the user if only own objects are meant.
     pub(super) async fn decide<'w>(
         &self,

@@ -7,6 +7,7 @@ use http::Method;
 
 use crate::auth::Caller;
 use crate::http::{Body, Expect, Head};
+use crate::io::gate::Permit;
 use crate::policy::Action;
 use crate::store::Store;
 use crate::types::{Handle, Object, Principal, RepoPath};
@@ -47,14 +48,14 @@ pub struct Request<'r> {
 
 /// Answers one request.
 pub async fn handle<S: Store>(live: &Live<S>, request: &Request<'_>, body: &mut Body<'_>) -> Answer<S> {
-    let mut who = None;
-    match respond(live, request, body, &mut who).await {
-        Ok(answer) => Answer { who, ..answer },
+    let (mut who, mut place) = (None, None);
+    match respond(live, request, body, &mut who, &mut place).await {
+        Ok(answer) => Answer { who, place, ..answer },
         Err(error) => {
             if let Error::Store(crate::store::Error::Mismatch) = error {
                 live.counters.verification_failures.increment();
             }
-            Answer { who, ..Answer::refusal(&error) }
+            Answer { who, place, ..Answer::refusal(&error) }
         }
     }
 }
@@ -64,6 +65,7 @@ async fn respond<S: Store>(
     request: &Request<'_>,
     body: &mut Body<'_>,
     who: &mut Option<Principal>,
+    place: &mut Option<Permit>,
 ) -> Result<Answer<S>, Error> {
     let Request { head, caller, admin, rules } = *request;
     if head.expect == Expect::Unknown {
@@ -96,7 +98,10 @@ async fn respond<S: Store>(
             Err(Error::Forbidden("metrics are for the user `metrics` where repositories are private"))
         };
     }
-    match route? {
+    let route = route?;
+    // Strangers hold no places, and health is told while all others wait for a disk.
+    *place = Some(live.place().await?);
+    match route {
         Route::Server => Ok(Answer::done()),
         Route::Repo(repo) => create(live, request, principal, &repo).await,
         Route::List(repo, kind) => list::respond(live, rules, head, principal, &repo, kind).await,

@@ -33,6 +33,7 @@ impl Pools {
 
 /// A channel of crossbeam would do, but its idle receivers spin before they sleep, which costs more than the jobs do.
 struct Shared {
+    threads: usize,
     queue: Mutex<Queue>,
     most: usize,
     changed: Condvar,
@@ -61,7 +62,7 @@ impl Pool {
     }
 
     fn start(name: &str, threads: usize, most: usize, prepare: fn()) -> io::Result<Self> {
-        let pool = Self(Arc::new(Shared { queue: Mutex::default(), most, changed: Condvar::new() }));
+        let pool = Self(Arc::new(Shared { threads, queue: Mutex::default(), most, changed: Condvar::new() }));
         for _ in 0..threads {
             let shared = Arc::clone(&pool.0);
             let body = move || {
@@ -77,11 +78,15 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Leaves `job` to a thread of the pool.
+    /// Leaves `job` to a thread of the pool; of one without threads the caller runs it.
     ///
     /// # Errors
     /// `WouldBlock` when the queue is full; the job will not run then.
     pub fn submit(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        if self.0.threads == 0 {
+            job();
+            return Ok(());
+        }
         let mut queue = self.0.lock();
         // Idle threads are as good as places.
         if queue.jobs.len() >= self.0.most + queue.idle {

@@ -19,7 +19,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::io::blocking::Pools;
-use crate::io::file::{File, Site, elsewhere, is_older_than};
+use crate::io::file::{File, is_older_than};
+use crate::io::node::{Node, Site};
 
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
@@ -97,10 +98,7 @@ pub struct DirId {
 /// An open directory.
 #[derive(Clone)]
 pub struct Dir {
-    fd: Arc<OwnedFd>,
-    site: Arc<Site>,
-    /// It is in memory and nowhere else: nothing waits for a disk.
-    volatile: bool,
+    pub(super) node: Node,
     /// Which one it is, once that was asked: it stays the same while it is open.
     id: OnceCell<DirId>,
 }
@@ -118,33 +116,39 @@ impl Dir {
     }
 
     fn new(fd: OwnedFd, site: Arc<Site>) -> io::Result<Self> {
-        let volatile = site.is_volatile(&fd)?;
-        Ok(Self { fd: Arc::new(fd), site, volatile, id: OnceCell::new() })
+        Ok(Self { node: Node::new(fd, site)?, id: OnceCell::new() })
     }
 
     /// Whether what is stored here is lost when the machine goes down: tmpfs or ramfs.
     pub fn is_volatile(&self) -> bool {
-        self.site.volatile.is_some()
+        self.node.site.volatile.is_some()
     }
 
     /// Opens a directory beneath this one; `path` has plain components only, and none opens this one again.
     pub async fn open_dir(&self, path: &Path) -> io::Result<Self> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let fd = self.open_cached(path, OPEN_DIR).await?;
-        Self::new(fd, Arc::clone(&self.site))
+        Self::new(fd, Arc::clone(&self.node.site))
     }
 
     /// Opens a regular file beneath this directory for reading; `path` has plain components only.
     pub async fn open_file(&self, path: &Path) -> io::Result<(File, Meta)> {
         // NONBLOCK: opening a planted pipe must not hang.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = self.open_cached(path, flags).await?;
+        // Reading writes nothing: the time of the last access would wait for the journal of a slow disk, and the worker with it.
+        let (fd, mode) = match self.open_cached(path, flags | OFlags::NOATIME).await {
+            // Somebody else's file.
+            Err(e) if Errno::from_io_error(&e) == Some(Errno::PERM) => {
+                (self.open_cached(path, flags).await?, OFlags::empty())
+            }
+            opened => (opened?, OFlags::NOATIME),
+        };
         let meta = meta_of(&fd)?;
         if meta.kind == Kind::File {
-            // The ring would not wait for a cold read of a file in that mode.
-            fcntl_setfl(&fd, OFlags::empty())?;
+            // The ring would not wait for a cold read of a file that is not to block.
+            fcntl_setfl(&fd, mode)?;
         }
-        Ok((File::new(fd, Arc::clone(&self.site))?, meta))
+        Ok((File::new(fd, Arc::clone(&self.node.site))?, meta))
     }
 
     /// Size and kind of what is at `path`, which has plain components only. A symbolic link is an error.
@@ -154,11 +158,11 @@ impl Dir {
     }
 
     async fn open_cached(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        match openat2(&self.fd, path, flags, Mode::empty(), BENEATH | ResolveFlags::CACHED) {
+        match openat2(&self.node.fd, path, flags, Mode::empty(), BENEATH | ResolveFlags::CACHED) {
             // INVAL: Linux before 5.12 does not know RESOLVE_CACHED.
             Err(Errno::AGAIN | Errno::INVAL) => {
                 let path = path.to_owned();
-                self.reading(move |fd| Ok(openat2(fd, path, flags, Mode::empty(), BENEATH)?)).await
+                self.node.reading(move |fd| Ok(openat2(fd, path, flags, Mode::empty(), BENEATH)?)).await
             }
             other => Ok(other?),
         }
@@ -167,12 +171,13 @@ impl Dir {
     /// Makes a directory. True if it is new, false if something of that name was there.
     pub async fn make_dir(&self, name: &OsStr, mode: u32) -> io::Result<bool> {
         let name = name.to_owned();
-        self.writing(move |fd| match mkdirat(fd, name, Mode::from_raw_mode(mode)) {
-            Ok(()) => Ok(true),
-            Err(Errno::EXIST) => Ok(false),
-            Err(e) => Err(e.into()),
-        })
-        .await
+        self.node
+            .writing(move |fd| match mkdirat(fd, name, Mode::from_raw_mode(mode)) {
+                Ok(()) => Ok(true),
+                Err(Errno::EXIST) => Ok(false),
+                Err(e) => Err(e.into()),
+            })
+            .await
     }
 
     /// Makes a file without a name (`O_TMPFILE`), to be written and then published here with [`Self::link`].
@@ -181,7 +186,7 @@ impl Dir {
     /// `Other` where the file system has none, and on btrfs: before Linux 6.16 it logs no file that has no link, so that
     /// after a power cut the name could be there and the flushed content not.
     pub async fn create_unnamed(&self, mode: u32) -> io::Result<File> {
-        File::new(self.writing(move |fd| make_unnamed(fd, mode)).await?, Arc::clone(&self.site))
+        File::new(self.node.writing(move |fd| make_unnamed(fd, mode)).await?, Arc::clone(&self.node.site))
     }
 
     /// Makes a file of this name, which must be free, and holds a lock on it for as long as it is open.
@@ -195,27 +200,28 @@ impl Dir {
                 .inspect_err(|_| unlinkat(fd, &name, AtFlags::empty()).unwrap_or_default())?;
             Ok(file)
         };
-        File::new(self.writing(job).await?, Arc::clone(&self.site))
+        File::new(self.node.writing(job).await?, Arc::clone(&self.node.site))
     }
 
     /// Gives an unnamed file its name. Never replaces: `Exists` if the name is taken.
     pub async fn link(&self, file: &File, name: &OsStr) -> io::Result<()> {
         let (name, file) = (name.to_owned(), file.share());
-        self.writing(move |fd| link_unnamed(&*file, fd, &name)).await
+        self.node.writing(move |fd| link_unnamed(&*file, fd, &name)).await
     }
 
     /// Renames an entry of this directory. Never replaces: `Exists` if the new name is taken.
     pub async fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         let (from, to) = (from.to_owned(), to.to_owned());
-        self.writing(move |fd| match renameat_with(fd, &from, fd, &to, RenameFlags::NOREPLACE) {
-            // A file system that does not know NOREPLACE: link refuses to replace too.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                linkat(fd, &from, fd, &to, AtFlags::empty())?;
-                Ok(unlinkat(fd, &from, AtFlags::empty())?)
-            }
-            other => Ok(other?),
-        })
-        .await
+        self.node
+            .writing(move |fd| match renameat_with(fd, &from, fd, &to, RenameFlags::NOREPLACE) {
+                // A file system that does not know NOREPLACE: link refuses to replace too.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                    linkat(fd, &from, fd, &to, AtFlags::empty())?;
+                    Ok(unlinkat(fd, &from, AtFlags::empty())?)
+                }
+                other => Ok(other?),
+            })
+            .await
     }
 
     /// Gives the file `inode` another name, which must be free, if it is the one that is called `from`. False if it is not.
@@ -228,70 +234,75 @@ impl Dir {
             let stat = statx(fd, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO);
             stat.map(|stat| stat.stx_ino == inode)
         };
-        self.writing(move |fd| {
-            let _turn = turn_to_remove(&from);
-            match is_it(fd, &from) {
-                Ok(true) => renameat_with(fd, &from, fd, &to, RenameFlags::NOREPLACE)?,
-                Ok(false) | Err(Errno::NOENT) => return Ok(false),
-                Err(e) => return Err(e.into()),
-            }
-            if is_it(fd, &to)? {
-                return Ok(true);
-            }
-            // Another process has deleted it and stored another one in between.
-            renameat_with(fd, &to, fd, &from, RenameFlags::NOREPLACE)?;
-            Ok(false)
-        })
-        .await
+        self.node
+            .writing(move |fd| {
+                let _turn = turn_to_remove(&from);
+                match is_it(fd, &from) {
+                    Ok(true) => renameat_with(fd, &from, fd, &to, RenameFlags::NOREPLACE)?,
+                    Ok(false) | Err(Errno::NOENT) => return Ok(false),
+                    Err(e) => return Err(e.into()),
+                }
+                if is_it(fd, &to)? {
+                    return Ok(true);
+                }
+                // Another process has deleted it and stored another one in between.
+                renameat_with(fd, &to, fd, &from, RenameFlags::NOREPLACE)?;
+                Ok(false)
+            })
+            .await
     }
 
     /// Removes a file; returns the bytes that it had.
     pub async fn unlink(&self, name: &OsStr) -> io::Result<u64> {
         let name = name.to_owned();
-        self.writing(move |fd| {
-            let _turn = turn_to_remove(&name);
-            let stat = statx(fd, &name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::SIZE)?;
-            unlinkat(fd, name, AtFlags::empty())?;
-            Ok(stat.stx_size)
-        })
-        .await
+        self.node
+            .writing(move |fd| {
+                let _turn = turn_to_remove(&name);
+                let stat = statx(fd, &name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::SIZE)?;
+                unlinkat(fd, name, AtFlags::empty())?;
+                Ok(stat.stx_size)
+            })
+            .await
     }
 
     /// Removes a file that nobody has written to for so long. True if it is gone.
     pub async fn unlink_if_old(&self, name: &OsStr, age: Duration) -> io::Result<bool> {
         let name = name.to_owned();
-        self.writing(move |fd| {
-            let stat = statx(fd, &name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MTIME)?;
-            if !is_older_than(stat.stx_mtime.tv_sec, age) {
-                return Ok(false);
-            }
-            Ok(unlinkat(fd, name, AtFlags::empty()).map(|()| true)?)
-        })
-        .await
+        self.node
+            .writing(move |fd| {
+                let stat = statx(fd, &name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MTIME)?;
+                if !is_older_than(stat.stx_mtime.tv_sec, age) {
+                    return Ok(false);
+                }
+                Ok(unlinkat(fd, name, AtFlags::empty()).map(|()| true)?)
+            })
+            .await
     }
 
     /// Removes a file unless some process holds a lock on it. True if it is gone.
     pub async fn unlink_if_unlocked(&self, name: &OsStr) -> io::Result<bool> {
         let name = name.to_owned();
-        self.writing(move |fd| {
-            let file = openat(fd, &name, OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => Ok(unlinkat(fd, &name, AtFlags::empty()).map(|()| true)?),
-                Err(Errno::WOULDBLOCK) => Ok(false),
-                Err(e) => Err(e.into()),
-            }
-        })
-        .await
+        self.node
+            .writing(move |fd| {
+                let file =
+                    openat(fd, &name, OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+                match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                    Ok(()) => Ok(unlinkat(fd, &name, AtFlags::empty()).map(|()| true)?),
+                    Err(Errno::WOULDBLOCK) => Ok(false),
+                    Err(e) => Err(e.into()),
+                }
+            })
+            .await
     }
 
     /// Makes the entries of this directory durable.
     pub async fn sync(&self) -> io::Result<()> {
-        self.writing(|fd| Ok(fsync(fd)?)).await
+        self.node.writing(|fd| Ok(fsync(fd)?)).await
     }
 
     /// Room on the file system of this directory.
     pub async fn space(&self) -> io::Result<Space> {
-        let s = self.reading(|fd| Ok(fstatvfs(fd)?)).await?;
+        let s = self.node.reading(|fd| Ok(fstatvfs(fd)?)).await?;
         Ok(Space {
             bytes: s.f_blocks.saturating_mul(s.f_frsize),
             free_bytes: s.f_bavail.saturating_mul(s.f_frsize),
@@ -306,7 +317,7 @@ impl Dir {
             return Ok(*id);
         }
         let stat = statx(
-            &self.fd,
+            &self.node.fd,
             "",
             AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC,
             StatxFlags::INO | StatxFlags::BTIME,
@@ -319,20 +330,6 @@ impl Dir {
     /// Starts reading the entries.
     pub fn read(&self) -> DirReader {
         DirReader { dir: self.clone(), entries: Entries::ToBeOpened }
-    }
-
-    async fn reading<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
-        elsewhere(&self.site.pools.reads, self.volatile, &self.fd, job).await
-    }
-
-    pub(super) async fn writing<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
-        elsewhere(&self.site.pools.writes, self.volatile, &self.fd, job).await
     }
 }
 
@@ -417,7 +414,7 @@ impl DirReader {
             }
             Ok((page, Entries::Open(entries)))
         };
-        let (page, rest) = self.dir.reading(job).await?;
+        let (page, rest) = self.dir.node.reading(job).await?;
         self.entries = rest;
         Ok(page)
     }

@@ -12,13 +12,14 @@ use std::time::{Duration, SystemTime};
 
 use monoio::buf::IoBuf;
 use rustix::fs::{
-    Advice, AtFlags, FallocateFlags, OFlags, StatxFlags, XattrFlags, fadvise, fallocate, fcntl_setfl,
-    fdatasync, fgetxattr, fsetxattr, fstat, ftruncate, statx,
+    Advice, AtFlags, FallocateFlags, OFlags, StatxFlags, XattrFlags, fadvise, fallocate, fcntl_getfl,
+    fcntl_setfl, fdatasync, fgetxattr, fsetxattr, fstat, ftruncate, statx,
 };
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwrite};
+use rustix::param::page_size;
 
-use crate::io::blocking::{Pool, Pools};
 use crate::io::buffer::{ALIGNMENT, Buffer};
+use crate::io::node::{Node, Site};
 use crate::io::runtime::{Driver, current};
 use crate::io::socket::Socket;
 use crate::types::DirectIo;
@@ -45,32 +46,11 @@ pub enum Sent {
     Cold,
 }
 
-/// What the files and directories of one tree share.
-pub(super) struct Site {
-    pub pools: Arc<Pools>,
-    /// The device of the tree's root if what is stored there is in memory and nowhere else.
-    pub volatile: Option<u64>,
-}
-
-impl Site {
-    /// Whether what is behind a descriptor is in memory and nowhere else.
-    pub(super) fn is_volatile(&self, fd: &OwnedFd) -> io::Result<bool> {
-        Ok(match self.volatile {
-            Some(device) => fstat(fd)?.st_dev == device,
-            None => false,
-        })
-    }
-}
-
 /// An open file.
 pub struct File {
-    /// Shared with the jobs of the pool, which may outlive the file.
-    fd: Arc<OwnedFd>,
+    node: Node,
     /// A second descriptor of the same file, for the ring, once it is needed.
     ring: OnceCell<monoio::fs::File>,
-    site: Arc<Site>,
-    /// Its content is in memory and nowhere else: nothing waits for a disk.
-    volatile: bool,
     /// It may be written past the page cache.
     may_bypass: Cell<bool>,
     /// What is written now bypasses it: `O_DIRECT` is set.
@@ -79,18 +59,17 @@ pub struct File {
 
 impl File {
     pub(super) fn new(fd: OwnedFd, site: Arc<Site>) -> io::Result<Self> {
-        let volatile = site.is_volatile(&fd)?;
         let (ring, may_bypass, bypasses) = (OnceCell::new(), Cell::new(false), Cell::new(false));
-        Ok(Self { fd: Arc::new(fd), ring, site, volatile, may_bypass, bypasses })
+        Ok(Self { node: Node::new(fd, site)?, ring, may_bypass, bypasses })
     }
 
     /// The file for the ring; none where there is no ring, or nothing to wait for.
     fn ring(&self) -> io::Result<Option<&monoio::fs::File>> {
-        if self.volatile {
+        if self.node.volatile {
             return Ok(None);
         }
         if self.ring.get().is_none() && current() == Driver::Uring {
-            let second = monoio::fs::File::from_std(self.fd.try_clone()?.into())?;
+            let second = monoio::fs::File::from_std(self.node.fd.try_clone()?.into())?;
             // It was empty, and nobody else is here.
             self.ring.set(second).ok();
         }
@@ -103,29 +82,29 @@ impl File {
         if let Some(ring) = self.ring.take() {
             ring.close().await?;
         }
-        let fd = self.fd;
-        self.site.pools.writes.run(move || drop(fd)).await
+        let Node { fd, site, .. } = self.node;
+        site.pools.writes.run(move || drop(fd)).await
     }
 
     /// Sees to it that reads are of the device, as far as that can be: past the page cache, which keeps what others have
     /// there. Where that can't be, what the cache has is let go, now and when this is called again after the last read.
     pub fn bypass_memory(&self) {
-        let can = || takes_direct_io(&self.fd, DirectIo::Auto).is_ok_and(|can| can);
+        let can = || takes_direct_io(&self.node.fd, DirectIo::Auto).is_ok_and(|can| can);
         let bypasses = self.bypasses.get() || can() && self.bypass_cache(true).is_ok();
         if !bypasses {
             // An advice: if it is not taken, that costs nothing but a test of memory in place of the disk.
-            fadvise(&self.fd, 0, None, Advice::DontNeed).ok();
+            fadvise(&self.node.fd, 0, None, Advice::DontNeed).ok();
         }
     }
 
     /// Whether nobody has written to it for so long. Answered from memory: the file is open.
     pub fn is_older_than(&self, age: Duration) -> io::Result<bool> {
-        Ok(is_older_than(fstat(&self.fd)?.st_mtime, age))
+        Ok(is_older_than(fstat(&self.node.fd)?.st_mtime, age))
     }
 
     /// The descriptor, kept open for a job of the pool.
     pub(super) fn share(&self) -> Arc<OwnedFd> {
-        Arc::clone(&self.fd)
+        Arc::clone(&self.node.fd)
     }
 
     /// Reads at most a buffer's capacity from `offset`; 0 bytes at the end of the file.
@@ -142,7 +121,7 @@ impl File {
             memory.advance(read.unwrap_or(0));
             Ok((read, memory))
         };
-        match self.reading(job).await {
+        match self.node.reading(job).await {
             Ok((read, memory)) => {
                 buffer.restore(memory);
                 (read.map_err(Into::into), buffer)
@@ -154,21 +133,36 @@ impl File {
     /// Sends of the file what the socket takes now, at most `count` bytes from `offset`, if they are in memory: then it
     /// costs no copy and no wait.
     pub fn send_cached(&self, socket: &Socket, offset: u64, count: u64) -> io::Result<Sent> {
-        let count = count.min(SEND_BYTES);
+        // Up to the end of a page, so that the next piece has whole ones.
+        let count = count.min(SEND_BYTES - offset % page_size() as u64);
         if !self.is_cached(offset, count) {
             return Ok(Sent::Cold);
         }
-        let sent = socket.send_file(&self.fd, offset, usize::try_from(count).unwrap_or(usize::MAX))?;
+        let sent = socket.send_file(&self.node.fd, offset, usize::try_from(count).unwrap_or(usize::MAX))?;
         Ok(sent.map_or(Sent::Full, Sent::Bytes))
+    }
+
+    /// Appends `count` bytes from `offset` to `into` if they are in memory. False, and nothing appended, if not all are there.
+    pub fn read_cached(&self, into: &mut Vec<u8>, offset: u64, count: usize) -> bool {
+        let before = into.len();
+        into.resize(before + count, 0);
+        let flags = if self.node.volatile { ReadWriteFlags::empty() } else { ReadWriteFlags::NOWAIT };
+        let spare = into.get_mut(before..).unwrap_or_default();
+        let read = preadv2(&self.node.fd, &mut [io::IoSliceMut::new(spare)], offset, flags);
+        let all = read == Ok(count);
+        if !all {
+            into.truncate(before);
+        }
+        all
     }
 
     /// Whether a part of the file is in memory, as far as samples tell: the kernel reads ahead in larger pieces.
     fn is_cached(&self, offset: u64, count: u64) -> bool {
         let mut byte = [0];
         let mut at = offset;
-        while at < offset + count && !self.volatile {
+        while at < offset + count && !self.node.volatile {
             let mut parts = [io::IoSliceMut::new(&mut byte)];
-            if preadv2(&self.fd, &mut parts, at, ReadWriteFlags::NOWAIT).is_err() {
+            if preadv2(&self.node.fd, &mut parts, at, ReadWriteFlags::NOWAIT).is_err() {
                 return false;
             }
             at += SAMPLE_BYTES;
@@ -217,7 +211,9 @@ impl File {
     /// Sees to it that what is written from now on bypasses the page cache, or does not.
     fn bypass_cache(&self, wanted: bool) -> io::Result<()> {
         if self.bypasses.get() != wanted {
-            fcntl_setfl(&self.fd, if wanted { OFlags::DIRECT } else { OFlags::empty() })?;
+            let mut flags = fcntl_getfl(&self.node.fd)?;
+            flags.set(OFlags::DIRECT, wanted);
+            fcntl_setfl(&self.node.fd, flags)?;
             self.bypasses.set(wanted);
         }
         Ok(())
@@ -261,7 +257,7 @@ impl File {
             let written = pwrite(fd, memory.filled().get(range).unwrap_or_default(), offset);
             Ok((written, memory))
         };
-        match self.writing(job).await {
+        match self.node.writing(job).await {
             Ok((written, memory)) => {
                 buffer.restore(memory);
                 (written.map_err(Into::into), buffer)
@@ -273,7 +269,7 @@ impl File {
     /// Reserves `len` bytes from `offset` on and moves the end of the file there, so that writes need no more of the file
     /// system than their data: they may go past the page cache then. False where the file system can't.
     pub async fn preallocate(&self, offset: u64, len: u64, direct: DirectIo) -> io::Result<bool> {
-        if self.volatile {
+        if self.node.volatile {
             return Ok(false);
         }
         let job = move |fd: &OwnedFd| match fallocate(fd, FallocateFlags::empty(), offset, len) {
@@ -281,7 +277,7 @@ impl File {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
             Err(e) => Err(e.into()),
         };
-        let reserved = self.writing(job).await?;
+        let reserved = self.node.writing(job).await?;
         if reserved == Some(true) {
             self.may_bypass.set(true);
         }
@@ -291,65 +287,38 @@ impl File {
     /// Notes who the file belongs to, in an extended attribute. Nothing happens where the file system has none.
     pub async fn set_owner(&self, owner: &str) -> io::Result<()> {
         let owner = owner.to_owned();
-        self.writing(move |fd| note_owner(fd, &owner)).await
+        self.node.writing(move |fd| note_owner(fd, &owner)).await
     }
 
     /// Who the file belongs to, if that is known.
     pub async fn owner(&self) -> io::Result<Option<String>> {
-        self.reading(move |fd| {
-            let mut name = vec![0; MAX_OWNER_BYTES];
-            match fgetxattr(fd, OWNER, name.as_mut_slice()) {
-                Ok(length) => {
-                    name.truncate(length);
-                    Ok(String::from_utf8(name).ok())
+        self.node
+            .reading(move |fd| {
+                let mut name = vec![0; MAX_OWNER_BYTES];
+                match fgetxattr(fd, OWNER, name.as_mut_slice()) {
+                    Ok(length) => {
+                        name.truncate(length);
+                        Ok(String::from_utf8(name).ok())
+                    }
+                    Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS | Errno::RANGE) => Ok(None),
+                    Err(e) => Err(e.into()),
                 }
-                Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS | Errno::RANGE) => Ok(None),
-                Err(e) => Err(e.into()),
-            }
-        })
-        .await
+            })
+            .await
     }
 
     /// Cuts the file, or extends it with a hole.
     pub async fn set_len(&self, len: u64) -> io::Result<()> {
-        self.writing(move |fd| Ok(ftruncate(fd, len)?)).await
+        self.node.writing(move |fd| Ok(ftruncate(fd, len)?)).await
     }
 
     /// Makes the content durable.
     pub async fn sync_data(&self) -> io::Result<()> {
         match self.ring()? {
             Some(ring) => ring.sync_data().await,
-            None => self.writing(|fd| Ok(fdatasync(fd)?)).await,
+            None => self.node.writing(|fd| Ok(fdatasync(fd)?)).await,
         }
     }
-
-    async fn reading<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
-        elsewhere(&self.site.pools.reads, self.volatile, &self.fd, job).await
-    }
-
-    async fn writing<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
-        elsewhere(&self.site.pools.writes, self.volatile, &self.fd, job).await
-    }
-}
-
-/// Runs what may wait for a disk where that holds up nobody; at once, if there is no disk.
-pub(super) async fn elsewhere<T: Send + 'static>(
-    pool: &Pool,
-    volatile: bool,
-    fd: &Arc<OwnedFd>,
-    job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    if volatile {
-        return job(fd);
-    }
-    let fd = Arc::clone(fd);
-    pool.run(move || job(&fd)).await?
 }
 
 /// Notes who a file belongs to. Blocks.

@@ -45,7 +45,7 @@ impl Dir {
             let stored = store(dir, &name, memory.filled(), mode, owner.as_deref());
             Ok((stored, memory))
         };
-        match self.writing(job).await {
+        match self.node.writing(job).await {
             Ok((stored, memory)) => {
                 content.restore(memory);
                 (stored, content)

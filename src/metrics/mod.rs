@@ -95,6 +95,8 @@ pub struct Counters {
     pub accept_failures: Counter,
     /// Connections refused because their address has too many.
     pub crowded: Counter,
+    /// Requests that had to wait because as many ran as there are descriptors for.
+    pub waits: Counter,
 }
 
 impl Counters {

@@ -116,6 +116,11 @@ impl Snapshot {
             sum(&|c| c.crowded.get()),
         );
         self.count(
+            "packhouse_request_waits",
+            "Requests that waited for others: the limit on open files lets no more run at once",
+            sum(&|c| c.waits.get()),
+        );
+        self.count(
             "packhouse_verification_failures",
             "Uploads whose bytes do not hash to their name",
             sum(&|c| c.verification_failures.get()),

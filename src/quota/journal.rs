@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
@@ -20,6 +20,8 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use crate::types::{FolderName, RepoPath};
 
 const NAME: &str = "quota";
+/// The journal that is to take its place.
+const NEXT: &str = "quota.new";
 const HEADER: &str = "packhouse quota 1";
 const CLEAN: &str = "clean";
 /// The end of a line that is whole: no path has a point in it.
@@ -28,47 +30,94 @@ const END: &str = " .";
 /// What the journal says: the bytes that each repository may hold, and whether that is what it does hold.
 pub type Written = (Vec<(RepoPath, u64)>, bool);
 
+/// Where the journal's files lie.
+pub trait Folder: Send + Sync {
+    /// What is in a file.
+    fn read(&self, name: &str) -> io::Result<Vec<u8>>;
+
+    /// Writes a file anew; its content is durable afterwards, its name is not.
+    fn write(&self, name: &str, content: &[u8]) -> io::Result<()>;
+
+    /// Adds to a file that is there, durably. A crash meanwhile may leave a part.
+    fn append(&self, name: &str, content: &[u8]) -> io::Result<()>;
+
+    /// Puts a file in the place of another.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes all names durable.
+    fn sync_names(&self) -> io::Result<()>;
+}
+
+impl Folder for PathBuf {
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        std::fs::read(self.join(name))
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let mut options = File::options();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(self.join(name))?;
+        file.write_all(content)?;
+        file.sync_all()
+    }
+
+    fn append(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let mut file = File::options().append(true).open(self.join(name))?;
+        file.write_all(content)?;
+        file.sync_data()
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.join(from), self.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.join(name))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        File::open(self)?.sync_all()
+    }
+}
+
 /// The file.
 pub struct Journal {
-    folder: PathBuf,
+    folder: Box<dyn Folder>,
     /// One writer at a time.
     writing: Mutex<()>,
 }
 
 impl Journal {
     /// The journal in this folder.
-    pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.into(), writing: Mutex::default() }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.join(NAME)
+    pub fn new(folder: impl Folder + 'static) -> Self {
+        Self { folder: Box::new(folder), writing: Mutex::default() }
     }
 
     /// What it says. None if there is no journal, or none that can be understood.
     pub fn read(&self) -> io::Result<Option<Written>> {
-        match std::fs::read_to_string(self.path()) {
-            Ok(text) => Ok(parse(&text)),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => Ok(None),
+        match self.folder.read(NAME) {
+            Ok(text) => Ok(String::from_utf8(text).ok().and_then(|text| parse(&text))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
     }
 
-    /// Removes it.
+    /// Removes it, durably: one that came back after a crash would not know what was stored without it.
     pub fn remove(&self) -> io::Result<()> {
-        match std::fs::remove_file(self.path()) {
+        match self.folder.remove(NAME) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
+            // Who removed it may not have got as far as this.
+            _ => self.folder.sync_names(),
         }
     }
 
     /// Adds a line, durably.
     pub fn append(&self, repo: &RepoPath, upto: u64) -> io::Result<()> {
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut file = File::options().append(true).open(self.path())?;
         // The line before may have been cut.
-        file.write_all(format!("\n{}", line(repo, upto)).as_bytes())?;
-        file.sync_data()
+        self.folder.append(NAME, format!("\n{}", line(repo, upto)).as_bytes())
     }
 
     /// Puts a new journal in the place of the old, durably.
@@ -80,12 +129,9 @@ impl Journal {
             text.push_str(CLEAN);
             text.push('\n');
         }
-        let temp = self.folder.join("quota.new");
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temp)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temp, self.path())?;
-        File::open(&self.folder)?.sync_all()
+        self.folder.write(NEXT, text.as_bytes())?;
+        self.folder.rename(NEXT, NAME)?;
+        self.folder.sync_names()
     }
 }
 
@@ -129,7 +175,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let dir = tempfile::tempdir().expect("a folder");
-        let journal = Journal::new(dir.path());
+        let (journal, path) = (Journal::new(dir.path().to_owned()), dir.path().join(NAME));
         assert!(journal.read().expect("read").is_none());
         let odd = RepoPath::new(vec![
             FolderName::parse(b"a b\xff").expect("valid"),
@@ -140,9 +186,9 @@ mod tests {
         assert_eq!(journal.read().expect("read"), Some((entries.clone(), true)));
         journal.append(&odd, 7).expect("written");
         assert_eq!(journal.read().expect("read"), Some((vec![(RepoPath::default(), 5), (odd, 7)], false)));
-        let mut torn = std::fs::read(journal.path()).expect("read");
+        let mut torn = std::fs::read(&path).expect("read");
         torn.extend(b"\n99 c");
-        std::fs::write(journal.path(), torn).expect("written");
+        std::fs::write(&path, torn).expect("written");
         assert_eq!(journal.read().expect("read").map(|(entries, _)| entries.len()), Some(2));
         let next: RepoPath = "/next/".parse().expect("a path");
         journal.append(&next, 11).expect("written");
@@ -151,7 +197,7 @@ mod tests {
             Some(3),
             "behind the cut line"
         );
-        std::fs::write(journal.path(), "something else\n").expect("written");
+        std::fs::write(&path, "something else\n").expect("written");
         assert!(journal.read().expect("read").is_none());
     }
 }

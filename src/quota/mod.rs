@@ -63,7 +63,15 @@ impl Ledger {
     /// # Errors
     /// The journal can't be read, or the thread that writes it not started.
     pub fn open(limits: Limits, folder: Option<&Path>) -> io::Result<Self> {
-        let journal = folder.map(|folder| Arc::new(Journal::new(folder)));
+        Self::with(limits, folder.map(|folder| Journal::new(folder.to_owned())), 1)
+    }
+
+    /// One that has so many threads to write its journal; without any, whoever needs a line of it writes it.
+    ///
+    /// # Errors
+    /// The journal can't be read, or the threads not started.
+    pub fn with(limits: Limits, journal: Option<Journal>, writers: usize) -> io::Result<Self> {
+        let journal = journal.map(Arc::new);
         let mut book = Book::new(limits);
         if let Some(journal) = &journal {
             if book.limits().is_empty() {
@@ -83,7 +91,7 @@ impl Ledger {
                 }
             }
         }
-        let writer = Pool::new("quota", 1, 4096)?;
+        let writer = Pool::new("quota", writers, 4096)?;
         Ok(Self { book: Mutex::new(book), journal, writer, leased: Event::new() })
     }
 
@@ -194,7 +202,7 @@ impl Ledger {
             };
             if let Err(e) = self.writer.run(job).await.and_then(|written: io::Result<()>| written) {
                 log::warn!("the journal of the quota can't be written: {e}: the next start counts anew");
-                self.give_up_journal();
+                self.give_up_journal().await;
             }
         }
         self.book().set_complete();
@@ -202,9 +210,11 @@ impl Ledger {
     }
 
     /// Goes on without a journal: none is better than one that is behind.
-    fn give_up_journal(&self) {
+    async fn give_up_journal(&self) {
         self.book().set_journaling(false);
-        if let Some(Err(e)) = self.journal.as_ref().map(|journal| journal.remove()) {
+        let Some(journal) = self.journal.clone() else { return };
+        let removed = self.writer.run(move || journal.remove()).await.and_then(|removed| removed);
+        if let Err(e) = removed {
             log::error!(
                 "the old journal of the quota can't be removed: {e}: remove it before the next start"
             );

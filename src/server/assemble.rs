@@ -33,7 +33,7 @@ use crate::server::control::{self, Event};
 use crate::server::count::{self, Wanted};
 use crate::server::door::Door;
 use crate::server::drain::{Outcome, Watch};
-use crate::server::gate::Gate;
+use crate::server::gate::Gates;
 use crate::server::listen::Listening;
 use crate::server::reload::{self, Again, Reloader};
 use crate::server::rules::{self, Held};
@@ -82,10 +82,10 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, 
     let ledger = open_ledger(settings, state.as_ref())?;
     let access_log = open_access_log(settings)?;
     let listeners: Vec<_> = sockets.into_iter().map(|socket| socket.listening(held.tls.as_ref())).collect();
-    let gate = Arc::new(Gate::for_descriptors(workers.len(), 2 * workers.len() * listeners.len()));
+    let gates = Gates::for_descriptors(workers.len(), 2 * workers.len() * listeners.len());
     let shared = Arc::new(Shared {
         stopping: Arc::default(),
-        gate,
+        gates,
         crowd: Arc::default(),
         balance: Arc::new(Balance::new(workers.len(), settings.balance)),
         access_log: access_log.clone(),
@@ -94,7 +94,8 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, 
         driver,
         workers: workers.len(),
         users: held.passwords.as_ref().map(|passwords| passwords.users()),
-        max_connections: shared.gate.limit(),
+        max_connections: shared.gates.connections.limit(),
+        max_requests: shared.gates.requests.limit(),
         unnamed_temps,
         owners,
         volatile: disk.root.is_volatile(),
@@ -407,6 +408,7 @@ async fn work(parts: Parts, sockets: Vec<(listener::Shared, Door)>, number: usiz
         counters: parts.status.workers.get(number).map(Arc::clone).unwrap_or_default(),
         blobs: Rc::new(BlobCounters::new(blobs)),
         status: parts.status,
+        requests: Arc::clone(&parts.shared.gates.requests),
         max_folder_depth: parts.max_folder_depth,
     };
     let mut shard = Shard::new(live, number, parts.buffers, parts.shared, random_prefix());

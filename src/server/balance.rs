@@ -9,10 +9,10 @@ use crossbeam::queue::SegQueue;
 use crossbeam::utils::CachePadded;
 use event_listener::Event;
 
+use crate::io::gate::Permit;
 use crate::io::socket::Detached;
 use crate::io::wake::until;
 use crate::server::door::{Door, Visitor};
-use crate::server::gate::Permit;
 use crate::tls::DetachedStream;
 
 /// A connection that was silent for so long does not count as busy.

@@ -15,6 +15,8 @@ pub struct Facts<'a> {
     pub users: Option<usize>,
     /// Most connections at once.
     pub max_connections: usize,
+    /// Most requests at once.
+    pub max_requests: usize,
     /// Whether uploads are files without a name until they are whole.
     pub unnamed_temps: bool,
     /// Whether locks are kept with their owners.
@@ -37,8 +39,8 @@ pub fn print(settings: &Settings, facts: &Facts<'_>) {
     say(format!("packhouse {}", env!("CARGO_PKG_VERSION")));
     say(format!("Data directory: {}", settings.path.display()));
     say(format!(
-        "I/O driver: {}, {} workers, at most {} connections",
-        facts.driver, facts.workers, facts.max_connections
+        "I/O driver: {}, {} workers, at most {} connections and {} requests at a time",
+        facts.driver, facts.workers, facts.max_connections, facts.max_requests
     ));
     facts.told.iter().cloned().for_each(say);
     say(authentication(settings, facts));

@@ -16,7 +16,7 @@ use crate::http::head::Target;
 use crate::http::pace::Pace;
 use crate::http::response::Ending;
 use crate::http::{Conn, Head, ResponseHead};
-use crate::io::runtime::{Either, now, race};
+use crate::io::runtime::{Either, now, race, turn};
 use crate::logging::access::{self, AccessLog};
 use crate::metrics::Refusal;
 use crate::server::balance::{BUSY_FOR, Seat};
@@ -28,6 +28,9 @@ use crate::types::{ByteRange, Principal, UserName};
 
 /// Pieces of a cached object that are sent before others have their turn, should the client take them that fast.
 const TURNS: usize = 4;
+
+/// An object of so many bytes is sent with the head of its answer.
+const SHORT_BYTES: usize = 16 * 1024;
 
 /// Why a response did not get to its end.
 #[derive(Debug, Error)]
@@ -117,7 +120,7 @@ async fn exchange<S: Store>(
         answer.head.headers.push(("Strict-Transport-Security", hsts.clone().into()));
     }
     drop(rules);
-    let Answer { head, content, who, reason, refusal, reading, hang_up } = answer;
+    let Answer { head, content, who, place, reason, refusal, reading, hang_up } = answer;
     let ending = ending(&content, request);
     let keep = request.keep_alive && !hang_up && ending != Ending::Close && body.may_keep_alive();
     let keep = keep && !shard.shared.stopping.is_raised();
@@ -128,6 +131,14 @@ async fn exchange<S: Store>(
     if let Some(row) = reading {
         row.read.increment();
         row.read_bytes.add(sent);
+    }
+    if let Some(place) = place {
+        let crowded = shard.live.requests.is_full();
+        drop(place);
+        if crowded {
+            // Who waits comes before the next request of this connection.
+            turn().await;
+        }
     }
     entry.log(shard, who.as_ref(), head.status, reason.as_deref(), refusal, (sent, &written));
     match written {
@@ -161,17 +172,29 @@ async fn write<S: Store>(
     if let Some(Content::Text(text)) = &content {
         head.extend(text.as_bytes());
     }
-    let follows = matches!(&content, Some(Content::Object(_, range)) if !range.is_empty());
+    let follows = match &content {
+        Some(Content::Object(object, range)) => !range.is_empty() && !goes_along(object, *range, &mut head),
+        _ => false,
+    };
     conn.send_before(&head, follows, &mut pace).await?;
     match content {
-        Some(Content::Object(object, range)) => {
+        Some(Content::Object(object, range)) if follows => {
             write_object(shard, conn, &object, range, &mut pace, sent).await?;
         }
+        Some(Content::Object(_, range)) => *sent = range.len(),
         Some(Content::List(list)) => write_list(conn, list, ending, &mut pace, sent).await?,
         Some(Content::Text(text)) => *sent = text.len() as u64,
         Some(Content::Length(_)) | None => {}
     }
     Ok(())
+}
+
+/// Adds what is short and in memory of an object to the head of its answer.
+fn goes_along(object: &impl Download, range: ByteRange, head: &mut Vec<u8>) -> bool {
+    match (object.file(), usize::try_from(range.len())) {
+        (Some(file), Ok(count @ ..=SHORT_BYTES)) => file.read_cached(head, range.start, count),
+        _ => false,
+    }
 }
 
 async fn write_object<S: Store>(

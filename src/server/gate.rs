@@ -1,62 +1,36 @@
-//! How many connections there may be at once: as many as there are descriptors for. Shared by all shards.
+//! How many connections, and how many requests, there may be at once: as many as there are descriptors for. Shared by
+//! all shards.
 
 use std::sync::Arc;
 
-use event_listener::Event;
-
+use crate::io::gate::Gate;
 use crate::io::limits::{open_descriptors, raise_descriptors};
-use crate::io::sync::atomic::{AtomicUsize, Ordering};
-use crate::io::wake::until;
 
-/// Descriptors that one connection may need: its socket, a folder, and a file with its second descriptor for the ring.
-const DESCRIPTORS_EACH: u64 = 4;
+/// Descriptors that a request may need beside its connection's: a folder, and a file with its second one for the ring. A list
+/// needs more for a moment; where all descriptors are used up it is 503.
+const DESCRIPTORS_OF_REQUEST: u64 = 3;
+/// The part of all descriptors that requests have, a third. Most connections of a fleet are idle.
+const PART_OF_REQUESTS: u64 = 3;
 /// Descriptors kept for what the process itself opens later: a ring and its event for each worker, and some to spare.
 const RESERVE: u64 = 8;
 const RESERVE_PER_WORKER: u64 = 4;
 
-/// Counts connections.
-pub struct Gate {
-    limit: usize,
-    live: AtomicUsize,
-    freed: Event,
+/// Both gates of a server.
+pub struct Gates {
+    /// For connections, from the accept to the end.
+    pub connections: Arc<Gate>,
+    /// For requests of users who are let in. They wait for each other, so that who is idle keeps no descriptors for them.
+    pub requests: Arc<Gate>,
 }
 
-impl Gate {
-    /// As many as the limit on open files allows, which is raised first; at least `least`.
+impl Gates {
+    /// As many as the limit on open files allows, which is raised first; at least `least` of each.
     pub fn for_descriptors(workers: usize, least: usize) -> Self {
         let limit = raise_descriptors();
         let used = open_descriptors() + RESERVE + RESERVE_PER_WORKER * workers as u64;
-        let room = limit.saturating_sub(used) / DESCRIPTORS_EACH;
-        Self::new(usize::try_from(room).unwrap_or(usize::MAX).max(least))
-    }
-
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, live: AtomicUsize::new(0), freed: Event::new() }
-    }
-
-    /// Most connections at once.
-    pub const fn limit(&self) -> usize {
-        self.limit
-    }
-
-    /// Waits for room for one more.
-    pub async fn enter(self: &Arc<Self>) -> Permit {
-        until(&self.freed, || self.try_enter().then(|| Permit(Arc::clone(self)))).await
-    }
-
-    fn try_enter(&self) -> bool {
-        let more = |live: usize| (live < self.limit).then_some(live + 1);
-        self.live.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
-    }
-}
-
-/// Room for one connection; given back when dropped.
-pub struct Permit(Arc<Gate>);
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.live.fetch_sub(1, Ordering::SeqCst);
-        // Not `notify(1)`: see `io::buffer`.
-        self.0.freed.notify_additional(1);
+        let room = limit.saturating_sub(used);
+        let for_requests = room / PART_OF_REQUESTS;
+        let gate = |count| Arc::new(Gate::new(usize::try_from(count).unwrap_or(usize::MAX).max(least)));
+        Self { connections: gate(room - for_requests), requests: gate(for_requests / DESCRIPTORS_OF_REQUEST) }
     }
 }

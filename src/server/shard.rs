@@ -11,8 +11,9 @@ use event_listener::Event;
 
 use crate::api::Live;
 use crate::io::BufferPool;
+use crate::io::gate::Permit;
 use crate::io::listener::{Acceptor, Shared as SharedListener};
-use crate::io::runtime::{Either, race, sleep, spawn, supervise, timeout};
+use crate::io::runtime::{Either, race, sleep, spawn, supervise, timeout, turn};
 use crate::io::signal::Flag;
 use crate::io::socket::Socket;
 use crate::io::wake::until;
@@ -21,7 +22,7 @@ use crate::server::balance::{Balance, Moving, Parcel, Seat};
 use crate::server::connection;
 use crate::server::crowd::Crowd;
 use crate::server::door::{self, Door, Turned, Visitor};
-use crate::server::gate::{Gate, Permit};
+use crate::server::gate::Gates;
 use crate::store::Store;
 
 /// How long an accept loop rests after a failure, such as for want of descriptors.
@@ -31,8 +32,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Shared {
     /// Raised when the server is to end: no new connections, no new requests.
     pub stopping: Arc<Flag>,
-    /// How many connections there may be.
-    pub gate: Arc<Gate>,
+    /// How many connections and requests there may be.
+    pub gates: Gates,
     /// How many of one address.
     pub crowd: Arc<Crowd>,
     /// Which worker serves which connection.
@@ -87,6 +88,8 @@ impl<S: Store> Shard<S> {
         listeners: Vec<(SharedListener, Door)>,
         drain: Duration,
     ) -> std::io::Result<usize> {
+        // What that needs is opened now, not when descriptors are short.
+        turn().await;
         for (listener, door) in listeners {
             spawn(accept(Rc::clone(&self), listener.register()?, door));
         }
@@ -130,7 +133,7 @@ async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor, door: Door) {
     let stopping = &shard.shared.stopping;
     loop {
         let next = async {
-            let permit = shard.shared.gate.enter().await;
+            let permit = shard.shared.gates.connections.enter().await;
             (acceptor.accept().await, permit)
         };
         match race(stopping.wait(), next).await {

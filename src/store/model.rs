@@ -151,16 +151,21 @@ impl ModelDisk {
 
     /// Paths of all files.
     pub fn files(&self) -> Vec<String> {
+        self.contents().into_iter().map(|(path, _)| path).collect()
+    }
+
+    /// All files, with what is in them.
+    pub fn contents(&self) -> Vec<(String, Vec<u8>)> {
         let state = self.0.borrow();
         let mut found = Vec::new();
         let mut folders = vec![(String::new(), ROOT)];
         while let Some((path, inode)) = folders.pop() {
             for (name, child) in &state.nodes[&inode].entries {
-                let path = format!("{path}{}", name.to_string_lossy());
-                if state.nodes[child].is_dir {
+                let (path, node) = (format!("{path}{}", name.to_string_lossy()), &state.nodes[child]);
+                if node.is_dir {
                     folders.push((format!("{path}/"), *child));
                 } else {
-                    found.push(path);
+                    found.push((path, node.data.clone()));
                 }
             }
         }

@@ -100,8 +100,8 @@ fn what_the_service_user_cannot_read_is_told_at_the_start() {
     assert_eq!(server.status("POST", &format!("/theirs/keys/{}", id_of(b"x")), b"x"), 500);
 }
 
-/// A server that was taken over would run this: everything that the sandbox is to stop, from inside. The same library call,
-/// the same folders, as root.
+/// A server that was taken over would run this: everything that the sandbox is to stop, from inside. The server's own start,
+/// by settings that name a folder of each kind, as root.
 #[test]
 fn nothing_outside_can_be_reached() {
     if !has_landlock() {
@@ -112,10 +112,12 @@ fn nothing_outside_can_be_reached() {
         return escape(Path::new(&dir));
     }
     let dir = tempfile::tempdir().unwrap();
-    for folder in ["data", "outside"] {
+    for folder in ["data", "keys", "logs", "run", "outside"] {
         std::fs::create_dir(dir.path().join(folder)).unwrap();
     }
-    std::fs::write(dir.path().join("outside/secret"), "secret").unwrap();
+    for file in ["outside/secret", "keys/users"] {
+        std::fs::write(dir.path().join(file), "secret").unwrap();
+    }
     // In a process of its own: the sandbox is for good.
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "confine::nothing_outside_can_be_reached", "--nocapture"])
@@ -124,11 +126,15 @@ fn nothing_outside_can_be_reached() {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("nothing was reached"), "{output:?}");
-    assert_eq!(std::fs::read_dir(dir.path().join("outside")).unwrap().count(), 1);
+    for folder in ["outside", "keys"] {
+        assert_eq!(std::fs::read_dir(dir.path().join(folder)).unwrap().count(), 1);
+    }
 }
 
 fn escape(dir: &Path) {
-    use packhouse::io::sandbox::{Enforced, Reach, restrict};
+    use packhouse::server::confine;
+    use packhouse::settings::{given::Given, load};
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
     use std::net::{TcpListener, TcpStream};
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -137,9 +143,19 @@ fn escape(dir: &Path) {
     let address = listener.local_addr().unwrap();
     let name = SocketAddr::from_abstract_name(format!("packhouse-test-{}", std::process::id())).unwrap();
     let _service = UnixListener::bind_addr(&name).unwrap();
-    let (data, outside) = (dir.join("data"), dir.join("outside"));
-    let reach = Reach { write: vec![data.clone()], ..Reach::default() };
-    assert_eq!(restrict(&reach).unwrap(), Enforced::Fully);
+    let [data, keys, logs, run, outside] =
+        ["data", "keys", "logs", "run", "outside"].map(|name| dir.join(name));
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let variables = [
+        ("PACKHOUSE_PATH", text(&data)),
+        ("PACKHOUSE_HTPASSWD_FILE", text(&keys.join("users"))),
+        ("PACKHOUSE_LOG", text(&logs.join("log"))),
+        ("PACKHOUSE_LISTEN", format!("unix:{}", text(&run.join("socket")))),
+    ];
+    let variables = variables.map(|(name, value)| (name.into(), value)).into();
+    let loaded = load(&Given { config: None, values: Vec::new() }, &variables).unwrap();
+    let confined = confine(&loaded, Vec::new()).unwrap();
+    assert!(confined.told.contains(&"Sandbox: Landlock".into()), "{:?}", confined.told);
     // In a thread that came later, as all of a server do.
     std::thread::spawn(move || {
         let denied = |what: &str, result: std::io::Result<()>| {
@@ -149,6 +165,22 @@ fn escape(dir: &Path) {
         std::fs::create_dir(data.join("sub")).unwrap();
         std::fs::rename(data.join("file"), data.join("sub/file")).unwrap();
         std::fs::hard_link(data.join("sub/file"), data.join("again")).unwrap();
+        // What the server needs of the others it has: to read, to write, and to remove its socket.
+        assert_eq!(std::fs::read(keys.join("users")).unwrap(), b"secret");
+        std::fs::write(logs.join("log"), "x").unwrap();
+        std::fs::remove_file(run.join("socket")).unwrap();
+        denied("change passwords", std::fs::write(keys.join("users"), "x"));
+        denied("replace passwords", std::fs::write(keys.join("new"), "x"));
+        denied("remove passwords", std::fs::remove_file(keys.join("users")));
+        denied("make a file among sockets", std::fs::write(run.join("file"), "x"));
+        for kind in [FileType::Fifo, FileType::CharacterDevice, FileType::BlockDevice] {
+            let made = mknodat(CWD, data.join("special"), kind, Mode::RWXU, 0x0103);
+            // Not PERM, which would be for want of a capability.
+            assert_eq!(made.unwrap_err(), rustix::io::Errno::ACCESS, "make a special file");
+        }
+        let parent = rustix::process::getppid().unwrap();
+        let signal = rustix::process::test_kill_process(parent).unwrap_err();
+        assert_eq!(signal, rustix::io::Errno::PERM, "signal others");
         denied("read", std::fs::read(outside.join("secret")).map(drop));
         denied("read through ..", std::fs::read(data.join("../outside/secret")).map(drop));
         denied("read passwords", std::fs::read("/etc/passwd").map(drop));

@@ -3,8 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::{Server, login, noise, on_both, wait_for};
-use crate::rights::users;
+use crate::common::{Server, login, noise, on_both, users, wait_for};
 
 fn ask(server: &Server, header: &str) -> u16 {
     server.request("HEAD", "/r1/config", header, b"").status

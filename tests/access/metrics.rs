@@ -2,8 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::common::{Conn, Response, Server, id_of, login, on_both, wait_for};
-use crate::rights::users;
+use crate::common::{Conn, Response, Server, id_of, login, on_both, users, wait_for};
 
 fn metrics(server: &Server, headers: &str) -> Response {
     server.request("GET", "/metrics", headers, b"")

@@ -3,8 +3,7 @@
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 
-use crate::common::{Conn, Server, login, on_both};
-use crate::rights::users;
+use crate::common::{Conn, Server, login, on_both, users};
 
 /// A connection from another of this machine's addresses.
 pub fn connect_from(source: &str, address: &str) -> Conn {

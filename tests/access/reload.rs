@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::common::{Server, id_of, on_both, program, wait_for};
-use crate::rights::{as_user, configured, users};
+use crate::common::{Server, id_of, on_both, program, users, wait_for};
+use crate::rights::{as_user, configured};
 
 fn run(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
     let Output { status, stdout, stderr } =

@@ -1,14 +1,6 @@
 //! Case 58 and rights by path: what each user may do, over the wire.
 
-use crate::common::{Server, id_of, login, on_both};
-
-/// Users of a test, all with the password "pw".
-pub fn users(dir: &std::path::Path, names: &[&str]) -> String {
-    let hash = bcrypt::hash("pw", 4).unwrap();
-    let file = dir.join("users");
-    std::fs::write(&file, names.iter().map(|name| format!("{name}:{hash}\n")).collect::<String>()).unwrap();
-    file.to_str().unwrap().to_owned()
-}
+use crate::common::{Server, id_of, login, on_both, users};
 
 /// A server with a settings file and users.
 pub fn configured(driver: &str, dir: &std::path::Path, names: &[&str], toml: &str, flags: &[&str]) -> Server {

@@ -132,6 +132,14 @@ impl Server {
         server
     }
 
+    /// One that may open so many files.
+    pub fn with_descriptors(most: u32, data: &Path, driver: &str, flags: &[&str]) -> Self {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={most}:{most}")).arg("--").arg(program());
+        command.args(Self::command(data, driver, flags).get_args());
+        Self::launch(command, data)
+    }
+
     /// Another server that runs already.
     pub fn of(child: Child, address: String, data: &Path) -> Self {
         Self { child, addresses: vec![address], log: Arc::default(), data: data.into(), dir: None }
@@ -319,6 +327,14 @@ impl Drop for Server {
             );
         }
     }
+}
+
+/// A password file with these users, all with the password "pw".
+pub fn users(dir: &Path, names: &[&str]) -> String {
+    let hash = bcrypt::hash("pw", 4).unwrap();
+    let file = dir.join("users");
+    std::fs::write(&file, names.iter().map(|name| format!("{name}:{hash}\n")).collect::<String>()).unwrap();
+    file.to_str().unwrap().to_owned()
 }
 
 /// An address of this machine whose port is free now.

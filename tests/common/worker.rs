@@ -18,7 +18,7 @@ use packhouse::policy::rate::Allowances;
 use packhouse::quota::{self, Ledger};
 use packhouse::server::balance::Balance;
 use packhouse::server::door::Door;
-use packhouse::server::gate::Gate;
+use packhouse::server::gate::Gates;
 use packhouse::server::shard::{Shard, Shared};
 use packhouse::store::faulty::{Faults, FaultyDisk};
 use packhouse::store::fs::{FsStore, Options};
@@ -59,10 +59,11 @@ impl Worker {
     pub fn start(listen: &ListenAddress) -> Self {
         let faults = Faults::default();
         let health = Arc::new(Health::new(None));
-        let gate = Arc::new(Gate::for_descriptors(1, 4));
+        let gates = Gates::for_descriptors(1, 4);
+        let requests = Arc::clone(&gates.requests);
         let shared = Arc::new(Shared {
             stopping: Arc::default(),
-            gate,
+            gates,
             crowd: Arc::default(),
             balance: Arc::new(Balance::new(1, true)),
             access_log: None,
@@ -97,6 +98,7 @@ impl Worker {
                     counters,
                     blobs: Rc::default(),
                     status: Arc::new(status),
+                    requests,
                     max_folder_depth: 2,
                 };
                 let shard = Rc::new(Shard::new(live, 0, 8, shared, 0));
@@ -115,10 +117,10 @@ impl Worker {
 
 /// Whatever came, what is stored is what its name says.
 fn assert_is_right(disk: &ModelDisk) {
-    for path in disk.files() {
+    for (path, content) in disk.contents() {
         let name = path.rsplit('/').next().unwrap_or_default();
         if let Some(id) = BlobId::parse(name.as_bytes()) {
-            assert_eq!(&Sha256::of(&disk.content(&path).unwrap()), id.digest(), "{path}");
+            assert_eq!(&Sha256::of(&content), id.digest(), "{path}");
         }
     }
 }

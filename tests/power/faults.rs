@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -55,6 +56,20 @@ fn patient(server: &Server) -> Conn {
     conn.stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
     conn.stream.set_write_timeout(Some(Duration::from_secs(120))).unwrap();
     conn
+}
+
+/// Reads a file again and again until what is returned is dropped: a machine may let go of what nobody reads (DAMON), also where
+/// memory is not short.
+fn keep_in_memory(file: PathBuf) -> Arc<()> {
+    let wanted = Arc::new(());
+    let asked = Arc::downgrade(&wanted);
+    std::thread::spawn(move || {
+        while asked.upgrade().is_some() {
+            std::fs::read(&file).ok();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    wanted
 }
 
 /// A memory cgroup of 64 MiB, version 1 or 2.
@@ -119,9 +134,13 @@ fn a_device_that_dies_is_an_error_and_no_hang() {
         let Some(mut disk) = Disk::new("ext4", Cut::Block) else { return };
         let state = tempfile::tempdir().unwrap();
         let data = disk.point.join("data");
-        let mut server = Server::on(&data, driver, &["--state-dir", state.path().to_str().unwrap()]);
+        let flags = [NO_SCRUB, &["--workers", "1", "--state-dir", state.path().to_str().unwrap()]].concat();
+        let mut server = Server::on(&data, driver, &flags);
         let kept = server.store("/r1/", "keys", b"kept");
         assert_eq!(server.request("GET", &kept, "", b"").body, b"kept");
+        wait_for("idle", || server.descriptors() < 100);
+        let descriptors = server.descriptors();
+        let _hot = keep_in_memory(place(&data, &kept));
         disk.cut();
         let body = noise(1 << 20, 1);
         let put = |kind: &str| server.status("POST", &format!("/r1/{kind}/{}", id_of(&body)), &body);
@@ -131,6 +150,7 @@ fn a_device_that_dies_is_an_error_and_no_hang() {
         wait_for("the server to be not ready", || server.status("GET", "/readyz", b"") == 503);
         assert_eq!(server.status("GET", "/healthz", b""), 200);
         assert_eq!(server.request("GET", &kept, "", b"").body, b"kept", "what is in memory can be read");
+        wait_for("all descriptors to be given back", || server.descriptors() <= descriptors);
         assert!(server.stop().success());
     });
 }
@@ -211,8 +231,9 @@ fn a_disk_that_answers_with_errors() {
 
 #[test]
 fn a_disk_that_answers_in_seconds_delays_who_waits_for_it_and_nobody_else() {
-    // More than there are threads that write.
     const UPLOADS: u64 = 200;
+    // One worker has more buffers for uploads than threads that write.
+    let flags = [NO_SCRUB, &["--workers", "1"]].concat();
     on_both(|driver| {
         let Some(disk) = Disk::new("ext4", Cut::Slow) else { return };
         let fast = tempfile::tempdir().unwrap();
@@ -220,7 +241,7 @@ fn a_disk_that_answers_in_seconds_delays_who_waits_for_it_and_nobody_else() {
         std::fs::create_dir_all(data.join("slow")).unwrap();
         let mut bind = mount::command("mount", &["--bind", disk.point.to_str().unwrap()], &data.join("slow"));
         assert!(bind.status().unwrap().success());
-        let server = Server::on(&data, driver, NO_SCRUB);
+        let server = Server::on(&data, driver, &flags);
         let (kept, there) =
             (server.store("/fast/", "keys", b"kept"), server.store("/slow/", "keys", b"there"));
         let over = AtomicBool::new(false);

@@ -99,13 +99,8 @@ fn case_35_a_stop_does_not_wait_for_ever_and_a_second_signal_not_at_all() {
 fn case_66_out_of_descriptors() {
     on_both(|driver| {
         let dir = tempfile::tempdir().unwrap();
-        let data = dir.path().join("data");
-        let mut command = Command::new("prlimit");
-        command
-            .args(["--nofile=40:40", "--"])
-            .arg(program())
-            .args(Server::command(&data, driver, &[NO_SCRUB, &["--workers", "1"]].concat()).get_args());
-        let server = Server::launch(command, &data);
+        let flags = [NO_SCRUB, &["--workers", "1"]].concat();
+        let server = Server::with_descriptors(40, &dir.path().join("data"), driver, &flags);
         server.create("/r1/");
         let kept = server.store("/r2/", "keys", b"kept");
         let before = server.descriptors();

@@ -161,7 +161,8 @@ fn case_48_a_list_of_many_blobs_takes_little_memory() {
     // A million on demand: PACKHOUSE_TEST_BLOBS=1000000.
     let count: u32 = std::env::var("PACKHOUSE_TEST_BLOBS").map_or(50_000, |count| count.parse().unwrap());
     on_both(|driver| {
-        let server = Server::start(driver, &[]);
+        // One worker, for all of them.
+        let server = Server::start(driver, &["--workers", "1"]);
         server.create("/r1/");
         let data = server.data.join("r1/data");
         for n in 0..count {

@@ -8,6 +8,7 @@ mod common;
 mod blobs;
 mod create;
 mod disk;
+mod flushes;
 mod framing;
 mod hostile;
 mod lifecycle;

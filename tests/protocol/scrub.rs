@@ -9,7 +9,7 @@ use packhouse::store::layout;
 use serde_json::Value;
 
 use crate::common::mount::Mount;
-use crate::common::{DRIVERS, Server, id_of, noise, on_both, place, program, wait_for};
+use crate::common::{DRIVERS, NO_SCRUB, Server, id_of, noise, on_both, place, program, wait_for};
 
 fn verify(data: &Path, more: &[&str]) -> (i32, Value) {
     let (code, output) = repo(data, &[&["verify", "--json"], more].concat());
@@ -196,6 +196,58 @@ fn the_background_finds_damage_and_goes_on_after_a_restart() {
         std::thread::sleep(Duration::from_millis(300));
         assert_eq!(server.request_count("verified what is stored"), 1, "the next pass waits for its time");
     });
+}
+
+#[test]
+fn a_pass_that_a_kill_broke_off_goes_on_where_it_was() {
+    const OBJECTS: u64 = 15;
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    // One MiB a second, which is the least that it reads: a second an object, and every ten seconds it is written down where it is.
+    let flags = ["--scrub-period", "365days", "--prometheus", "--prometheus-no-auth"];
+    let server = Server::on(&data, DRIVERS[0], NO_SCRUB);
+    let mut stored: Vec<_> =
+        (0..OBJECTS).map(|n| server.store("/r1/", "index", &noise(1 << 20, n))).collect();
+    stored.sort();
+    flip(&file_of(&server, &stored[0]), 4711);
+    drop(server);
+    let mut killed = Server::on(&data, DRIVERS[0], &flags);
+    let progress = || -> Value {
+        let text = std::fs::read(data.join(".packhouse/scrub.json")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    };
+    wait_for("a pass that is under way", || progress()["objects"].as_u64().is_some_and(|count| count > 0));
+    killed.child.kill().unwrap();
+    killed.wait();
+    let before = progress();
+    let before = before["objects"].as_u64().unwrap();
+    assert!(before < OBJECTS, "there is something left to read");
+
+    let server = Server::on(&data, DRIVERS[0], &flags);
+    server.wait_for_log(&format!(
+        "verified what is stored: {OBJECTS} objects, {} bytes, 1 damaged",
+        OBJECTS << 20
+    ));
+    let metrics = server.request("GET", "/metrics", "", b"").text();
+    let read = metrics.lines().find_map(|line| line.strip_prefix("packhouse_scrub_objects_total "));
+    assert_eq!(read, Some((OBJECTS - before).to_string().as_str()), "{metrics}");
+}
+
+#[test]
+fn a_terminal_sees_how_far_the_verification_is() {
+    let server = Server::start(DRIVERS[0], NO_SCRUB);
+    server.store("/r1/", "data", &noise(1 << 20, 1));
+    // script(1) has a terminal.
+    let command = format!("{} repo verify --rate 2MiB --path {}", program().display(), server.data.display());
+    let output = Command::new("script").args(["-qec", &command, "/dev/null"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains(" of 1.00 MiB, "), "{text}");
+    assert!(
+        text.trim_end().ends_with(
+            "1 objects, 1048576 bytes: 0 damaged, 0 misplaced, 0 folders or objects could not be looked at"
+        ),
+        "{text}"
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use packhouse::io::limits::raise_descriptors;
 
-use crate::common::{Conn, NO_SCRUB, Server, id_of, login, noise, on_both, place, skip, wait_for};
+use crate::common::{Conn, NO_SCRUB, Server, id_of, login, noise, on_both, place, skip, users, wait_for};
 
 /// Seconds until the server ends the connection.
 fn ended_after(conn: &mut Conn) -> f64 {
@@ -107,48 +107,104 @@ fn case_68_a_slow_reader_is_not_one_that_does_not_read() {
     });
 }
 
-/// As many of ten thousand as the limit on open files allows.
 #[test]
-fn case_68_ten_thousand_idle_connections_cost_little_and_who_comes_later_waits() {
+fn case_68_ten_thousand_idle_connections_cost_little() {
     const WANTED: usize = 10_000;
     const MOST_BYTES_EACH: usize = 6000;
     raise_descriptors();
     on_both(|driver| {
         let server = Server::start(driver, NO_SCRUB);
-        let path = server.store("/r1/", "keys", b"key");
-        let text = server.text();
-        let limit = text.split("at most ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
-        let limit: usize = limit.parse().unwrap();
-        let count = WANTED.min(limit);
+        let [connections, _] = limits(&server);
+        let count = WANTED.min(connections);
         if count < WANTED {
             println!("*** only {count} idle connections: more need a higher hard limit on open files ***");
         }
+        let path = server.store("/r1/", "keys", b"key");
         let before = (server.memory("VmRSS:"), server.descriptors());
-        let mut idle: Vec<_> = (0..count)
-            .map(|_| {
-                let mut conn = server.connect();
-                assert_eq!(conn.request("HEAD", &path, "", b"").status, 200);
-                conn
-            })
-            .collect();
+        let mut idle = idle(&server, count, &path, "");
         let grown = server.memory("VmRSS:").saturating_sub(before.0);
         println!("{driver}: {count} idle connections, {} KiB more", grown >> 10);
         assert!(grown < count * MOST_BYTES_EACH, "{grown} bytes for {count} connections");
         for conn in idle.iter_mut().step_by(97) {
             assert_eq!(conn.request("GET", &path, "", b"").body, b"key");
         }
-        if count == limit {
-            let mut late = server.connect();
-            late.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
-            std::thread::sleep(Duration::from_millis(200));
-            late.stream.set_nonblocking(true).unwrap();
-            assert!(late.stream.peek(&mut [0]).is_err(), "all places are taken");
-            late.stream.set_nonblocking(false).unwrap();
-            idle.pop();
-            assert_eq!(late.response().body, b"key");
-        }
         drop(idle);
         wait_for("all descriptors to be given back", || server.descriptors() <= before.1);
+    });
+}
+
+/// Connections that have asked something once.
+fn idle(server: &Server, count: usize, path: &str, headers: &str) -> Vec<Conn> {
+    let connect = |_| {
+        let mut conn = server.connect();
+        assert_eq!(conn.request("HEAD", path, headers, b"").status, 200);
+        conn
+    };
+    (0..count).map(connect).collect()
+}
+
+/// How many connections and requests the server has room for, as it says itself.
+fn limits(server: &Server) -> [usize; 2] {
+    let text = server.text();
+    let words: Vec<_> = text.split("at most ").nth(1).unwrap().split(' ').collect();
+    [words[0], words[3]].map(|number| number.parse().unwrap())
+}
+
+#[test]
+fn who_comes_when_all_places_are_taken_waits() {
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let users = users(dir.path(), &["u"]);
+        let flags = [NO_SCRUB, &["--workers", "1", "--htpasswd-file", &users]].concat();
+        let server = Server::with_descriptors(80, &dir.path().join("data"), driver, &flags);
+        let (auth, wrong) = (login("u", "pw"), login("u", "wrong"));
+        let path = format!("/r1/keys/{}", id_of(b"key"));
+        assert_eq!(server.request("POST", &path, &auth, b"key").status, 200);
+        let [connections, requests] = limits(&server);
+        let waits = |conn: &mut Conn| {
+            std::thread::sleep(Duration::from_millis(200));
+            conn.stream.set_nonblocking(true).unwrap();
+            assert!(conn.stream.peek(&mut [0]).is_err(), "all places are taken");
+            conn.stream.set_nonblocking(false).unwrap();
+        };
+        let ask = format!("GET {path} HTTP/1.1\r\nHost: h\r\n{auth}\r\n");
+        // Who does not get in takes no place: wrong logins wait for seconds.
+        let strangers: Vec<_> = (0..2 * requests)
+            .map(|_| {
+                let mut conn = server.connect();
+                conn.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n{wrong}\r\n"));
+                conn
+            })
+            .collect();
+        assert_eq!(server.request("GET", &path, &auth, b"").body, b"key");
+        drop(strangers);
+        // Requests that do not come to their end.
+        let mut busy: Vec<_> = (0..requests)
+            .map(|n| {
+                let mut conn = server.connect();
+                let id = id_of(&n.to_le_bytes());
+                conn.send(format!(
+                    "POST /r1/data/{id} HTTP/1.1\r\nHost: h\r\n{auth}Content-Length: 8\r\n\r\n"
+                ));
+                conn
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(200));
+        let mut late = server.connect();
+        late.send(&ask);
+        waits(&mut late);
+        assert_eq!(server.request("GET", "/healthz", "", b"").status, 200, "health does not wait");
+        let mut first = busy.swap_remove(0);
+        first.send(0_usize.to_le_bytes());
+        assert_eq!((first.response().status, late.response().body), (200, b"key".to_vec()));
+        drop((first, late, busy));
+        // Connections that ask nothing.
+        let mut idle = idle(&server, connections, &path, &auth);
+        let mut late = server.connect();
+        late.send(&ask);
+        waits(&mut late);
+        idle.pop();
+        assert_eq!(late.response().body, b"key");
     });
 }
 
@@ -168,13 +224,11 @@ fn a_clock_that_jumps_changes_nothing_but_the_date() {
     let Some(library) = other_clock() else { return };
     on_both(|driver| {
         let dir = tempfile::tempdir().unwrap();
-        let (data, clock, users) =
-            (dir.path().join("data"), dir.path().join("clock"), dir.path().join("users"));
-        std::fs::write(&users, format!("u:{}\n", bcrypt::hash("secret", 4).unwrap())).unwrap();
+        let (data, clock) = (dir.path().join("data"), dir.path().join("clock"));
+        let users = users(dir.path(), &["u"]);
         std::fs::write(&clock, "+0").unwrap();
         let start = || {
-            let flags =
-                ["--sandbox=false", "--scrub-period", "1day", "--htpasswd-file", users.to_str().unwrap()];
+            let flags = ["--sandbox=false", "--scrub-period", "1day", "--htpasswd-file", users.as_str()];
             let mut command = Server::command(&data, driver, &flags);
             command.env("LD_PRELOAD", &library).env("FAKETIME_TIMESTAMP_FILE", &clock);
             command
@@ -185,7 +239,7 @@ fn a_clock_that_jumps_changes_nothing_but_the_date() {
         };
         let mut server = start();
         server.wait_for_log("verified what is stored");
-        let auth = login("u", "secret");
+        let auth = login("u", "pw");
         let body = noise(300_000, 1);
         let (first, last) = body.split_at(100_000);
         let mut idle = server.connect();

@@ -12,6 +12,7 @@ use packhouse::store::model::Flaw;
 use crate::world::End;
 
 mod oracle;
+mod paper;
 mod world;
 
 /// Histories of an ordinary run.

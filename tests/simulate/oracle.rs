@@ -113,11 +113,7 @@ impl Oracle {
 
     /// What is wrong with a disk, if something is. After a crash it was swept.
     pub fn verdict(&self, disk: &ModelDisk, crashed: bool) -> Option<String> {
-        let files: BTreeMap<String, Vec<u8>> = disk
-            .files()
-            .into_iter()
-            .map(|path| (path.clone(), disk.content(&path).expect("it was listed")))
-            .collect();
+        let files: BTreeMap<String, Vec<u8>> = disk.contents().into_iter().collect();
         for (path, record) in &self.records {
             let there = files.get(path);
             for promised in record.promised() {
@@ -159,8 +155,8 @@ impl Oracle {
         for record in self.records.values_mut() {
             *record = Record { foreign: record.is_excused(), ..Record::default() };
         }
-        for path in disk.files().into_iter().filter(|path| !layout::is_quarantined(path.as_ref())) {
-            let content = disk.content(&path).expect("it was listed");
+        let kept = disk.contents().into_iter().filter(|(path, _)| !layout::is_quarantined(path.as_ref()));
+        for (path, content) in kept {
             let record = self.records.entry(path).or_default();
             if !record.foreign {
                 let request = Request { begun: now, ended: Some(now), acknowledged: true };
@@ -189,13 +185,16 @@ fn is_right(path: &str, content: &[u8], record: Option<&Record>) -> bool {
     }
 }
 
-/// Bytes that count towards a quota.
-pub fn counted_bytes(disk: &ModelDisk) -> u64 {
-    let files = disk.files();
-    let counted = files.iter().filter(|path| {
-        !is_leftover(path) && !layout::is_quarantined(path.as_ref()) && !path.contains("/locks/")
+/// Bytes that count towards a quota, below a folder.
+pub fn counted_bytes(disk: &ModelDisk, below: &str) -> u64 {
+    let files = disk.contents();
+    let counted = files.iter().filter(|(path, _)| {
+        path.starts_with(below)
+            && !is_leftover(path)
+            && !layout::is_quarantined(path.as_ref())
+            && !path.contains("/locks/")
     });
-    counted.map(|path| disk.content(path).map_or(0, |content| content.len() as u64)).sum()
+    counted.map(|(_, content)| content.len() as u64).sum()
 }
 
 /// An object of a repository.

@@ -23,9 +23,10 @@ use packhouse::store::health::Health;
 use packhouse::store::model::{Flaw, ModelDisk};
 use packhouse::store::scrub::Scrubber;
 use packhouse::store::{Error, Store, Upload, layout, sweep};
-use packhouse::types::{BlobId, BlobType, Handle, Object};
+use packhouse::types::{BlobId, BlobType, Handle, Object, RepoPath};
 
 use crate::oracle::{Oracle, counted_bytes, handle};
+use crate::paper::Paper;
 
 /// Processes in one history: a power cut ends each but the last.
 const LIVES: u32 = 3;
@@ -50,16 +51,16 @@ impl Random {
         Self(Cell::new(mix(seed)))
     }
 
-    fn below(&self, end: u64) -> u64 {
+    pub fn below(&self, end: u64) -> u64 {
         self.0.set(self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
         mix(self.0.get()) % end
     }
 
-    fn once_in(&self, n: u64) -> bool {
+    pub fn once_in(&self, n: u64) -> bool {
         self.below(n) == 0
     }
 
-    fn pick<'a, T>(&self, of: &'a [T]) -> &'a T {
+    pub fn pick<'a, T>(&self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len() as u64) as usize]
     }
 }
@@ -90,6 +91,7 @@ struct World {
     oracle: RefCell<Oracle>,
     /// Bytes that may be stored, if there is a quota.
     quota: Option<u64>,
+    paper: Paper,
     step: Cell<u64>,
     /// Checks of a disk after a cut, and what was done so far.
     end: Cell<End>,
@@ -141,7 +143,7 @@ impl World {
             self.fail(format!("step {step}, before any cut: {wrong}"));
         }
         if let Some(limit) = self.quota
-            && counted_bytes(&self.disk) > limit
+            && counted_bytes(&self.disk, "") > limit
         {
             self.fail(format!("step {step}: more is stored than the quota of {limit} lets in"));
         }
@@ -150,6 +152,28 @@ impl World {
         at_once(sweep::sweep(&copy, DEPTH, None));
         if let Some(wrong) = self.oracle.borrow().verdict(&copy, true) {
             self.fail(format!("step {step}, after a cut: {wrong}"));
+        }
+        self.judge_journals(&copy);
+    }
+
+    /// What the journal of the quota says after a cut is never less than what is there, and exactly that if it says so.
+    fn judge_journals(&self, disk: &ModelDisk) {
+        if self.quota.is_none() {
+            return;
+        }
+        let stored = REPOS.map(|repo| (repo, counted_bytes(disk, &repo[1..])));
+        for journal in self.paper.after_a_crash() {
+            let Some((entries, clean)) = journal.read().expect("it can be read") else { continue };
+            for (repo, stored) in stored {
+                let of_repo = |(path, _): &&(RepoPath, u64)| path.to_string() == repo;
+                let bound = entries.iter().find(of_repo).map_or(0, |(_, bound)| *bound);
+                if stored > bound || (clean && stored < bound) {
+                    let step = self.step.get();
+                    self.fail(format!(
+                        "step {step}, after a cut: {stored} bytes are in {repo}, and the journal says {bound}"
+                    ));
+                }
+            }
         }
     }
 
@@ -204,6 +228,7 @@ pub async fn history(seed: u64, flaw: Option<Flaw>) -> Result<End, String> {
         unnamed_temps: !random.once_in(3),
     };
     let quota = random.once_in(3).then_some(QUOTA);
+    let paper = Paper::new(seed, random.once_in(2).then_some(8));
     let world = Rc::new(World {
         disk,
         makes_repos: random.once_in(20),
@@ -212,6 +237,7 @@ pub async fn history(seed: u64, flaw: Option<Flaw>) -> Result<End, String> {
         seed,
         oracle: RefCell::default(),
         quota,
+        paper,
         step: Cell::new(0),
         end: Cell::default(),
         failure: RefCell::new(None),
@@ -222,18 +248,22 @@ pub async fn history(seed: u64, flaw: Option<Flaw>) -> Result<End, String> {
             return Err(format!("seed {seed}, life {life}: {wrong}"));
         }
     }
-    for file in world.disk.files() {
-        world.note((&file, world.disk.content(&file)));
-    }
+    world.note(world.disk.contents());
     Ok(world.end.get())
 }
 
 async fn live(world: &Rc<World>, options: Options, is_last: bool) {
-    let ends_at = if is_last { u64::MAX } else { world.step.get() + 1 + world.random.below(STEPS) };
+    // Some lives end as they should.
+    let stops = is_last || world.random.once_in(5);
+    let ends_at = if stops { u64::MAX } else { world.step.get() + 1 + world.random.below(STEPS) };
     let life = Life { world: Rc::clone(world), ends_at, is_over: Rc::default() };
     let limits = Limits { total: world.quota, ..Limits::default() };
-    let ledger = Arc::new(Ledger::open(limits, None).expect("no journal, nothing to open"));
-    count(&world.disk, &ledger, DEPTH).await;
+    let ledger = Arc::new(Ledger::with(limits, Some(world.paper.journal()), 0).expect("opens"));
+    // While the store is counted the upper bounds hold; here that may take a whole life.
+    let counts = world.quota.is_none() || !world.random.once_in(3);
+    if counts {
+        count(&world.disk, &ledger, DEPTH).await;
+    }
     let health = Arc::new(Health::new(Some(0)));
     let disk = FaultyDisk::new(world.disk.clone(), life);
     let workers: Vec<_> = (0..2)
@@ -253,15 +283,23 @@ async fn live(world: &Rc<World>, options: Options, is_last: bool) {
     for _ in 0..TURNS_TO_END {
         turn().await;
     }
-    if !is_last {
+    if is_last && !counts {
+        count(&world.disk, &ledger, DEPTH).await;
+    }
+    if stops {
+        ledger.close();
+        world.judge_journals(&world.disk);
+        world.paper.end();
+    } else {
         world.crash(&world.disk);
+        world.paper.crash();
         sweep::sweep(&world.disk, DEPTH, None).await;
     }
     let mut oracle = world.oracle.borrow_mut();
     if let Some(wrong) = oracle.verdict(&world.disk, true) {
         world.fail(format!("step {}, at the end: {wrong}", world.step.get()));
     }
-    let stored = counted_bytes(&world.disk);
+    let stored = counted_bytes(&world.disk, "");
     if is_last
         && let (Some(known), Some(_)) = ledger.usage().total
         && known != stored
