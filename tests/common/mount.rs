@@ -1,15 +1,43 @@
 //! Real file systems, mounted for a test. They need root and mount(8).
+//!
+//! Every test has a mount namespace of its own. What one has mounted is in nobody's way (mkfs.btrfs refuses to work where a dead
+//! device is mounted anywhere), and it is gone with the test, also if that was killed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+
+use nix::sched::{CloneFlags, unshare};
 
 use super::{is_root, skip};
+
+thread_local! {
+    static APART: () = {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let done = command("mount", &["--make-rprivate"], Path::new("/")).status();
+        assert!(done.unwrap().success());
+    };
+}
+
+/// Where something is mounted until this is dropped, whoever may still use it.
+pub struct Point(PathBuf);
+
+impl Drop for Point {
+    fn drop(&mut self) {
+        command("umount", &["--lazy"], &self.0).output().ok();
+    }
+}
 
 /// A mounted file system; gone when dropped.
 pub struct Mount {
     pub point: PathBuf,
+    _mounted: Point,
     _dir: tempfile::TempDir,
+}
+
+/// Shows a folder at another place too.
+pub fn bind(folder: &Path, at: &Path) -> Point {
+    assert!(command("mount", &["--bind", folder.to_str().unwrap()], at).status().unwrap().success());
+    Point(at.to_path_buf())
 }
 
 /// A folder, and one in it to mount something at. None, and loudly so, if this is not root.
@@ -18,6 +46,7 @@ pub fn place() -> Option<(tempfile::TempDir, PathBuf)> {
         skip("mounting a file system needs root");
         return None;
     }
+    APART.with(|()| ());
     let dir = tempfile::tempdir().unwrap();
     let point = dir.path().join("mnt");
     std::fs::create_dir(&point).unwrap();
@@ -26,25 +55,22 @@ pub fn place() -> Option<(tempfile::TempDir, PathBuf)> {
 
 /// Runs what a mount needs. False, and loudly so, if that can't be done here.
 pub fn run(mut command: Command) -> bool {
-    // The dead device of another test may be in the way for a moment: mkfs.btrfs looks at all there are.
-    for last in [false, false, true] {
-        let output = command.output();
-        if output.as_ref().is_ok_and(|output| output.status.success()) {
-            return true;
-        }
-        if last {
-            skip(&format!("{command:?}: {output:?}"));
-        } else {
-            std::thread::sleep(Duration::from_secs(1));
-        }
+    let output = command.output();
+    let done = output.as_ref().is_ok_and(|output| output.status.success());
+    if !done {
+        skip(&format!("{command:?}: {output:?}"));
     }
-    false
+    done
 }
 
 impl Mount {
     pub fn new(prepare: impl Fn(&Path, &Path) -> Vec<Command>) -> Option<Self> {
         let (dir, point) = place()?;
-        prepare(dir.path(), &point).into_iter().all(run).then_some(Self { point, _dir: dir })
+        prepare(dir.path(), &point).into_iter().all(run).then_some(Self {
+            _mounted: Point(point.clone()),
+            point,
+            _dir: dir,
+        })
     }
 
     pub fn tmpfs(options: &str) -> Option<Self> {
@@ -65,12 +91,6 @@ impl Mount {
 
     pub fn remount(&self, options: &str) {
         assert!(command("mount", &["-o", options], &self.point).status().unwrap().success());
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        command("umount", &["--lazy"], &self.point).status().ok();
     }
 }
 

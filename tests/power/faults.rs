@@ -3,9 +3,8 @@
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::common::mount;
@@ -239,8 +238,7 @@ fn a_disk_that_answers_in_seconds_delays_who_waits_for_it_and_nobody_else() {
         let fast = tempfile::tempdir().unwrap();
         let data = fast.path().join("data");
         std::fs::create_dir_all(data.join("slow")).unwrap();
-        let mut bind = mount::command("mount", &["--bind", disk.point.to_str().unwrap()], &data.join("slow"));
-        assert!(bind.status().unwrap().success());
+        let _mounted = mount::bind(&disk.point, &data.join("slow"));
         let server = Server::on(&data, driver, &flags);
         let (kept, there) =
             (server.store("/fast/", "keys", b"kept"), server.store("/slow/", "keys", b"there"));
@@ -284,7 +282,5 @@ fn a_disk_that_answers_in_seconds_delays_who_waits_for_it_and_nobody_else() {
             // A flush takes the disk seconds.
             assert!(served > 100 && longest < Duration::from_secs(2), "{served}, {longest:?} at most");
         });
-        drop(server);
-        mount::command("umount", &[], &data.join("slow")).status().unwrap();
     });
 }
