@@ -1,6 +1,5 @@
 //! Settings → parts → threads: the only place that knows them all.
 
-use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
@@ -35,11 +34,13 @@ use crate::server::door::Door;
 use crate::server::drain::{Outcome, Watch};
 use crate::server::gate::Gates;
 use crate::server::listen::Listening;
+use crate::server::probe::{Abilities, probe};
 use crate::server::reload::{self, Again, Reloader};
 use crate::server::rules::{self, Held};
 use crate::server::scrub::{self, Scrub};
 use crate::server::shard::{Shard, Shared};
 use crate::settings::{IoDriver, Loaded, LogTarget, Settings, Workers};
+use crate::store::disk::Disk;
 use crate::store::fs::{FsStore, Options};
 use crate::store::health::Health;
 use crate::store::local::{LocalDisk, Modes};
@@ -75,8 +76,7 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, 
     let stamps = reload::look(&files);
     let files = Arc::new(ArcSwap::from_pointee(files));
     let (rules, held) = first_rules(settings)?;
-    let disk = open_disk(settings, workers.len())?;
-    let Abilities { unnamed_temps, owners } = probe(&disk.root);
+    let (disk, abilities) = open_disk(settings, workers.len())?;
     let health = Arc::new(Health::new(settings.min_free));
     let state = hold_state(settings, &health)?;
     let ledger = open_ledger(settings, state.as_ref())?;
@@ -96,9 +96,8 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, 
         users: held.passwords.as_ref().map(|passwords| passwords.users()),
         max_connections: shared.gates.connections.limit(),
         max_requests: shared.gates.requests.limit(),
-        unnamed_temps,
-        owners,
-        volatile: disk.root.is_volatile(),
+        abilities,
+        volatile: disk.root().is_volatile(),
         listeners: &listeners,
         told,
         warnings,
@@ -111,7 +110,7 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, 
     let parts = Parts {
         driver,
         disk,
-        options: options(settings, unnamed_temps),
+        options: options(settings, abilities.unnamed_temps),
         health,
         rules: Arc::clone(&rules),
         ledger: Arc::clone(&ledger),
@@ -257,57 +256,21 @@ fn options(settings: &Settings, unnamed_temps: bool) -> Options {
     Options { verify, hash_lanes, group_commit, unnamed_temps }
 }
 
-/// What every worker makes its own disk of.
-#[derive(Clone)]
-struct SharedDisk {
-    root: Dir,
-    modes: Modes,
-    direct: DirectIo,
-}
-
-fn open_disk(settings: &Settings, workers: usize) -> Result<SharedDisk, StartError> {
-    let failed = |cause| StartError::DataFolder { path: settings.path.clone(), cause };
-    let modes = if settings.group_accessible { Modes::GROUP } else { Modes::PRIVATE };
+fn open_disk(settings: &Settings, workers: usize) -> Result<(LocalDisk, Abilities), StartError> {
     let readers = (READERS_PER_WORKER * workers).min(MAX_READERS);
     let writers = (WRITERS_PER_WORKER * workers).min(MAX_WRITERS);
     let pools = Pools::new(readers, writers, POOL_QUEUE)
         .map_err(|cause| StartError::System { step: "start threads", cause })?;
-    let root = Dir::open_root(&settings.path, Arc::new(pools)).map_err(failed)?;
-    Ok(SharedDisk { root, modes, direct: settings.direct_io })
-}
-
-/// What the file system of the data folder can do.
-struct Abilities {
-    /// A file without a name can be made and linked.
-    unnamed_temps: bool,
-    /// A file can have an owner of its own.
-    owners: bool,
-}
-
-fn probe(root: &Dir) -> Abilities {
-    const SOMEBODY: &str = "packhouse";
-    let name = format!(".packhouse-probe-{:016x}", runtime::random());
-    let named = format!("{name}-named");
-    let link = async {
-        let file = root.create_unnamed(0o600).await?;
-        root.link(&file, OsStr::new(&name)).await?;
-        root.unlink(OsStr::new(&name)).await
+    let root = Dir::open_root(&settings.path, Arc::new(pools))
+        .map_err(|cause| StartError::DataFolder { path: settings.path.clone(), cause })?;
+    let abilities = probe(&root);
+    let modes = if settings.group_accessible { Modes::GROUP } else { Modes::PRIVATE };
+    let direct = match settings.direct_io {
+        DirectIo::Auto => abilities.direct_io,
+        DirectIo::On => true,
+        DirectIo::Off => false,
     };
-    let own = async {
-        let file = root.create_locked(OsStr::new(&named), 0o600).await?;
-        let noted = file.set_owner(SOMEBODY).await;
-        root.unlink(OsStr::new(&named)).await?;
-        noted?;
-        file.owner().await
-    };
-    // A disk that is full or read-only now says nothing about what the file system can.
-    let excused = |e: &io::Error| matches!(Fault::of(e), Fault::ReadOnly | Fault::NoSpace);
-    Abilities {
-        unnamed_temps: block_on(Driver::Epoll, link)
-            .is_ok_and(|done| done.map_or_else(|e| excused(&e), |_| true)),
-        owners: block_on(Driver::Epoll, own)
-            .is_ok_and(|done| done.map_or_else(|e| excused(&e), |owner| owner.as_deref() == Some(SOMEBODY))),
-    }
+    Ok((LocalDisk::new(root, modes, direct), abilities))
 }
 
 fn hold_state(settings: &Settings, health: &Arc<Health>) -> Result<Option<StateDir>, StartError> {
@@ -333,7 +296,7 @@ fn hold_state(settings: &Settings, health: &Arc<Health>) -> Result<Option<StateD
 #[derive(Clone)]
 struct Parts {
     driver: Driver,
-    disk: SharedDisk,
+    disk: LocalDisk,
     options: Options,
     health: Arc<Health>,
     rules: Arc<ArcSwap<Rules>>,
@@ -388,7 +351,7 @@ fn random_prefix() -> u32 {
 
 /// One worker. Returns only if it fails: the runtime must not end before the process does (see `block_on`).
 async fn work(parts: Parts, sockets: Vec<(listener::Shared, Door)>, number: usize) -> io::Error {
-    let disk = LocalDisk::new(parts.disk.root, parts.disk.modes, parts.disk.direct);
+    let disk = parts.disk;
     if number == 0 {
         let swept = disk.clone();
         runtime::spawn(async move {

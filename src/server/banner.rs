@@ -3,7 +3,9 @@
 use crate::io::runtime::Driver;
 use crate::logging::PLAIN;
 use crate::server::listen::Listening;
+use crate::server::probe::Abilities;
 use crate::settings::Settings;
+use crate::types::DirectIo;
 
 /// What the start has found out.
 pub struct Facts<'a> {
@@ -17,10 +19,8 @@ pub struct Facts<'a> {
     pub max_connections: usize,
     /// Most requests at once.
     pub max_requests: usize,
-    /// Whether uploads are files without a name until they are whole.
-    pub unnamed_temps: bool,
-    /// Whether locks are kept with their owners.
-    pub owners: bool,
+    /// What the file system of the data folder can do.
+    pub abilities: Abilities,
     /// Whether the data is gone when the machine goes down.
     pub volatile: bool,
     /// The bound sockets.
@@ -50,8 +50,11 @@ pub fn print(settings: &Settings, facts: &Facts<'_>) {
     if settings.group_accessible {
         say("Group accessible repos enabled".into());
     }
-    if !facts.unnamed_temps {
+    if !facts.abilities.unnamed_temps {
         say("Uploads have temporary names: this file system has no files without a name (O_TMPFILE)".into());
+    }
+    if settings.direct_io == DirectIo::Auto && !facts.abilities.direct_io && !facts.volatile {
+        say("Large uploads go through the page cache: this file system takes no direct I/O".into());
     }
     if let Some(tls) = &settings.tls {
         for (cert, key) in &tls.pairs {
@@ -100,7 +103,8 @@ fn warnings(settings: &Settings, facts: &Facts<'_>) -> Vec<&'static str> {
             "and delete them: neither a login nor --append-only protects them",
         ),
         (
-            !facts.owners && (!settings.access.users.is_empty() || settings.access.acl_file.is_some()),
+            !facts.abilities.owners
+                && (!settings.access.users.is_empty() || settings.access.acl_file.is_some()),
             "the file system of the data folder keeps no extended attributes: a lock has no owner, so that only the right to delete removes it",
         ),
         (admin, "--admin-listen is a public address: its metrics name users and repositories"),

@@ -14,6 +14,7 @@ pub mod error;
 pub mod gate;
 pub mod inventory;
 pub mod listen;
+pub mod probe;
 pub mod reload;
 pub mod rules;
 pub mod scrub;

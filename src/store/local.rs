@@ -10,7 +10,6 @@ use crate::io::dir::{Dir, DirId, DirReader, Entry, Meta, Space};
 use crate::io::file::File;
 use crate::io::small::SmallError;
 use crate::store::disk::Disk;
-use crate::types::DirectIo;
 
 /// The modes of what is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +32,12 @@ impl Modes {
 pub struct LocalDisk {
     root: Dir,
     modes: Modes,
-    direct: DirectIo,
+    direct: bool,
 }
 
 impl LocalDisk {
-    /// Everything below `root`.
-    pub const fn new(root: Dir, modes: Modes, direct: DirectIo) -> Self {
+    /// Everything below `root`. Large files are written past the page cache if `direct`, where that can be done.
+    pub const fn new(root: Dir, modes: Modes, direct: bool) -> Self {
         Self { root, modes, direct }
     }
 }

@@ -4,10 +4,10 @@
 /// what is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DirectIo {
-    /// Where the kernel says that it can be done.
+    /// Where a look at the data folder has shown that it can be done.
     #[default]
     Auto,
-    /// Also where the kernel does not say so: it is tried.
+    /// Whatever that look says: it is tried, file by file.
     On,
     /// Nowhere.
     Off,

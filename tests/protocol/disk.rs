@@ -212,6 +212,7 @@ fn every_file_system_stores_and_gives_back() {
             let Some(mount) = Mount::image(mkfs, megabytes) else { continue };
             let server = Server::on(&mount.point, driver, &[]);
             assert_eq!(!server.text().contains("Uploads have temporary names"), unnamed, "{mkfs}");
+            assert!(!server.text().contains("no direct I/O"), "{mkfs}");
             let body = noise(2 << 20, 1);
             let path = server.store("/r1/", "data", &body);
             assert_eq!(server.status("POST", &path, &body), 200);
@@ -236,7 +237,9 @@ fn a_file_system_without_unnamed_files() {
         });
         let Some(mount) = fuse else { return };
         let mut server = Server::on(&mount.point, driver, &[]);
-        assert!(server.text().contains("Uploads have temporary names"), "{}", server.text());
+        for told in ["Uploads have temporary names", "this file system takes no direct I/O"] {
+            assert!(server.text().contains(told), "{}", server.text());
+        }
         let body = noise(1 << 20, 1);
         let path = server.store("/r1/", "data", &body);
         assert_eq!(server.request("GET", &path, "", b"").body, body);

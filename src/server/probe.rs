@@ -1,0 +1,54 @@
+//! What the file system of the data folder can do is found out by doing it, at the start.
+
+use std::ffi::OsStr;
+use std::io;
+
+use crate::io::Fault;
+use crate::io::dir::Dir;
+use crate::io::runtime::{self, Driver, block_on};
+
+/// What a file system can do.
+#[derive(Clone, Copy, Debug)]
+pub struct Abilities {
+    /// A file without a name can be made and linked: uploads have no name until they are whole.
+    pub unnamed_temps: bool,
+    /// A file can have an owner of its own: locks are kept with theirs.
+    pub owners: bool,
+    /// A file can be written past the page cache.
+    pub direct_io: bool,
+}
+
+/// Tries all of it in `root`, and leaves nothing there.
+pub fn probe(root: &Dir) -> Abilities {
+    const SOMEBODY: &str = "packhouse";
+    let name = format!(".packhouse-probe-{:016x}", runtime::random());
+    let named = format!("{name}-named");
+    let link = async {
+        let file = root.create_unnamed(0o600).await?;
+        root.link(&file, OsStr::new(&name)).await?;
+        root.unlink(OsStr::new(&name)).await?;
+        Ok(true)
+    };
+    let own = async {
+        let file = root.create_locked(OsStr::new(&named), 0o600).await?;
+        let noted = file.set_owner(SOMEBODY).await;
+        root.unlink(OsStr::new(&named)).await?;
+        noted?;
+        Ok(file.owner().await?.as_deref() == Some(SOMEBODY))
+    };
+    let bypass = async {
+        let file = root.create_locked(OsStr::new(&named), 0o600).await?;
+        let written = file.probe_direct_io().await;
+        root.unlink(OsStr::new(&named)).await?;
+        written
+    };
+    // A disk that is full or read-only now says nothing about what the file system can.
+    let excused = |e: &io::Error| matches!(Fault::of(e), Fault::ReadOnly | Fault::NoSpace);
+    let can =
+        |done: io::Result<io::Result<bool>>| done.is_ok_and(|done| done.unwrap_or_else(|e| excused(&e)));
+    Abilities {
+        unnamed_temps: can(block_on(Driver::Epoll, link)),
+        owners: can(block_on(Driver::Epoll, own)),
+        direct_io: can(block_on(Driver::Epoll, bypass)),
+    }
+}
