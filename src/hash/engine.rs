@@ -173,6 +173,11 @@ impl Engine {
         self.ways.first().map_or(1, |(lanes, _)| lanes.count())
     }
 
+    /// From how many messages on it is faster than one by one.
+    pub fn pays_from(&self) -> usize {
+        self.ways.last().map_or(usize::MAX, |(_, from)| *from)
+    }
+
     /// Takes on every message by the bytes that come next in it.
     pub fn update<'m>(&self, messages: impl IntoIterator<Item = (&'m mut Sha256, &'m [u8])>) {
         let mut parts: Vec<_> = messages

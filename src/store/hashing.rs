@@ -12,6 +12,8 @@ use crate::io::runtime::{now, sleep, spawn, turn};
 use crate::io::{Buffer, BufferPool};
 use crate::store::disk::Disk;
 
+/// Shorter pieces are hashed faster than others could come.
+const MIN_PIECE: usize = 64 * 1024;
 /// Turns of the worker that a piece waits for others at the most, as long as few send.
 const MAX_TURNS: usize = 2;
 /// From so many on that send at once, waiting for all of them pays: then so long at the most. A piece takes as long to come
@@ -48,7 +50,7 @@ impl Hashing {
 
     async fn update(self: &Rc<Self>, mut hash: Sha256, piece: Buffer) -> io::Result<(Sha256, Buffer)> {
         let enough = self.engine.lanes().min(self.uploads.get()).min(self.senders.count());
-        if enough <= 1 {
+        if enough < self.engine.pays_from() || piece.len() < MIN_PIECE {
             hash.update(&piece);
             return Ok((hash, piece));
         }
