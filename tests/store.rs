@@ -5,11 +5,13 @@ use std::ffi::OsStr;
 use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
+use futures_channel::oneshot;
 use packhouse::hash::Sha256;
-use packhouse::io::runtime::{Driver, block_on, timeout};
+use packhouse::io::runtime::{Driver, block_on, spawn, timeout};
 use packhouse::io::{BufferPool, Fault};
 use packhouse::quota::{Ledger, Limits};
 use packhouse::server::scrub::Scrub;
@@ -212,6 +214,39 @@ fn of_two_uploads_at_once_both_succeed_if_they_are_equal() {
         late.write(buffer).await.unwrap();
         assert!(matches!(late.commit(|| ()).await, Err(Error::Conflict)));
         assert_eq!(bench.get(&config()).await.unwrap(), b"same");
+    });
+}
+
+#[test]
+fn of_many_uploads_at_once_each_is_verified_for_itself() {
+    const UPLOADS: u8 = 40;
+    run(async |options| {
+        let bench = Rc::new(Bench { buffers: BufferPool::new(64), ..Bench::new(options) });
+        let uploads = Vec::from_iter((0..UPLOADS).map(|n| {
+            let (bench, (done, stored)) = (Rc::clone(&bench), oneshot::channel());
+            spawn(async move {
+                // Some are wrong, all but few are long enough to be hashed side by side, and no two have the same length.
+                let body = vec![n; 1000 + usize::from(n) * 7919];
+                let handle = blob(BlobType::Data, &body);
+                let mut came = body.clone();
+                let wrong = n % 5 == 4;
+                came[500] ^= u8::from(wrong);
+                let pieces = Vec::from_iter(came.chunks(100_000));
+                let stored = bench.put(&handle, Some(body.len() as u64), &pieces).await;
+                if options.verify && wrong {
+                    assert!(matches!(stored, Err(Error::Mismatch)), "{n}");
+                } else {
+                    assert!(stored.is_ok(), "{n}");
+                }
+                done.send(()).ok();
+            });
+            stored
+        }));
+        for stored in uploads {
+            stored.await.unwrap();
+        }
+        let wrong = if options.verify { UPLOADS / 5 } else { 0 };
+        assert_eq!(bench.model.files().len(), usize::from(UPLOADS - wrong));
     });
 }
 

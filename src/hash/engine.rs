@@ -175,7 +175,7 @@ impl Engine {
 
     /// From how many messages on it is faster than one by one.
     pub fn pays_from(&self) -> usize {
-        self.ways.last().map_or(usize::MAX, |(_, from)| *from)
+        self.ways.iter().map(|(_, from)| *from).min().unwrap_or(usize::MAX)
     }
 
     /// Takes on every message by the bytes that come next in it.
