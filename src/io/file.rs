@@ -22,6 +22,7 @@ use crate::io::buffer::{ALIGNMENT, Buffer, BufferPool};
 use crate::io::node::{Node, Site};
 use crate::io::runtime::{Driver, current};
 use crate::io::socket::Socket;
+use crate::types::DirectIo;
 
 /// The extended attribute with the user that a file belongs to.
 const OWNER: &str = "user.packhouse.owner";
@@ -88,7 +89,7 @@ impl File {
     /// Sees to it that reads are of the device, as far as that can be: past the page cache, which keeps what others have
     /// there. Where that can't be, what the cache has is let go, now and when this is called again after the last read.
     pub fn bypass_memory(&self) {
-        let can = || alignment_fits(&self.node.fd).is_ok_and(|fits| fits == Some(true));
+        let can = || takes_direct_io(&self.node.fd, DirectIo::Auto).is_ok_and(|can| can);
         let bypasses = self.bypasses.get() || can() && self.bypass_cache(true).is_ok();
         if !bypasses {
             // An advice: if it is not taken, that costs nothing but a test of memory in place of the disk.
@@ -198,8 +199,8 @@ impl File {
             Err(e) => (Err(e), buffer),
         };
         match written {
-            // Something was not aligned as this disk wants it.
-            Err(e) if Errno::from_io_error(&e) == Some(Errno::INVAL) => {
+            // It can't be done here after all, or something was not aligned as this disk wants it.
+            Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::INVAL | Errno::OPNOTSUPP)) => {
                 self.may_bypass.set(false);
                 (Ok(0), buffer)
             }
@@ -267,12 +268,12 @@ impl File {
 
     /// Reserves `len` bytes from `offset` on and moves the end of the file there, so that writes need no more of the file
     /// system than their data: they may go past the page cache then. False where the file system can't.
-    pub async fn preallocate(&self, offset: u64, len: u64, direct: bool) -> io::Result<bool> {
+    pub async fn preallocate(&self, offset: u64, len: u64, direct: DirectIo) -> io::Result<bool> {
         if self.node.volatile {
             return Ok(false);
         }
         let job = move |fd: &OwnedFd| match fallocate(fd, FallocateFlags::empty(), offset, len) {
-            Ok(()) => Ok(Some(direct && alignment_fits(fd)? != Some(false))),
+            Ok(()) => Ok(Some(direct != DirectIo::Off && takes_direct_io(fd, direct)?)),
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
             Err(e) => Err(e.into()),
         };
@@ -287,7 +288,7 @@ impl File {
     pub async fn probe_direct_io(&self) -> io::Result<bool> {
         let mut block = BufferPool::new(1).take().await;
         block.append(&[0; ALIGNMENT]);
-        if !self.preallocate(0, ALIGNMENT as u64, true).await? {
+        if !self.preallocate(0, ALIGNMENT as u64, DirectIo::On).await? {
             return Ok(false);
         }
         self.write_all_at(block, 0).await.0?;
@@ -339,13 +340,15 @@ pub(super) fn note_owner(fd: impl AsFd, owner: &str) -> io::Result<()> {
     }
 }
 
-/// Whether a file can be written past the page cache in pieces that are aligned as buffers are. None before Linux 6.1, and
-/// from a file system that does not tell.
-fn alignment_fits(fd: &OwnedFd) -> io::Result<Option<bool>> {
+/// Whether a file can be written past the page cache in pieces that are aligned as buffers are.
+fn takes_direct_io(fd: &OwnedFd, wanted: DirectIo) -> io::Result<bool> {
     let stat = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)?;
+    if stat.stx_mask & StatxFlags::DIOALIGN.bits() == 0 {
+        // Linux before 6.1, or a file system that does not tell.
+        return Ok(wanted == DirectIo::On);
+    }
     let fits = |alignment: u32| (1..=ALIGNMENT).contains(&(alignment as usize));
-    let told = stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0;
-    Ok(told.then(|| fits(stat.stx_dio_mem_align) && fits(stat.stx_dio_offset_align)))
+    Ok(fits(stat.stx_dio_mem_align) && fits(stat.stx_dio_offset_align))
 }
 
 /// Whether a time of last change, in seconds since 1970, is so long ago. A time in the future is not.

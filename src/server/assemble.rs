@@ -263,13 +263,10 @@ fn open_disk(settings: &Settings, workers: usize) -> Result<(LocalDisk, Abilitie
         .map_err(|cause| StartError::System { step: "start threads", cause })?;
     let root = Dir::open_root(&settings.path, Arc::new(pools))
         .map_err(|cause| StartError::DataFolder { path: settings.path.clone(), cause })?;
-    let abilities = probe(&root);
+    let abilities = probe(&root, settings.direct_io);
     let modes = if settings.group_accessible { Modes::GROUP } else { Modes::PRIVATE };
-    let direct = match settings.direct_io {
-        DirectIo::Auto => abilities.direct_io,
-        DirectIo::On => true,
-        DirectIo::Off => false,
-    };
+    // Another file system below the folder is asked anew, file by file.
+    let direct = if abilities.direct_io { DirectIo::On } else { settings.direct_io };
     Ok((LocalDisk::new(root, modes, direct), abilities))
 }
 

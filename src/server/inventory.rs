@@ -9,7 +9,7 @@ use crate::io::dir::Dir;
 use crate::io::runtime::{Driver, block_on};
 use crate::store::census::{self, Sum};
 use crate::store::local::{LocalDisk, Modes};
-use crate::types::{BlobType, RepoPath};
+use crate::types::{BlobType, DirectIo, RepoPath};
 
 /// What is in one repository.
 pub struct Inventory {
@@ -49,7 +49,7 @@ pub fn one(path: &Path, repo: &RepoPath) -> io::Result<Option<Inventory>> {
 pub(super) fn open(path: &Path) -> io::Result<LocalDisk> {
     let root = Dir::open_root(path, Arc::new(Pools::new(2, 1, 64)?))
         .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
-    Ok(LocalDisk::new(root, Modes::PRIVATE, false))
+    Ok(LocalDisk::new(root, Modes::PRIVATE, DirectIo::Off))
 }
 
 async fn look(disk: &LocalDisk, repo: RepoPath) -> io::Result<Inventory> {

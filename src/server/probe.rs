@@ -6,6 +6,7 @@ use std::io;
 use crate::io::Fault;
 use crate::io::dir::Dir;
 use crate::io::runtime::{self, Driver, block_on};
+use crate::types::DirectIo;
 
 /// What a file system can do.
 #[derive(Clone, Copy, Debug)]
@@ -14,12 +15,12 @@ pub struct Abilities {
     pub unnamed_temps: bool,
     /// A file can have an owner of its own: locks are kept with theirs.
     pub owners: bool,
-    /// A file can be written past the page cache.
+    /// A file can be written past the page cache, if that was to be found out.
     pub direct_io: bool,
 }
 
 /// Tries all of it in `root`, and leaves nothing there.
-pub fn probe(root: &Dir) -> Abilities {
+pub fn probe(root: &Dir, direct: DirectIo) -> Abilities {
     const SOMEBODY: &str = "packhouse";
     let name = format!(".packhouse-probe-{:016x}", runtime::random());
     let named = format!("{name}-named");
@@ -49,6 +50,6 @@ pub fn probe(root: &Dir) -> Abilities {
     Abilities {
         unnamed_temps: can(block_on(Driver::Epoll, link)),
         owners: can(block_on(Driver::Epoll, own)),
-        direct_io: can(block_on(Driver::Epoll, bypass)),
+        direct_io: direct == DirectIo::Auto && can(block_on(Driver::Epoll, bypass)),
     }
 }

@@ -142,7 +142,7 @@ pub const KEYS: &[Section] = &[
         key("cpus", Text, "LIST", "", "Run one worker pinned to each of these processors, such as 0-3,8", |d, v| put(&mut d.cpus, v.parse::<CpuList>().map(Some))),
         key("io-driver", Text, "DRIVER", "auto", "How workers wait for the kernel: auto, uring or epoll", |d, v| put(&mut d.settings.io_driver, driver(v))),
         key("sendfile", Switch, "BOOL", "true", "Send what is cached and not encrypted straight from the file", |d, v| put(&mut d.settings.sendfile, switch(v))),
-        key("direct-io", Text, "WHEN", "auto", "Write large objects past the page cache: auto (where a probe at the start says that it can be done), on (whatever the probe says, file by file) or off", |d, v| put(&mut d.settings.direct_io, direct_io(v))),
+        key("direct-io", Text, "WHEN", "auto", "Write large objects past the page cache: auto (where the kernel or a probe at the start says that it can be done), on (also where neither says so) or off", |d, v| put(&mut d.settings.direct_io, direct_io(v))),
         key("hash-lanes", Switch, "BOOL", "true", "Hash uploads side by side where that is faster", |d, v| put(&mut d.settings.hash_lanes, switch(v))),
         key("group-commit", Switch, "BOOL", "true", "Store a small object in one go, many at once, so that the journal of the file system commits them together", |d, v| put(&mut d.settings.group_commit, switch(v))),
         key("balance", Switch, "BOOL", "true", "Move connections to the worker with the fewest busy ones", |d, v| put(&mut d.settings.balance, switch(v))),

@@ -12,7 +12,7 @@ use crate::io::runtime::{now, sleep, spawn, turn};
 use crate::io::{Buffer, BufferPool};
 use crate::store::disk::Disk;
 
-/// Shorter pieces are hashed faster than others could come.
+/// Shorter pieces are hashed at once: faster than others could come.
 const MIN_PIECE: usize = 64 * 1024;
 /// Turns of the worker that a piece waits for others at the most, as long as few send.
 const MAX_TURNS: usize = 2;
@@ -50,7 +50,7 @@ impl Hashing {
 
     async fn update(self: &Rc<Self>, mut hash: Sha256, piece: Buffer) -> io::Result<(Sha256, Buffer)> {
         let enough = self.engine.lanes().min(self.uploads.get()).min(self.senders.count());
-        if enough < self.engine.pays_from() || piece.len() < MIN_PIECE {
+        if enough < self.engine.pays_from() {
             hash.update(&piece);
             return Ok((hash, piece));
         }
@@ -165,6 +165,11 @@ impl Hasher {
     /// Takes the next piece, and gives it back.
     pub(super) async fn update(&mut self, piece: Buffer) -> io::Result<Buffer> {
         let gone = || io::Error::other("the hashing was given up before");
+        if piece.len() < MIN_PIECE {
+            // Nobody waits for one that only sends such.
+            self.hash.as_mut().ok_or_else(gone)?.update(&piece);
+            return Ok(piece);
+        }
         let span = self.hashing.start.elapsed().as_millis() / SPAN.as_millis();
         self.hashing.senders.note(span, &mut self.sent);
         let (hash, piece) = self.hashing.update(self.hash.take().ok_or_else(gone)?, piece).await?;

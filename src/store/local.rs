@@ -10,6 +10,7 @@ use crate::io::dir::{Dir, DirId, DirReader, Entry, Meta, Space};
 use crate::io::file::File;
 use crate::io::small::SmallError;
 use crate::store::disk::Disk;
+use crate::types::DirectIo;
 
 /// The modes of what is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +33,12 @@ impl Modes {
 pub struct LocalDisk {
     root: Dir,
     modes: Modes,
-    direct: bool,
+    direct: DirectIo,
 }
 
 impl LocalDisk {
-    /// Everything below `root`. Large files are written past the page cache if `direct`, where that can be done.
-    pub const fn new(root: Dir, modes: Modes, direct: bool) -> Self {
+    /// Everything below `root`.
+    pub const fn new(root: Dir, modes: Modes, direct: DirectIo) -> Self {
         Self { root, modes, direct }
     }
 }

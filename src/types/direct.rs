@@ -4,10 +4,10 @@
 /// what is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DirectIo {
-    /// Where a look at the data folder has shown that it can be done.
+    /// Where the kernel says that it can be done, or a probe of the data folder has shown it.
     #[default]
     Auto,
-    /// Whatever that look says: it is tried, file by file.
+    /// Also where neither says so: it is tried, file by file.
     On,
     /// Nowhere.
     Off,
