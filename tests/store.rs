@@ -225,7 +225,7 @@ fn of_many_uploads_at_once_each_is_verified_for_itself() {
         let uploads = Vec::from_iter((0..UPLOADS).map(|n| {
             let (bench, (done, stored)) = (Rc::clone(&bench), oneshot::channel());
             spawn(async move {
-                // Some are wrong, all but few are long enough to be hashed side by side, and no two have the same length.
+                // Some are wrong, most are long enough to be hashed side by side where that pays, and no two have the same length.
                 let body = vec![n; 1000 + usize::from(n) * 7919];
                 let handle = blob(BlobType::Data, &body);
                 let mut came = body.clone();

@@ -1,7 +1,7 @@
 //! Real file systems, mounted for a test. They need root and mount(8).
 //!
-//! Every test has a mount namespace of its own. What one has mounted is in nobody's way (mkfs.btrfs refuses to work where a dead
-//! device is mounted anywhere), and it is gone with the test, also if that was killed.
+//! The thread of a test has a mount namespace of its own. What it has mounted is in nobody's way (mkfs.btrfs refuses to work where a
+//! dead device is mounted anywhere), and it is gone with the last process of the test, also if that was killed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
