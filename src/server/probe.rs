@@ -24,32 +24,34 @@ pub fn probe(root: &Dir, direct: DirectIo) -> Abilities {
     const SOMEBODY: &str = "packhouse";
     let name = format!(".packhouse-probe-{:016x}", runtime::random());
     let named = format!("{name}-named");
+    // A disk that is full or read-only now says nothing about what the file system can.
+    let excused = |e: &io::Error| matches!(Fault::of(e), Fault::ReadOnly | Fault::NoSpace);
+    let can = |done: io::Result<bool>| done.unwrap_or_else(|e| excused(&e));
     let link = async {
         let file = root.create_unnamed(0o600).await?;
         root.link(&file, OsStr::new(&name)).await?;
         root.unlink(OsStr::new(&name)).await?;
         Ok(true)
     };
-    let own = async {
+    let own_and_bypass = async {
         let file = root.create_locked(OsStr::new(&named), 0o600).await?;
         let noted = file.set_owner(SOMEBODY).await;
+        let bypassed = if direct == DirectIo::Auto { file.probe_direct_io().await } else { Ok(false) };
         root.unlink(OsStr::new(&named)).await?;
-        noted?;
-        Ok(file.owner().await?.as_deref() == Some(SOMEBODY))
+        let owned = match noted {
+            Ok(()) => file.owner().await.map(|owner| owner.as_deref() == Some(SOMEBODY)),
+            Err(e) => Err(e),
+        };
+        Ok((can(owned), can(bypassed)))
     };
-    let bypass = async {
-        let file = root.create_locked(OsStr::new(&named), 0o600).await?;
-        let written = file.probe_direct_io().await;
-        root.unlink(OsStr::new(&named)).await?;
-        written
+    let all = async {
+        let unnamed_temps = can(link.await);
+        let (owners, direct_io) = own_and_bypass.await.unwrap_or_else(|e| (excused(&e), excused(&e)));
+        Abilities { unnamed_temps, owners, direct_io: direct == DirectIo::Auto && direct_io }
     };
-    // A disk that is full or read-only now says nothing about what the file system can.
-    let excused = |e: &io::Error| matches!(Fault::of(e), Fault::ReadOnly | Fault::NoSpace);
-    let can =
-        |done: io::Result<io::Result<bool>>| done.is_ok_and(|done| done.unwrap_or_else(|e| excused(&e)));
-    Abilities {
-        unnamed_temps: can(block_on(Driver::Epoll, link)),
-        owners: can(block_on(Driver::Epoll, own)),
-        direct_io: direct == DirectIo::Auto && can(block_on(Driver::Epoll, bypass)),
-    }
+    block_on(Driver::Epoll, all).unwrap_or(Abilities {
+        unnamed_temps: false,
+        owners: false,
+        direct_io: false,
+    })
 }
