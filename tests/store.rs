@@ -245,6 +245,7 @@ fn of_many_uploads_at_once_each_is_verified_for_itself() {
         for stored in uploads {
             stored.await.unwrap();
         }
+        packhouse::io::runtime::sleep(std::time::Duration::from_millis(1)).await;
         let wrong = if options.verify { UPLOADS / 5 } else { 0 };
         assert_eq!(bench.model.files().len(), usize::from(UPLOADS - wrong));
     });

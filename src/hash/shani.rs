@@ -19,49 +19,64 @@ type Pair = (__m128i, __m128i);
 /// Takes message `i`, in `states[i]`, on by the `count` first blocks of `blocks[i]`, each of which has as many.
 #[target_feature(enable = "sha,sse4.1")]
 pub(super) fn compress(states: &mut [State; LANES], blocks: [&[Block]; LANES], count: usize) {
-    let [mut one, mut two] = [load(&states[0]), load(&states[1])];
+    let mut sums = [load(&states[0]), load(&states[1])];
     for (block1, block2) in blocks[0].iter().zip(blocks[1]).take(count) {
-        let (mut w1, mut w2) = (load_block(block1), load_block(block2));
-        let (start1, start2) = (one, two);
-        for group in 0..16 {
-            if group >= 4 {
-                schedule(&mut w1, group);
-                schedule(&mut w2, group);
-            }
-            let k = constants(group);
-            let (x1, x2) = (_mm_add_epi32(w1[group % 4], k), _mm_add_epi32(w2[group % 4], k));
-            one.1 = _mm_sha256rnds2_epu32(one.1, one.0, x1);
-            two.1 = _mm_sha256rnds2_epu32(two.1, two.0, x2);
-            one.0 = _mm_sha256rnds2_epu32(one.0, one.1, _mm_shuffle_epi32::<0x0e>(x1));
-            two.0 = _mm_sha256rnds2_epu32(two.0, two.1, _mm_shuffle_epi32::<0x0e>(x2));
+        let mut w = [load_block(block1), load_block(block2)];
+        let mut v = sums;
+        sixteen_rounds::<false>(&mut v, &mut w, 0);
+        for group in 1..4 {
+            sixteen_rounds::<true>(&mut v, &mut w, group);
         }
-        one = (_mm_add_epi32(one.0, start1.0), _mm_add_epi32(one.1, start1.1));
-        two = (_mm_add_epi32(two.0, start2.0), _mm_add_epi32(two.1, start2.1));
+        for (sum, v) in sums.iter_mut().zip(v) {
+            *sum = (_mm_add_epi32(sum.0, v.0), _mm_add_epi32(sum.1, v.1));
+        }
     }
-    states[0] = store(one);
-    states[1] = store(two);
+    *states = [store(sums[0]), store(sums[1])];
 }
 
-/// The next four words of the message schedule.
+/// Written out, so that all of `w` and `v` stay in registers: a loop here costs all that two messages gain.
 #[inline]
 #[target_feature(enable = "sha,sse4.1")]
-fn schedule(w: &mut [__m128i; 4], group: usize) {
-    let [w0, w1, w2, w3] = std::array::from_fn(|i| w[(group + i) % 4]);
-    let sum = _mm_add_epi32(_mm_sha256msg1_epu32(w0, w1), _mm_alignr_epi8::<4>(w3, w2));
-    w[group % 4] = _mm_sha256msg2_epu32(sum, w3);
+fn sixteen_rounds<const SCHEDULE: bool>(v: &mut [Pair; LANES], w: &mut [[__m128i; 4]; LANES], group: usize) {
+    let (k, _) = K[group].as_chunks::<4>();
+    four_rounds::<SCHEDULE, 0>(v, w, &k[0]);
+    four_rounds::<SCHEDULE, 1>(v, w, &k[1]);
+    four_rounds::<SCHEDULE, 2>(v, w, &k[2]);
+    four_rounds::<SCHEDULE, 3>(v, w, &k[3]);
+}
+
+/// Rounds `4 * T` to `4 * T + 3` of their group, with the words `w[_][T]`.
+#[inline]
+#[target_feature(enable = "sha,sse4.1")]
+fn four_rounds<const SCHEDULE: bool, const T: usize>(
+    v: &mut [Pair; LANES],
+    w: &mut [[__m128i; 4]; LANES],
+    k: &[u32; 4],
+) {
+    let k = words(k);
+    for ((abef, cdgh), w) in v.iter_mut().zip(w) {
+        if SCHEDULE {
+            let [w1, w2, w3] = [w[(T + 1) % 4], w[(T + 2) % 4], w[(T + 3) % 4]];
+            let sum = _mm_add_epi32(_mm_sha256msg1_epu32(w[T], w1), _mm_alignr_epi8::<4>(w3, w2));
+            w[T] = _mm_sha256msg2_epu32(sum, w3);
+        }
+        let x = _mm_add_epi32(w[T], k);
+        *cdgh = _mm_sha256rnds2_epu32(*cdgh, *abef, x);
+        *abef = _mm_sha256rnds2_epu32(*abef, *cdgh, _mm_shuffle_epi32::<0x0e>(x));
+    }
 }
 
 #[inline]
 #[target_feature(enable = "sse2")]
-fn constants(group: usize) -> __m128i {
-    let k = |i: usize| K[group / 4][4 * (group % 4) + i].cast_signed();
-    _mm_set_epi32(k(3), k(2), k(1), k(0))
+fn words(words: &[u32; 4]) -> __m128i {
+    // SAFETY: 16 bytes can be read there; no alignment is asked for.
+    unsafe { _mm_loadu_si128(words.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "sse2")]
 fn quarter(bytes: &[u8; 16]) -> __m128i {
-    // SAFETY: 16 bytes can be read there; no alignment is asked for.
+    // SAFETY: as above.
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 

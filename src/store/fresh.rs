@@ -79,8 +79,8 @@ impl<D: Disk> Fresh<D> {
             let (shared, object) = (&self.common.shared, self.common.handle.object);
             shared.make_room(&self.common.dir, object, length).await?;
         }
-        let piece = self.common.hash(piece).await?;
-        // While a piece is written the next one is received and hashed.
+        let piece = self.common.begin_hash(piece);
+        // While a piece is hashed and written the next one is received.
         self.settle().await?;
         self.reserve(self.common.offset + length).await?;
         self.temp.begin_write(piece, self.common.offset);
@@ -94,8 +94,8 @@ impl<D: Disk> Fresh<D> {
     }
 
     pub(super) async fn commit(mut self, published: impl FnOnce()) -> Result<(), Error> {
-        self.settle().await?;
         let came = self.common.verify();
+        self.settle().await?;
         if let Verdict::Wrong = came {
             return Err(Error::Mismatch);
         }

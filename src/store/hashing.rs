@@ -1,120 +1,148 @@
-//! The hashing of one worker's uploads, side by side: pieces wait for each other, but not for long.
+//! The hashing of one worker's uploads, side by side: a piece waits for others, but its upload does not wait for it. It
+//! receives the next piece meanwhile, and once it has that, the one before is hashed with whatever is there.
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_channel::oneshot;
 
 use crate::hash::{Digest, Engine, Sha256};
-use crate::io::runtime::{now, sleep, spawn, turn};
+use crate::io::runtime::{sleep, spawn};
 use crate::io::{Buffer, BufferPool};
 use crate::store::disk::Disk;
 
 /// Shorter pieces are hashed at once: faster than others could come.
 const MIN_PIECE: usize = 64 * 1024;
-/// Turns of the worker that a piece waits for others at the most, as long as few send.
-const MAX_TURNS: usize = 2;
-/// From so many on that send at once, waiting for all of them pays: then so long at the most. A piece takes as long to come
-/// at 1 Gbit/s.
-const MANY: usize = 8;
+/// How long a piece, which holds a buffer, waits at the most. It takes as long to come at 1 Gbit/s.
 const MAX_WAIT: Duration = Duration::from_millis(4);
-/// Whoever sent within a span of this length is taken to go on.
-const SPAN: Duration = Duration::from_millis(16);
 
 /// The pieces of a worker that are to be hashed.
 pub(super) struct Hashing {
     engine: Engine,
-    /// Uploads that are being hashed, and those of them that send.
+    /// Uploads that are being hashed.
     uploads: Cell<usize>,
-    senders: Senders,
-    start: Instant,
     waiting: RefCell<Vec<Waiting>>,
     /// How often all that waited was hashed.
     rounds: Cell<u64>,
 }
 
 struct Waiting {
-    hash: Sha256,
+    hash: Rc<RefCell<Sha256>>,
     piece: Buffer,
-    answer: oneshot::Sender<(Sha256, Buffer)>,
+    answer: oneshot::Sender<Buffer>,
 }
 
 impl Hashing {
     pub(super) fn new(engine: Engine) -> Rc<Self> {
-        let (uploads, senders, start) = (Cell::new(0), Senders::default(), now());
-        let (waiting, rounds) = (RefCell::default(), Cell::new(0));
-        Rc::new(Self { engine, uploads, senders, start, waiting, rounds })
+        let (uploads, waiting, rounds) = (Cell::new(0), RefCell::default(), Cell::new(0));
+        Rc::new(Self { engine, uploads, waiting, rounds })
     }
 
-    async fn update(self: &Rc<Self>, mut hash: Sha256, piece: Buffer) -> io::Result<(Sha256, Buffer)> {
-        let enough = self.engine.lanes().min(self.uploads.get()).min(self.senders.count());
-        if enough < self.engine.pays_from() {
-            hash.update(&piece);
-            return Ok((hash, piece));
+    /// Lets a piece wait until enough of them do.
+    fn wait(self: &Rc<Self>, hash: &Rc<RefCell<Sha256>>, piece: Buffer) -> Hashed {
+        let enough = self.engine.lanes().min(self.uploads.get());
+        if piece.len() < MIN_PIECE || enough < self.engine.pays_from() {
+            hash.borrow_mut().update(&piece);
+            return Hashed::Done(piece);
         }
         let (answer, answered) = oneshot::channel();
-        self.waiting.borrow_mut().push(Waiting { hash, piece, answer });
+        self.waiting.borrow_mut().push(Waiting { hash: Rc::clone(hash), piece, answer });
         let waiting = self.waiting.borrow().len();
         if waiting >= enough {
-            self.run();
+            self.run(None);
         } else if waiting == 1 {
-            spawn(Rc::clone(self).run_soon(enough));
+            spawn(Rc::clone(self).run_soon());
         }
-        answered.await.map_err(|_canceled| io::Error::other("the hashing ended without an answer"))
+        Hashed::Soon(answered)
     }
 
-    /// Hashes what has come after a while, unless that was done before.
-    async fn run_soon(self: Rc<Self>, enough: usize) {
+    /// Hashes what waits after a while, unless that was done before.
+    async fn run_soon(self: Rc<Self>) {
         let round = self.rounds.get();
-        if enough >= MANY {
-            sleep(MAX_WAIT).await;
-        } else {
-            for _ in 0..MAX_TURNS {
-                turn().await;
+        sleep(MAX_WAIT).await;
+        if self.rounds.get() == round {
+            self.run(None);
+        }
+    }
+
+    /// Hashes all that waits, and a piece more.
+    fn run(&self, more: Option<(&mut Sha256, &[u8])>) {
+        self.rounds.set(self.rounds.get() + 1);
+        let all = self.waiting.take();
+        let mut hashes: Vec<_> = all.iter().map(|one| one.hash.borrow_mut()).collect();
+        let pieces = all.iter().map(|one| &*one.piece);
+        self.engine.update(hashes.iter_mut().map(|hash| &mut **hash).zip(pieces).chain(more));
+        drop(hashes);
+        for Waiting { piece, answer, .. } in all {
+            // Who has gone needs no answer.
+            answer.send(piece).ok();
+        }
+    }
+}
+
+/// A piece that is being hashed.
+pub(super) enum Hashed {
+    /// It was.
+    Done(Buffer),
+    /// It comes back when it was.
+    Soon(oneshot::Receiver<Buffer>),
+}
+
+impl Hashed {
+    /// Waits until it is hashed, and gives it back.
+    pub(super) async fn end(self) -> io::Result<Buffer> {
+        match self {
+            Self::Done(piece) => Ok(piece),
+            Self::Soon(piece) => {
+                piece.await.map_err(|_canceled| io::Error::other("the hashing ended without an answer"))
             }
         }
-        if self.rounds.get() == round {
-            self.run();
-        }
-    }
-
-    fn run(&self) {
-        self.rounds.set(self.rounds.get() + 1);
-        let mut all = self.waiting.take();
-        self.engine.update(all.iter_mut().map(|one| (&mut one.hash, &*one.piece)));
-        for Waiting { hash, piece, answer } in all {
-            // Who has gone needs no answer.
-            answer.send((hash, piece)).ok();
-        }
     }
 }
 
-/// How many uploads send, of all those that may be slow or silent. Counted in spans of time, which have numbers.
-#[derive(Debug, Default)]
-struct Senders {
-    /// The span in which the last piece came, who has sent in it, and who did in the one before.
-    span: Cell<u128>,
-    now: Cell<usize>,
-    before: Cell<usize>,
+/// The hash of one upload.
+pub(super) struct Hasher {
+    hashing: Rc<Hashing>,
+    hash: Rc<RefCell<Sha256>>,
 }
 
-impl Senders {
-    /// Counts an upload that sends, whose last piece came in the span `last`.
-    fn note(&self, span: u128, last: &mut Option<u128>) {
-        let passed = span - self.span.replace(span);
-        if passed > 0 {
-            self.before.set(if passed == 1 { self.now.get() } else { 0 });
-            self.now.set(0);
-        }
-        if last.replace(span) != Some(span) {
-            self.now.set(self.now.get() + 1);
+impl Hasher {
+    pub(super) fn new(hashing: &Rc<Hashing>) -> Self {
+        hashing.uploads.set(hashing.uploads.get() + 1);
+        Self { hashing: Rc::clone(hashing), hash: Rc::default() }
+    }
+
+    /// Takes the next piece, which may wait for those of others.
+    pub(super) fn begin(&self, piece: Buffer) -> Hashed {
+        self.hurry();
+        self.hashing.wait(&self.hash, piece)
+    }
+
+    /// Takes the next piece at once.
+    pub(super) fn update(&self, piece: &[u8]) {
+        self.hurry();
+        self.hashing.run(Some((&mut self.hash.borrow_mut(), piece)));
+    }
+
+    /// Hashes the piece that waits, if one does.
+    fn hurry(&self) {
+        if self.hashing.waiting.borrow().iter().any(|one| Rc::ptr_eq(&one.hash, &self.hash)) {
+            self.hashing.run(None);
         }
     }
 
-    fn count(&self) -> usize {
-        self.now.get().max(self.before.get())
+    /// The digest of all that was taken.
+    pub(super) fn finish(self) -> Digest {
+        self.hurry();
+        self.hash.take().finish()
+    }
+}
+
+impl Drop for Hasher {
+    fn drop(&mut self) {
+        self.hashing.uploads.set(self.hashing.uploads.get() - 1);
     }
 }
 
@@ -147,66 +175,63 @@ pub(super) async fn read_back<D: Disk>(
     }
 }
 
-/// The hash of one upload.
-pub(super) struct Hasher {
-    hashing: Rc<Hashing>,
-    /// Gone while a piece is being hashed, and for ever if that was given up.
-    hash: Option<Sha256>,
-    /// The span in which its last piece came.
-    sent: Option<u128>,
-}
-
-impl Hasher {
-    pub(super) fn new(hashing: &Rc<Hashing>) -> Self {
-        hashing.uploads.set(hashing.uploads.get() + 1);
-        Self { hashing: Rc::clone(hashing), hash: Some(Sha256::new()), sent: None }
-    }
-
-    /// Takes the next piece, and gives it back.
-    pub(super) async fn update(&mut self, piece: Buffer) -> io::Result<Buffer> {
-        let gone = || io::Error::other("the hashing was given up before");
-        if piece.len() < MIN_PIECE {
-            // Nobody waits for one that only sends such.
-            self.hash.as_mut().ok_or_else(gone)?.update(&piece);
-            return Ok(piece);
-        }
-        let span = self.hashing.start.elapsed().as_millis() / SPAN.as_millis();
-        self.hashing.senders.note(span, &mut self.sent);
-        let (hash, piece) = self.hashing.update(self.hash.take().ok_or_else(gone)?, piece).await?;
-        self.hash = Some(hash);
-        Ok(piece)
-    }
-
-    /// The digest of all that was taken.
-    pub(super) fn finish(mut self) -> Option<Digest> {
-        self.hash.take().map(Sha256::finish)
-    }
-}
-
-impl Drop for Hasher {
-    fn drop(&mut self) {
-        self.hashing.uploads.set(self.hashing.uploads.get() - 1);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::buffer::BUFFER_BYTES;
+    use crate::io::runtime::{Driver, block_on};
+
+    /// A buffer full of one byte.
+    async fn piece(pool: &BufferPool, byte: u8) -> Buffer {
+        let mut piece = pool.take().await;
+        piece.append(&[byte; BUFFER_BYTES]);
+        piece
+    }
+
+    /// Whether it is hashed already.
+    fn is_done(hashed: &mut Hashed) -> bool {
+        match hashed {
+            Hashed::Done(_) => true,
+            Hashed::Soon(piece) => piece.try_recv().is_ok_and(|piece| piece.is_some()),
+        }
+    }
 
     #[test]
-    fn who_sends_is_counted_once_a_span_and_forgotten_after_the_next() {
-        let senders = Senders::default();
-        let [mut one, mut other] = [None, None];
-        senders.note(7, &mut one);
-        senders.note(7, &mut other);
-        senders.note(7, &mut one);
-        assert_eq!(senders.count(), 2);
-        senders.note(8, &mut one);
-        assert_eq!(senders.count(), 2, "the other one may still come");
-        senders.note(9, &mut one);
-        assert_eq!(senders.count(), 1);
-        senders.note(9, &mut other);
-        senders.note(11, &mut one);
-        assert_eq!(senders.count(), 1, "nobody sent for a whole span");
+    fn a_piece_waits_for_others_and_its_upload_does_not() {
+        for engine in Engine::each() {
+            block_on(Driver::Epoll, async {
+                let (lanes, pool) = (engine.lanes(), BufferPool::new(40));
+                let hashing = Hashing::new(engine.clone());
+                let uploads: Vec<_> = (0..lanes).map(|_| Hasher::new(&hashing)).collect();
+
+                let mut first = uploads[0].begin(piece(&pool, 0).await);
+                assert!(!is_done(&mut first), "others may come");
+                let mut next = uploads[0].begin(piece(&pool, 1).await);
+                assert!(is_done(&mut first) && !is_done(&mut next), "the next one is there");
+                for (upload, byte) in uploads[1..].iter().zip(2..) {
+                    assert!(!is_done(&mut next));
+                    drop(upload.begin(piece(&pool, byte).await));
+                }
+                assert!(is_done(&mut next), "as many as can be hashed at once");
+                let alone = uploads[0].begin(piece(&pool, 100).await);
+                assert!(alone.end().await.is_ok_and(|piece| piece[0] == 100), "nobody else came");
+                uploads[0].update(b"end");
+
+                for (upload, byte) in uploads.into_iter().zip(1..) {
+                    let mut right = Sha256::new();
+                    if byte == 1 {
+                        right.update(&[0; BUFFER_BYTES]);
+                    }
+                    right.update(&[byte; BUFFER_BYTES]);
+                    if byte == 1 {
+                        right.update(&[100; BUFFER_BYTES]);
+                        right.update(b"end");
+                    }
+                    assert_eq!(upload.finish(), right.finish());
+                }
+                assert_eq!(hashing.uploads.get(), 0);
+            })
+            .expect("a runtime");
+        }
     }
 }

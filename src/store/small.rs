@@ -53,7 +53,8 @@ impl<D: Disk> Small<D> {
             fresh.write(piece).await?;
             return Ok(Some(fresh));
         }
-        self.content = Some(self.common.hash(piece).await?);
+        self.common.hash(&piece);
+        self.content = Some(piece);
         self.common.offset = self.length;
         Ok(None)
     }

@@ -5,10 +5,11 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::io::Fault;
 use crate::io::runtime::{Begun, begin, random, sleep, spawn};
-use crate::io::{Buffer, Fault};
 use crate::store::disk::Disk;
 use crate::store::fs::Shared;
+use crate::store::hashing::Hashed;
 use crate::store::layout;
 use crate::types::Object;
 
@@ -41,12 +42,12 @@ impl<D: Disk> Temp<D> {
         Ok(Self { file: Rc::new(file), writing: None, published: false, shared, dir, name })
     }
 
-    /// Begins to write a piece. It goes on while other things are done, and gives its buffer back when it ends, whether or
-    /// not anybody waits. The one before must have been waited for.
-    pub(super) fn begin_write(&mut self, piece: Buffer, offset: u64) {
+    /// Begins to write a piece, once it is hashed. It goes on while other things are done, and gives its buffer back when it
+    /// ends, whether or not anybody waits. The one before must have been waited for.
+    pub(super) fn begin_write(&mut self, piece: Hashed, offset: u64) {
         let (disk, file) = (self.shared.disk.clone(), Rc::clone(&self.file));
         self.writing = Some(begin(async move {
-            let (written, piece) = disk.write_all_at(&file, piece, offset).await;
+            let (written, piece) = disk.write_all_at(&file, piece.end().await?, offset).await;
             // Who waits is to be the last to let go of the file.
             drop((piece, file));
             written

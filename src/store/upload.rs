@@ -9,7 +9,7 @@ use crate::store::disk::Disk;
 use crate::store::error::Step;
 use crate::store::fresh::Fresh;
 use crate::store::fs::Shared;
-use crate::store::hashing::Hasher;
+use crate::store::hashing::{Hashed, Hasher};
 use crate::store::repeat::Repeat;
 use crate::store::small::Small;
 use crate::store::{Error, Upload, layout};
@@ -75,17 +75,24 @@ impl<D: Disk> Common<D> {
         }
     }
 
+    /// Begins to hash a piece, if that is needed.
+    pub(super) fn begin_hash(&self, piece: Buffer) -> Hashed {
+        match &self.hasher {
+            Some(hasher) => hasher.begin(piece),
+            None => Hashed::Done(piece),
+        }
+    }
+
     /// Hashes a piece, if that is needed.
-    pub(super) async fn hash(&mut self, piece: Buffer) -> Result<Buffer, Error> {
-        match &mut self.hasher {
-            Some(hasher) => hasher.update(piece).await.step("hash an object"),
-            None => Ok(piece),
+    pub(super) fn hash(&self, piece: &[u8]) {
+        if let Some(hasher) = &self.hasher {
+            hasher.update(piece);
         }
     }
 
     /// The digest of what came, if it runs, and whether it is the right one.
     pub(super) fn verify(&mut self) -> Verdict {
-        match self.hasher.take().and_then(Hasher::finish) {
+        match self.hasher.take().map(Hasher::finish) {
             None => Verdict::Unknown,
             Some(digest) if Some(&digest) == self.handle.object.digest() => Verdict::Right(digest),
             Some(_) => Verdict::Wrong,
