@@ -13,7 +13,7 @@ use crate::io::runtime::{sleep, spawn};
 use crate::io::{Buffer, BufferPool};
 use crate::store::disk::Disk;
 
-/// Shorter pieces are hashed at once: faster than others could come.
+/// Shorter pieces are hashed at once and alone: faster than others could come.
 const MIN_PIECE: usize = 64 * 1024;
 /// How long a piece, which holds a buffer, waits at the most. It takes as long to come at 1 Gbit/s.
 const MAX_WAIT: Duration = Duration::from_millis(4);
@@ -123,7 +123,12 @@ impl Hasher {
     /// Takes the next piece at once.
     pub(super) fn update(&self, piece: &[u8]) {
         self.hurry();
-        self.hashing.run(Some((&mut self.hash.borrow_mut(), piece)));
+        let hash = &mut *self.hash.borrow_mut();
+        if piece.len() < MIN_PIECE {
+            hash.update(piece);
+        } else {
+            self.hashing.run(Some((hash, piece)));
+        }
     }
 
     /// Hashes the piece that waits, if one does.
@@ -213,11 +218,15 @@ mod tests {
         assert!(is_done(&mut next), "as many as can be hashed at once");
         let alone = one.begin(piece(&pool, 4).await);
         assert!(alone.end().await.is_ok_and(|piece| *piece.last().expect("full") == 4), "nobody else comes");
+        let mut next = others[0].begin(piece(&pool, 5).await);
         one.update(b"end");
+        assert!(!is_done(&mut next), "what is short takes nobody along");
 
         let whole = [[1, 2, 4].map(|byte| vec![byte; BUFFER_BYTES]).concat(), b"end".to_vec()].concat();
         let mut digests = uploads.into_iter().map(Hasher::finish);
         assert_eq!(digests.next(), Some(Sha256::of(&whole)));
+        let second = [3, 5].map(|byte| vec![byte; BUFFER_BYTES]).concat();
+        assert_eq!(digests.next(), Some(Sha256::of(&second)));
         assert!(digests.all(|other| other == Sha256::of(&vec![3; BUFFER_BYTES])));
         assert_eq!(hashing.uploads.get(), 0);
     }
