@@ -46,12 +46,8 @@ impl<D: Disk> Small<D> {
     /// held for a client that is slow.
     pub(super) async fn write(&mut self, piece: Buffer) -> Result<Option<Fresh<D>>, Error> {
         if self.content.is_some() || piece.len() as u64 != self.length {
-            let mut fresh = self.begin_anew().await?;
-            if let Some(content) = self.content.take() {
-                fresh.write(content).await?;
-            }
-            fresh.write(piece).await?;
-            return Ok(Some(fresh));
+            let pieces = self.content.take().into_iter().chain([piece]);
+            return self.begin_anew(pieces).await.map(Some);
         }
         self.common.hash(&piece);
         self.content = Some(piece);
@@ -59,15 +55,24 @@ impl<D: Disk> Small<D> {
         Ok(None)
     }
 
-    async fn begin_anew(&self) -> Result<Fresh<D>, Error> {
-        let Common { shared, dir, handle, .. } = &self.common;
-        Fresh::begin(shared, dir.clone(), handle, Some(self.length), self.owner.as_ref()).await
+    /// The ordinary upload, with the first pieces. Boxed, as it is rare: every connection has room for what is not.
+    async fn begin_anew(&self, pieces: impl IntoIterator<Item = Buffer>) -> Result<Fresh<D>, Error> {
+        let begun = async {
+            let Common { shared, dir, handle, .. } = &self.common;
+            let mut fresh =
+                Fresh::begin(shared, dir.clone(), handle, Some(self.length), self.owner.as_ref()).await?;
+            for piece in pieces {
+                fresh.write(piece).await?;
+            }
+            Ok(fresh)
+        };
+        Box::pin(begun).await
     }
 
     pub(super) async fn commit(mut self, published: impl FnOnce()) -> Result<(), Error> {
         let Some(content) = self.content.take() else {
             // Nothing came: the body ended early.
-            return self.begin_anew().await?.commit(published).await;
+            return Box::pin(self.begin_anew([]).await?.commit(published)).await;
         };
         let came = self.common.verify();
         if let Verdict::Wrong = came {
@@ -84,9 +89,7 @@ impl<D: Disk> Small<D> {
             }
             // There are no files without a name here after all.
             Err(SmallError::Make(e)) if Fault::of(&e) == Fault::Other => {
-                let mut fresh = self.begin_anew().await?;
-                fresh.write(content).await?;
-                fresh.commit(published).await
+                Box::pin(self.begin_anew([content]).await?.commit(published)).await
             }
             Err(SmallError::Make(e)) => shared.wrote(Err(e)).step("make a file"),
             Err(SmallError::Write(e)) => shared.wrote(Err(e)).step("write an object"),
