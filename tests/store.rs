@@ -217,6 +217,11 @@ fn of_two_uploads_at_once_both_succeed_if_they_are_equal() {
     });
 }
 
+/// What a failed upload leaves is removed after its answer.
+async fn let_leftovers_go() {
+    packhouse::io::runtime::sleep(std::time::Duration::from_millis(1)).await;
+}
+
 #[test]
 fn of_many_uploads_at_once_each_is_verified_for_itself() {
     const UPLOADS: u8 = 40;
@@ -245,7 +250,7 @@ fn of_many_uploads_at_once_each_is_verified_for_itself() {
         for stored in uploads {
             stored.await.unwrap();
         }
-        packhouse::io::runtime::sleep(std::time::Duration::from_millis(1)).await;
+        let_leftovers_go().await;
         let wrong = if options.verify { UPLOADS / 5 } else { 0 };
         assert_eq!(bench.model.files().len(), usize::from(UPLOADS - wrong));
     });
@@ -290,7 +295,7 @@ fn wrong_bytes_are_refused_and_leave_nothing() {
         let bench = Bench::new(options);
         let stored = bench.put(&blob(BlobType::Snapshots, b"right"), None, &[b"wrong"]).await;
         assert_eq!(matches!(stored, Err(Error::Mismatch)), options.verify);
-        packhouse::io::runtime::sleep(std::time::Duration::from_millis(1)).await;
+        let_leftovers_go().await;
         assert_eq!(bench.model.files().len(), usize::from(!options.verify));
     });
 }
@@ -308,7 +313,7 @@ fn a_failure_at_any_step_is_reported_and_leaves_nothing() {
             bench.faults.fail(Some((op, Fault::NoSpace)));
             let failed = bench.put(&handle, Some(body.len() as u64), &pieces).await;
             assert!(matches!(failed, Err(Error::NoSpace)), "{op:?}: {failed:?}");
-            packhouse::io::runtime::sleep(std::time::Duration::from_millis(1)).await;
+            let_leftovers_go().await;
             bench.model.crash();
             assert_eq!(bench.model.files(), Vec::<String>::new(), "{op:?}");
             bench.faults.fail(None);
@@ -423,7 +428,7 @@ fn a_dropped_upload_leaves_nothing_and_a_crashed_one_is_swept() {
             assert_eq!(sweep::sweep(&bench.model, 2, None).await.removed, 1);
             drop(upload);
         }
-        packhouse::io::runtime::sleep(std::time::Duration::from_millis(1)).await;
+        let_leftovers_go().await;
         assert_eq!(bench.model.files(), Vec::<String>::new());
     });
 }

@@ -53,7 +53,7 @@ fn four_rounds<const SCHEDULE: bool, const T: usize>(
     w: &mut [[__m128i; 4]; LANES],
     k: &[u32; 4],
 ) {
-    let k = words(k);
+    let k = vector(k);
     for ((abef, cdgh), w) in v.iter_mut().zip(w) {
         if SCHEDULE {
             let [w1, w2, w3] = [w[(T + 1) % 4], w[(T + 2) % 4], w[(T + 3) % 4]];
@@ -68,16 +68,10 @@ fn four_rounds<const SCHEDULE: bool, const T: usize>(
 
 #[inline]
 #[target_feature(enable = "sse2")]
-fn words(words: &[u32; 4]) -> __m128i {
-    // SAFETY: 16 bytes can be read there; no alignment is asked for.
-    unsafe { _mm_loadu_si128(words.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "sse2")]
-fn quarter(bytes: &[u8; 16]) -> __m128i {
-    // SAFETY: as above.
-    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+fn vector<T, const N: usize>(from: &[T; N]) -> __m128i {
+    const { assert!(size_of::<[T; N]>() == size_of::<__m128i>()) };
+    // SAFETY: 16 bytes can be read there, as was just found; no alignment is asked for.
+    unsafe { _mm_loadu_si128(from.as_ptr().cast()) }
 }
 
 #[inline]
@@ -85,7 +79,7 @@ fn quarter(bytes: &[u8; 16]) -> __m128i {
 fn load_block(block: &Block) -> [__m128i; 4] {
     let swap = _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203);
     let (quarters, _) = block.as_chunks::<16>();
-    std::array::from_fn(|i| _mm_shuffle_epi8(quarter(&quarters[i]), swap))
+    std::array::from_fn(|i| _mm_shuffle_epi8(vector(&quarters[i]), swap))
 }
 
 #[inline]

@@ -94,6 +94,7 @@ impl<D: Disk> Fresh<D> {
     }
 
     pub(super) async fn commit(mut self, published: impl FnOnce()) -> Result<(), Error> {
+        // First, so that the last piece waits no longer for others.
         let came = self.common.verify();
         self.settle().await?;
         if let Verdict::Wrong = came {

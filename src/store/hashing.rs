@@ -40,22 +40,22 @@ impl Hashing {
         Rc::new(Self { engine, uploads, waiting, rounds })
     }
 
+    /// How many pieces can come together, as far as they can be hashed at once.
+    fn enough(&self) -> usize {
+        self.engine.lanes().min(self.uploads.get())
+    }
+
     /// Lets a piece wait until enough of them do.
-    fn wait(self: &Rc<Self>, hash: &Rc<RefCell<Sha256>>, piece: Buffer) -> Hashed {
-        let enough = self.engine.lanes().min(self.uploads.get());
-        if piece.len() < MIN_PIECE || enough < self.engine.pays_from() {
-            hash.borrow_mut().update(&piece);
-            return Hashed::Done(piece);
-        }
+    fn wait(self: &Rc<Self>, hash: &Rc<RefCell<Sha256>>, piece: Buffer) -> oneshot::Receiver<Buffer> {
         let (answer, answered) = oneshot::channel();
         self.waiting.borrow_mut().push(Waiting { hash: Rc::clone(hash), piece, answer });
         let waiting = self.waiting.borrow().len();
-        if waiting >= enough {
+        if waiting >= self.enough() {
             self.run(None);
         } else if waiting == 1 {
             spawn(Rc::clone(self).run_soon());
         }
-        Hashed::Soon(answered)
+        answered
     }
 
     /// Hashes what waits after a while, unless that was done before.
@@ -116,8 +116,12 @@ impl Hasher {
 
     /// Takes the next piece, which may wait for those of others.
     pub(super) fn begin(&self, piece: Buffer) -> Hashed {
+        if piece.len() < MIN_PIECE || self.hashing.enough() < self.hashing.engine.pays_from() {
+            self.update(&piece);
+            return Hashed::Done(piece);
+        }
         self.hurry();
-        self.hashing.wait(&self.hash, piece)
+        Hashed::Soon(self.hashing.wait(&self.hash, piece))
     }
 
     /// Takes the next piece at once.
