@@ -1,5 +1,7 @@
 //! Storing one object: everything that the head allows to refuse, then piece by piece, then all or nothing.
 
+use std::time::Duration;
+
 use crate::api::{Answer, Error, Live, Rules};
 use crate::http::{Body, Head};
 use crate::io::runtime::{now, sleep};
@@ -39,7 +41,7 @@ pub(super) async fn respond<S: Store>(
         // The connections of a user take turns, piece by piece.
         body.in_small_pieces();
     }
-    let mut received = 0;
+    let (mut received, mut due) = (0, Duration::ZERO);
     while let Some(piece) = body.next().await? {
         let count = piece.len();
         received += count as u64;
@@ -50,15 +52,17 @@ pub(super) async fn respond<S: Store>(
             claim.grow_ahead(received).await?;
         }
         upload.write(piece).await?;
-        // No buffer is held meanwhile.
-        let wait = slot.take(count, now());
-        if !wait.is_zero() {
-            sleep(wait).await;
+        due = slot.take(count, now());
+        if Some(received) == length {
+            break;
         }
+        pause(std::mem::take(&mut due)).await;
     }
     let changing = live.ledger.changing(handle);
     let committed = upload.commit(|| claim.published(received)).await;
     drop(changing);
+    // Not before: a small object is kept in memory until it is stored.
+    pause(due).await;
     committed?;
     if let Object::Blob(kind, _) = handle.object
         && is_new
@@ -68,6 +72,13 @@ pub(super) async fn respond<S: Store>(
         row.write_bytes.add(received);
     }
     Ok(Answer::done())
+}
+
+/// Waits until the rate of the user allows more. No buffer may be held meanwhile.
+async fn pause(due: Duration) {
+    if !due.is_zero() {
+        sleep(due).await;
+    }
 }
 
 /// Room for an upload; or why there is none, if a repeat of what is stored may do without.

@@ -50,7 +50,8 @@ impl Dir {
                 content.restore(memory);
                 (stored, content)
             }
-            Err(e) => (Err(SmallError::Make(e)), content),
+            // Not `Make`: the job may have ended with a panic, and with it the content.
+            Err(e) => (Err(SmallError::Write(e)), content),
         }
     }
 }

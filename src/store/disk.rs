@@ -56,7 +56,7 @@ pub trait Disk: Clone + 'static {
     async fn link(&self, file: &Self::File, dir: &Self::Dir, name: &OsStr) -> io::Result<()>;
     /// Renames; `Exists` if the new name is taken.
     async fn rename(&self, dir: &Self::Dir, from: &OsStr, to: &OsStr) -> io::Result<()>;
-    /// Stores a small file whole, without a name until all of it is durable.
+    /// Stores a small file whole, without a name until all of it is durable. `content` comes back, unless it could not be written.
     async fn store_small(
         &self,
         dir: &Self::Dir,

@@ -100,8 +100,8 @@ pub trait Upload {
     /// as soon as the object can be seen, unless it could be before: from then on its bytes are there, come what may.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the bytes don't hash to the name, [`Error::Conflict`] if the object exists with other bytes,
-    /// [`Error::Damaged`] if these bytes are right and the stored ones are not.
+    /// [`Error::Conflict`] if the object exists with other bytes, or [`Error::Damaged`] if these bytes are right and the stored
+    /// ones are not; [`Error::Mismatch`] else if the bytes don't hash to the name.
     async fn commit(self, published: impl FnOnce()) -> Result<(), Error>;
 }
 

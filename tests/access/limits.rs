@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Server, id_of, login, noise, on_both};
+use crate::common::{Server, id_of, login, noise, on_both, wait_for};
 use crate::proxies::connect_from;
 use crate::rights::{as_user, configured};
 
@@ -115,6 +115,28 @@ fn bytes_a_second_are_bounded_and_shared() {
             }
         });
         assert!(start.elapsed() < Duration::from_secs(15));
+    });
+}
+
+#[test]
+fn who_must_wait_for_a_rate_takes_no_memory_from_others() {
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let rates = "[users.alice]\nupload-rate = 100000\n";
+        let server = configured(driver, dir.path(), &["alice", "bob"], rates, &["--workers", "1"]);
+        // More than a worker has buffers, each of one piece, for a user who must wait a minute for the last answer.
+        let uploads: Vec<_> = (0..80)
+            .map(|n| {
+                let (body, mut conn) = (noise(100_000, n), server.connect());
+                let head = format!("POST /r1/data/{} HTTP/1.1\r\nHost: h\r\n", id_of(&body));
+                let length = format!("{}Content-Length: {}\r\n\r\n", login("alice", "pw"), body.len());
+                conn.send([head.as_bytes(), length.as_bytes(), &body].concat());
+                conn
+            })
+            .collect();
+        wait_for("all of them to be stored", || server.files().len() >= uploads.len());
+        let body = noise(100_000, 100);
+        assert_eq!(as_user(&server, "bob", "POST", &format!("/r1/data/{}", id_of(&body)), &body), 200);
     });
 }
 
