@@ -87,18 +87,20 @@ impl Pool {
             job();
             return Ok(());
         }
-        let mut queue = self.0.lock();
+        let queue = self.0.lock();
         // Idle threads are as good as places.
         if queue.jobs.len() >= self.0.most + queue.idle {
             return Err(io::Error::new(io::ErrorKind::WouldBlock, "the queue of the blocking pool is full"));
         }
-        queue.jobs.push_back(Box::new(job));
-        let asleep = queue.idle > 0;
-        drop(queue);
-        if asleep {
-            self.0.changed.notify_one();
-        }
+        self.0.append(queue, Box::new(job));
         Ok(())
+    }
+
+    /// Lets go of something on a thread of the pool, however long the queue is: what waits so has a bound of its own.
+    pub fn discard(&self, thing: impl Send + 'static) {
+        if self.0.threads > 0 {
+            self.0.append(self.0.lock(), Box::new(move || drop(thing)));
+        }
     }
 
     /// Runs `job` on a thread of the pool and waits for its result.
@@ -117,6 +119,16 @@ impl Pool {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a job into the queue.
+    fn append(&self, mut queue: MutexGuard<'_, Queue>, job: Job) {
+        queue.jobs.push_back(job);
+        let asleep = queue.idle > 0;
+        drop(queue);
+        if asleep {
+            self.changed.notify_one();
+        }
     }
 
     /// Waits for a job; none once there will be no more.

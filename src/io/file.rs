@@ -76,14 +76,15 @@ impl File {
         Ok(self.ring.get())
     }
 
-    /// Closes the file on the pool. The last close of a file without a name frees its blocks, which waits for the
+    /// Closes the file, on the pool. The last close of a file without a name frees its blocks, which waits for the
     /// journal: not for a worker.
     pub async fn close(mut self) -> io::Result<()> {
         if let Some(ring) = self.ring.take() {
             ring.close().await?;
         }
         let Node { fd, site, .. } = self.node;
-        site.pools.writes.run(move || drop(fd)).await
+        site.pools.writes.discard(fd);
+        Ok(())
     }
 
     /// Sees to it that reads are of the device, as far as that can be: past the page cache, which keeps what others have
