@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use futures_channel::oneshot;
@@ -18,11 +18,17 @@ const MIN_PIECE: usize = 64 * 1024;
 /// How long a piece, which holds a buffer, waits at the most. It takes as long to come at 1 Gbit/s.
 const MAX_WAIT: Duration = Duration::from_millis(4);
 
+/// More pieces in a row are those of an upload beside which no other one sends. Fewer come so where many send in turns.
+const MAX_IN_A_ROW: usize = 3;
+
 /// The pieces of a worker that are to be hashed.
 pub(super) struct Hashing {
     engine: Engine,
     /// Uploads that are being hashed.
     uploads: Cell<usize>,
+    /// Whose piece came last, and how many came in a row.
+    latest: RefCell<Weak<RefCell<Sha256>>>,
+    in_a_row: Cell<usize>,
     waiting: RefCell<Vec<Waiting>>,
     /// How often all that waited was hashed.
     rounds: Cell<u64>,
@@ -36,8 +42,9 @@ struct Waiting {
 
 impl Hashing {
     pub(super) fn new(engine: Engine) -> Rc<Self> {
-        let (uploads, waiting, rounds) = (Cell::new(0), RefCell::default(), Cell::new(0));
-        Rc::new(Self { engine, uploads, waiting, rounds })
+        let (uploads, in_a_row, rounds) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        let (latest, waiting) = (RefCell::default(), RefCell::default());
+        Rc::new(Self { engine, uploads, latest, in_a_row, waiting, rounds })
     }
 
     /// How many pieces can come together, as far as they can be hashed at once.
@@ -114,14 +121,24 @@ impl Hasher {
         Self { hashing: Rc::clone(hashing), hash: Rc::default() }
     }
 
-    /// Takes the next piece, which may wait for those of others.
+    /// Takes the next piece, which may wait for those of others, if others send.
     pub(super) fn begin(&self, piece: Buffer) -> Hashed {
-        if piece.len() < MIN_PIECE || self.hashing.enough() < self.hashing.engine.pays_from() {
+        let enough = if self.is_alone() { 1 } else { self.hashing.enough() };
+        if piece.len() < MIN_PIECE || enough < self.hashing.engine.pays_from() {
             self.update(&piece);
             return Hashed::Done(piece);
         }
         self.hurry();
         Hashed::Soon(self.hashing.wait(&self.hash, piece))
+    }
+
+    /// Counts a piece. Whether so many have come in a row that no other upload seems to send, whoever else has begun.
+    fn is_alone(&self) -> bool {
+        let Hashing { latest, in_a_row, .. } = &*self.hashing;
+        let before = latest.replace(Rc::downgrade(&self.hash));
+        let again = before.as_ptr() == Rc::as_ptr(&self.hash);
+        in_a_row.set(if again { in_a_row.get() + 1 } else { 1 });
+        in_a_row.get() > MAX_IN_A_ROW
     }
 
     /// Takes the next piece at once.
@@ -220,8 +237,11 @@ mod tests {
             drop(other.begin(piece(&pool, 3).await));
         }
         assert!(is_done(&mut next), "as many as can be hashed at once");
-        let alone = one.begin(piece(&pool, 4).await);
-        assert!(alone.end().await.is_ok_and(|piece| *piece.last().expect("full") == 4), "nobody else comes");
+        let one_more = one.begin(piece(&pool, 4).await);
+        assert!(
+            one_more.end().await.is_ok_and(|piece| *piece.last().expect("full") == 4),
+            "nobody else comes"
+        );
         let mut next = others[0].begin(piece(&pool, 5).await);
         one.update(b"end");
         assert!(!is_done(&mut next), "what is short takes nobody along");
@@ -235,10 +255,54 @@ mod tests {
         assert_eq!(hashing.uploads.get(), 0);
     }
 
+    async fn send_alone(engine: Engine) {
+        let pool = BufferPool::new(4);
+        let hashing = Hashing::new(engine);
+        let (one, stalled) = (Hasher::new(&hashing), Hasher::new(&hashing));
+        for _ in 0..MAX_IN_A_ROW {
+            assert!(!is_done(&mut one.begin(piece(&pool, 1).await)));
+        }
+        for _ in 0..2 {
+            assert!(is_done(&mut one.begin(piece(&pool, 1).await)), "nobody else sends");
+        }
+        assert!(!is_done(&mut stalled.begin(piece(&pool, 2).await)), "another one has just sent");
+        assert_eq!(one.finish(), Sha256::of(&vec![1; (MAX_IN_A_ROW + 2) * BUFFER_BYTES]));
+    }
+
+    async fn go_away(engine: Engine) {
+        let pool = BufferPool::new(3);
+        let hashing = Hashing::new(engine);
+        let (one, other) = (Hasher::new(&hashing), Hasher::new(&hashing));
+        let gone = Hasher::new(&hashing);
+        let waits = other.begin(piece(&pool, 1).await);
+        drop(gone.begin(piece(&pool, 2).await));
+        drop(gone);
+        assert!(waits.end().await.is_ok());
+        drop(one.begin(piece(&pool, 3).await));
+        let buffers = [pool.take().await, pool.take().await, pool.take().await];
+        assert_eq!(one.finish(), Sha256::of(&vec![3; BUFFER_BYTES]));
+        assert_eq!(other.finish(), Sha256::of(&vec![1; BUFFER_BYTES]));
+        drop(buffers);
+    }
+
     #[test]
     fn a_piece_waits_for_others_and_its_upload_does_not() {
         for engine in Engine::each() {
             block_on(Driver::Epoll, wait_for_each_other(engine)).expect("a runtime");
+        }
+    }
+
+    #[test]
+    fn who_sends_beside_one_that_does_not_is_not_held_up() {
+        for engine in Engine::each() {
+            block_on(Driver::Epoll, send_alone(engine)).expect("a runtime");
+        }
+    }
+
+    #[test]
+    fn who_goes_away_leaves_no_buffer_behind_and_others_unharmed() {
+        for engine in Engine::each() {
+            block_on(Driver::Epoll, go_away(engine)).expect("a runtime");
         }
     }
 }
