@@ -1,4 +1,4 @@
-//! Eight messages at once, on AVX2: for processors without SHA extensions and without AVX-512.
+//! Eight messages at once, on AVX2: what is best on processors without SHA extensions and without AVX-512.
 
 #![expect(unsafe_code, reason = "vector loads and stores take raw pointers")]
 #![expect(clippy::indexing_slicing, reason = "all indices are below the lengths of arrays: the loops say so")]
@@ -21,16 +21,10 @@ define_compress!("avx2");
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load(words: &[u32; LANES]) -> Vector {
-    // SAFETY: 32 bytes can be read there; no alignment is asked for.
-    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load_half(half: &[u8; 32]) -> Vector {
-    // SAFETY: as above.
-    unsafe { _mm256_loadu_si256(half.as_ptr().cast()) }
+fn load<T, const N: usize>(from: &[T; N]) -> Vector {
+    const { assert!(size_of::<[T; N]>() == size_of::<Vector>()) };
+    // SAFETY: 32 bytes can be read there, as was just found; no alignment is asked for.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
 }
 
 #[inline]
@@ -88,10 +82,8 @@ fn majority(a: Vector, b: Vector, c: Vector) -> Vector {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load_blocks(blocks: [&Block; LANES]) -> [Vector; 16] {
-    let halves = blocks.map(|block| block.split_first_chunk::<32>());
-    let first = halves.map(|half| half.map_or(&[0; 32], |(first, _)| first));
-    let second = blocks.map(|block| block.last_chunk::<32>().unwrap_or(&[0; 32]));
-    let (first, second) = (transpose(first), transpose(second));
+    let halves = blocks.map(|block| block.as_chunks::<32>().0);
+    let (first, second) = (transpose(halves.map(|half| &half[0])), transpose(halves.map(|half| &half[1])));
     std::array::from_fn(|t| if t < 8 { first[t] } else { second[t - 8] })
 }
 
@@ -111,7 +103,7 @@ fn transpose(rows: [&[u8; 32]; LANES]) -> [Vector; LANES] {
     );
     let mut r = [splat(0); LANES];
     for (row, half) in r.iter_mut().zip(rows) {
-        *row = _mm256_shuffle_epi8(load_half(half), swap);
+        *row = _mm256_shuffle_epi8(load(half), swap);
     }
     let mut q = [splat(0); LANES];
     for i in 0..2 {

@@ -26,16 +26,10 @@ define_compress!("avx512f,avx512bw");
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load(words: &[u32; LANES]) -> Vector {
-    // SAFETY: 64 bytes can be read there; no alignment is asked for.
-    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load_block(block: &Block) -> Vector {
-    // SAFETY: as above.
-    unsafe { _mm512_loadu_si512(block.as_ptr().cast()) }
+fn load<T, const N: usize>(from: &[T; N]) -> Vector {
+    const { assert!(size_of::<[T; N]>() == size_of::<Vector>()) };
+    // SAFETY: 64 bytes can be read there, as was just found; no alignment is asked for.
+    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
 }
 
 #[inline]
@@ -96,7 +90,7 @@ fn load_blocks(blocks: [&Block; LANES]) -> [Vector; LANES] {
     let swap = _mm512_set4_epi32(0x0c0d_0e0f, 0x0809_0a0b, 0x0405_0607, 0x0001_0203);
     let mut r = [splat(0); LANES];
     for (row, block) in r.iter_mut().zip(blocks) {
-        *row = _mm512_shuffle_epi8(load_block(block), swap);
+        *row = _mm512_shuffle_epi8(load(block), swap);
     }
     // Groups of four rows: their words, transposed within every quarter of the register.
     let mut quarters = [splat(0); LANES];

@@ -38,6 +38,7 @@ struct Part<'p> {
 }
 
 impl Lanes {
+    /// The widest first.
     const ALL: &'static [Self] = &[
         #[cfg(target_arch = "x86_64")]
         Self::Sixteen,
@@ -158,13 +159,10 @@ impl Engine {
             let cost = side_by_side(lanes);
             // A wider way than another one is to save a quarter: the more messages it takes, the seldomer they come together.
             let worth = if ways.is_empty() { best } else { best * 3 / 4 };
-            let pays = (2..=lanes.count()).zip(2..).find(|(_, messages)| cost < worth * *messages);
-            if let Some((from, _)) = pays {
+            let messages = || (2..=lanes.count()).zip(2..);
+            if let Some((from, _)) = messages().find(|(_, count)| cost < worth * *count) {
                 ways.insert(0, (lanes, from));
-                best = (1..=lanes.count())
-                    .zip(1..)
-                    .map(|(_, messages)| cost / messages)
-                    .fold(best, Duration::min);
+                best = messages().map(|(_, count)| cost / count).fold(best, Duration::min);
             }
         }
         Self { ways }

@@ -38,7 +38,7 @@ macro_rules! define_compress {
             }
         }
 
-        /// Written out, so that all of `w` and `v` stay in registers.
+        /// Written out: all indices of `w` and `v` are known then, and what fits stays in registers.
         #[inline]
         #[target_feature(enable = $feature)]
         fn sixteen_rounds<const SCHEDULE: bool>(v: &mut [Vector; 8], w: &mut [Vector; 16], group: usize) {
