@@ -91,7 +91,8 @@ impl Conn {
         self.answer(!head.starts_with("HEAD"), keep, start)
     }
 
-    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Sends bytes and waits for nothing.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
             Stream::Unix(stream) => stream.write_all(bytes),

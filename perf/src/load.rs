@@ -196,6 +196,8 @@ pub fn run(
     let all = Mutex::new((Tally::new(), Vec::new()));
     let clients = if scenario.work == Work::Idle { 8 } else { scenario.connections };
     let conns: io::Result<Vec<_>> = (0..clients).map(|_| Conn::open(target)).collect();
+    let stalled: io::Result<Vec<_>> = (0..scenario.stalled).map(|n| stall(target, prepared, n)).collect();
+    let _stalled = stalled?;
     let start = Instant::now();
     std::thread::scope(|scope| {
         for mut conn in conns? {
@@ -241,6 +243,15 @@ pub fn run(
     let seconds = start.elapsed().as_secs_f64();
     let (Tally { latencies, first, bytes, failures }, conns) = all.into_inner().expect("not poisoned");
     Ok(Outcome { seconds, bytes, latencies, first, failures, conns })
+}
+
+/// Sends the first half of an object that nobody else sends.
+fn stall(target: &Target, prepared: &Prepared, n: usize) -> io::Result<Conn> {
+    let Body { bytes, .. } = &prepared.bodies[0];
+    let mut conn = Conn::open(target)?;
+    conn.send(post(&format!("/r0/data/{n:064x}"), bytes.len(), &prepared.login).as_bytes())?;
+    conn.send(&bytes[..bytes.len() / 2])?;
+    Ok(conn)
 }
 
 /// Waits until a request is to begin, and returns when that was to be, however late it is.

@@ -90,6 +90,9 @@ pub struct Scenario {
     /// Nothing of them is in memory. Needs root.
     #[serde(default)]
     pub cold: bool,
+    /// Further connections, each of which stops in the middle of an upload and stays.
+    #[serde(default)]
+    pub stalled: usize,
     /// The same in quick mode, if it differs.
     #[serde(default)]
     pub quick_objects: Option<usize>,

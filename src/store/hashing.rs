@@ -136,7 +136,8 @@ impl Hasher {
     fn is_alone(&self) -> bool {
         let Hashing { latest, in_a_row, .. } = &*self.hashing;
         let before = latest.replace(Rc::downgrade(&self.hash));
-        let again = before.as_ptr() == Rc::as_ptr(&self.hash);
+        // Who has ended sends nothing beside this one.
+        let again = before.as_ptr() == Rc::as_ptr(&self.hash) || before.strong_count() == 0;
         in_a_row.set(if again { in_a_row.get() + 1 } else { 1 });
         in_a_row.get() > MAX_IN_A_ROW
     }
@@ -265,8 +266,11 @@ mod tests {
         for _ in 0..2 {
             assert!(is_done(&mut one.begin(piece(&pool, 1).await)), "nobody else sends");
         }
-        assert!(!is_done(&mut stalled.begin(piece(&pool, 2).await)), "another one has just sent");
         assert_eq!(one.finish(), Sha256::of(&vec![1; (MAX_IN_A_ROW + 2) * BUFFER_BYTES]));
+        let next = Hasher::new(&hashing);
+        assert!(is_done(&mut next.begin(piece(&pool, 2).await)), "nor beside the next one");
+        assert!(!is_done(&mut stalled.begin(piece(&pool, 3).await)));
+        assert!(is_done(&mut next.begin(piece(&pool, 4).await)), "as many as send");
     }
 
     async fn go_away(engine: Engine) {
