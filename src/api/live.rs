@@ -22,6 +22,7 @@ use crate::policy::rate::Rates;
 use crate::policy::{Action, Decision};
 use crate::quota::Ledger;
 use crate::store::{self, Store};
+use crate::tls::Acceptor;
 use crate::types::{Principal, RepoPath, UserName};
 
 /// How long a request waits for others before it is to be tried again.
@@ -55,8 +56,8 @@ pub struct Live<S> {
 pub struct Origin {
     /// Its address; none on a unix socket.
     pub address: Option<IpAddr>,
-    /// Whom its certificate names.
-    pub certificate: Option<UserName>,
+    /// Whom its certificate names, and [`Acceptor::generation`] of when it was looked at.
+    pub certificate: Option<(UserName, u64)>,
     /// It may ask for health and metrics alone.
     pub admin: bool,
     /// The connection is encrypted.
@@ -70,7 +71,14 @@ impl Origin {
         let peer = self.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         let client = forwarded::client(peer, trusted, headers, |address| rules.trusts(Some(address)));
         let address = (!client.is_unspecified()).then(|| client.to_canonical());
-        Caller { address, trusted, certificate: self.certificate.clone() }
+        let certificate = self.certificate.as_ref().map(|(user, _)| user.clone());
+        Caller { address, trusted, certificate }
+    }
+
+    /// Whether its certificate was looked at by what no longer holds: it may have been revoked since.
+    pub fn is_outdated(&self, tls: Option<&Arc<Acceptor>>) -> bool {
+        let seen = self.certificate.as_ref().map(|(_, generation)| *generation);
+        seen.is_some_and(|seen| tls.is_some_and(|tls| tls.generation() != seen))
     }
 }
 

@@ -47,8 +47,8 @@ enum Hash {
 /// The users of a password file.
 pub struct Htpasswd {
     users: HashMap<String, Hash>,
-    /// What the password of an unknown user is compared with, so that the answer takes as long.
-    stand_in: Hash,
+    /// The dearest cost: any wrong password is to take as long, whoever it is for.
+    highest: u32,
 }
 
 /// One line of a password file.
@@ -124,18 +124,16 @@ impl Htpasswd {
                     problems.push(named(problem));
                 }
                 Ok(hash) => {
-                    highest = highest.max(hash.cost());
+                    if let Hash::Bcrypt(hash) = &hash {
+                        highest = highest.max(cost(hash));
+                    }
                     if users.insert(user.to_owned(), hash).is_some() {
                         problems.push(named("there is an earlier line for this user, which does not count"));
                     }
                 }
             }
         }
-        let stand_in = Hash::Bcrypt(format!(
-            "$2b${highest:02}${}",
-            "abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01232"
-        ));
-        Ok((Self { users, stand_in }, problems))
+        Ok((Self { users, highest }, problems))
     }
 
     /// Number of users that can log in.
@@ -155,10 +153,15 @@ impl Htpasswd {
 
     /// Whether this is the user's password. Slow on purpose: not for a worker.
     pub fn verify(&self, user: &str, password: &[u8]) -> bool {
-        if let Some(hash) = self.users.get(user) {
-            return hash.matches(password);
+        let costs = match self.users.get(user) {
+            Some(hash) if hash.matches(password) => return true,
+            // Each costs twice as much as the one before: together with what it took, as much as the dearest.
+            Some(Hash::Bcrypt(hash)) => cost(hash)..self.highest,
+            Some(Hash::Sha1(_)) | None => self.highest..self.highest + 1,
+        };
+        for cost in costs {
+            Hash::stand_in(cost).matches(password);
         }
-        self.stand_in.matches(password);
         false
     }
 }
@@ -178,11 +181,9 @@ impl Hash {
         Err("the hash is neither bcrypt nor {SHA}: `htpasswd -B` makes one that is")
     }
 
-    fn cost(&self) -> u32 {
-        match self {
-            Self::Bcrypt(text) => text.parse().map_or(0, |parts: bcrypt::HashParts| parts.get_cost()),
-            Self::Sha1(_) => 0,
-        }
+    /// One that no password has.
+    fn stand_in(cost: u32) -> Self {
+        Self::Bcrypt(format!("$2b${cost:02}$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01232"))
     }
 
     fn matches(&self, password: &[u8]) -> bool {
@@ -193,6 +194,10 @@ impl Hash {
             }
         }
     }
+}
+
+fn cost(bcrypt: &str) -> u32 {
+    bcrypt.parse().map_or(0, |parts: bcrypt::HashParts| parts.get_cost())
 }
 
 #[cfg(test)]
@@ -224,10 +229,13 @@ mod tests {
     }
 
     #[test]
-    fn the_stand_in_costs_as_much_as_the_dearest_entry() {
+    fn a_stranger_costs_as_much_as_the_dearest_entry() {
         let text = format!("a:{}\n", bcrypt::hash("pw", 6).expect("a hash"));
         let (users, _) = Htpasswd::parse(&text).unwrap_or_else(|line| panic!("line {line}"));
-        assert_eq!(users.stand_in.cost(), 6);
-        assert!(matches!(&users.stand_in, Hash::Bcrypt(hash) if bcrypt::verify("pw", hash).is_ok()));
+        assert_eq!(users.highest, 6);
+        let Hash::Bcrypt(stand_in) = Hash::stand_in(6) else { panic!("not bcrypt") };
+        assert_eq!(cost(&stand_in), 6);
+        assert_eq!(bcrypt::verify("pw", &stand_in).ok(), Some(false));
+        assert!(!users.verify("a", b"wrong") && !users.verify("b", b"pw"));
     }
 }

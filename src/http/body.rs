@@ -133,8 +133,11 @@ impl<'c> Body<'c> {
                         .get_or_insert_with(|| now() + MAX_FILL_WAIT)
                         .saturating_duration_since(now());
                     self.conn.stream.wake_at(missing.min(MAX_WAKE_BYTES));
+                    let start = now();
                     let filled = timeout(left, self.conn.stream.readable()).await;
                     self.conn.stream.wake_at(1);
+                    let waited = now().duration_since(start);
+                    self.pace.note(&self.conn.limits, waited, 0).map_err(TransferError::from)?;
                     match filled {
                         Ok(readable) => readable.map_err(TransferError::from)?,
                         Err(_elapsed) => break,

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::http::body::Body;
 use crate::http::head::{self, Head, HeadError, Scanner};
-use crate::http::limits::{MAX_LINGER, MAX_LINGER_BYTES, MAX_LINGER_SILENCE};
+use crate::http::limits::{MAX_HEAD_BYTES, MAX_LINGER, MAX_LINGER_BYTES, MAX_LINGER_SILENCE};
 use crate::http::pace::{Pace, TooSlow};
 use crate::io::BufferPool;
 use crate::io::file::{File, Sent};
@@ -133,10 +133,14 @@ impl Conn {
     /// After any of them the connection can only be closed.
     pub async fn read_head(&mut self) -> Result<Head, NoRequest> {
         let deadline = now() + self.limits.head;
-        let mut scanner = Scanner::default();
+        let (mut scanner, mut skipped) = (Scanner::default(), 0);
         loop {
             let empty = head::skip_empty_lines(&self.received);
             if empty > 0 {
+                skipped += empty;
+                if skipped > MAX_HEAD_BYTES {
+                    return Err(HeadError::TooLarge.into());
+                }
                 self.received.drain(..empty);
                 scanner = Scanner::default();
             }
@@ -207,23 +211,14 @@ impl Conn {
         Ok(count)
     }
 
-    /// Sends of a file what the client takes now, if the stream is not encrypted and the bytes are in memory. None if it
-    /// must be read and sent by other means.
-    pub fn send_file(
-        &self,
-        file: &File,
-        range: ByteRange,
-        pace: &mut Pace,
-    ) -> Result<Option<usize>, TransferError> {
-        let Stream::Plain(socket) = &self.stream else { return Ok(None) };
-        match file.send_cached(socket, range.start, range.len())? {
-            Sent::Bytes(count) => {
-                pace.note(&self.limits, Duration::ZERO, count)?;
-                Ok(Some(count))
-            }
-            Sent::Full => Ok(Some(0)),
-            Sent::Cold => Ok(None),
+    /// Sends of a file what the client takes now, if the bytes are in memory; what is to be encrypted never is.
+    pub fn send_file(&self, file: &File, range: ByteRange, pace: &mut Pace) -> Result<Sent, TransferError> {
+        let Stream::Plain(socket) = &self.stream else { return Ok(Sent::Cold) };
+        let sent = file.send_cached(socket, range.start, range.len())?;
+        if let Sent::Bytes(count) = sent {
+            pace.note(&self.limits, Duration::ZERO, count)?;
         }
+        Ok(sent)
     }
 
     /// Sends what was taken and is not sent.

@@ -17,7 +17,9 @@ pub enum Fault {
     NoSpace,
     /// The file system is mounted read-only.
     ReadOnly,
-    /// The device failed (EIO).
+    /// The device failed: EIO, or what only the block layer says, to who reads past the page cache (ENODATA of a sector that
+    /// can't be read, EREMOTEIO, EILSEQ), and the file system of its own blocks (EUCLEAN, EBADMSG). What may be the way to
+    /// the device alone (ETIMEDOUT, ENOLINK) is not meant.
     Device,
     /// No descriptor left, in the process or in the system.
     NoDescriptors,
@@ -50,7 +52,9 @@ impl Fault {
             Errno::LOOP => Self::Symlink,
             Errno::NOSPC | Errno::DQUOT => Self::NoSpace,
             Errno::ROFS => Self::ReadOnly,
-            Errno::IO => Self::Device,
+            Errno::IO | Errno::NODATA | Errno::REMOTEIO | Errno::ILSEQ | Errno::UCLEAN | Errno::BADMSG => {
+                Self::Device
+            }
             Errno::MFILE | Errno::NFILE => Self::NoDescriptors,
             Errno::AGAIN => Self::Busy,
             Errno::XDEV => Self::CrossDevice,
@@ -85,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_quota_is_a_full_disk() {
+    fn a_full_disk_quota_is_a_full_disk_and_a_bad_sector_the_device() {
         for (errno, fault) in [
             (Errno::DQUOT, Fault::NoSpace),
             (Errno::NOSPC, Fault::NoSpace),
@@ -93,6 +97,7 @@ mod tests {
             (Errno::NFILE, Fault::NoDescriptors),
             (Errno::ROFS, Fault::ReadOnly),
             (Errno::IO, Fault::Device),
+            (Errno::NODATA, Fault::Device),
         ] {
             assert_eq!(Fault::of(&errno.into()), fault, "{errno:?}");
         }

@@ -160,13 +160,14 @@ impl File {
     /// Whether a part of the file is in memory, as far as samples tell: the kernel reads ahead in larger pieces.
     fn is_cached(&self, offset: u64, count: u64) -> bool {
         let mut byte = [0];
-        let mut at = offset;
-        while at < offset + count && !self.node.volatile {
+        let (mut at, end) = (offset, offset + count);
+        while at < end && !self.node.volatile {
+            at = end.min(at + SAMPLE_BYTES);
             let mut parts = [io::IoSliceMut::new(&mut byte)];
-            if preadv2(&self.node.fd, &mut parts, at, ReadWriteFlags::NOWAIT).is_err() {
+            // The last byte: it is the last to come.
+            if preadv2(&self.node.fd, &mut parts, at - 1, ReadWriteFlags::NOWAIT).is_err() {
                 return false;
             }
-            at += SAMPLE_BYTES;
         }
         true
     }

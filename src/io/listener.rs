@@ -33,6 +33,8 @@ const UNSENT_BYTES: u32 = 128 * 1024;
 /// A bound socket, before it is handed to the workers. A unix socket's file is removed when this is dropped.
 pub struct Listener {
     socket: Bound,
+    /// It is systemd's, which listens on when this process has ended.
+    inherited: bool,
 }
 
 enum Bound {
@@ -64,7 +66,7 @@ impl Listener {
             ListenAddress::Unix(path) => bind_unix(path, mode)?,
             ListenAddress::Systemd(_) => return Err(io::Error::other("systemd has passed no such socket")),
         };
-        Ok(Self { socket })
+        Ok(Self { socket, inherited: false })
     }
 
     /// The address with its real port, as a user would write it.
@@ -99,8 +101,12 @@ impl Listener {
         }
     }
 
-    /// Takes no more connections: who comes now is refused at once, and not left waiting for a server that ends.
+    /// Takes no more connections: who comes now is refused at once, and not left waiting for a server that ends. On a
+    /// socket of systemd's who comes now waits for the next process.
     pub fn close(&self) {
+        if self.inherited {
+            return;
+        }
         let closed = match &self.socket {
             Bound::Tcp(socket) => rustix::net::shutdown(socket, Shutdown::Both),
             Bound::Unix { socket, .. } => rustix::net::shutdown(socket, Shutdown::Both),
@@ -179,7 +185,7 @@ fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Bound> {
 /// # Errors
 /// One of them is neither a listening TCP nor a listening unix socket.
 pub fn from_systemd() -> io::Result<Vec<(String, Listener)>> {
-    let take = |(raw, name)| adopt(inherited(raw)).map(|socket| (name, Listener { socket }));
+    let take = |(raw, name)| adopt(inherited(raw)).map(|socket| (name, Listener { socket, inherited: true }));
     sd_notify::listen_fds_with_names()?.map(take).collect()
 }
 
@@ -245,6 +251,22 @@ impl Acceptor {
                 Ok(Socket::tcp(stream, Peer::Tcp(address)))
             }
             Self::Unix(listener) => Ok(Socket::unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_of_systemd_listens_on_when_this_process_takes_no_more() {
+        for inherited in [false, true] {
+            let socket = bind_any(0).expect("a socket");
+            let systemds = socket.try_clone().expect("another handle");
+            let socket = adopt(socket.into()).expect("it listens");
+            Listener { socket, inherited }.close();
+            assert_eq!(adopt(systemds.into()).is_ok(), inherited);
         }
     }
 }

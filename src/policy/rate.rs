@@ -8,6 +8,8 @@ use crate::types::{Principal, UserName};
 
 /// What a user who was idle may send at once, in seconds of the rate.
 const BURST: Duration = Duration::from_secs(1);
+/// Uploads at once of a user with a rate and no such bound: each waits for its turn, and takes a place among all requests.
+const MANY_UPLOADS: usize = 1000;
 /// Users that are kept in mind before idle ones are forgotten.
 const MANY_USERS: usize = 1024;
 
@@ -59,7 +61,8 @@ impl Rates {
             meters.retain(|_, meter| meter.uploads > 0 || meter.paid > now);
         }
         let meter = meters.entry(who.clone()).or_insert(Meter { uploads: 0, paid: now });
-        if allowance.uploads.is_some_and(|most| meter.uploads >= most) {
+        let most = allowance.uploads.or(allowance.rate.map(|_| MANY_UPLOADS));
+        if most.is_some_and(|most| meter.uploads >= most) {
             return None;
         }
         meter.uploads += 1;
@@ -121,6 +124,10 @@ mod tests {
         assert!(one.is_some() && two.is_some() && begin().is_none());
         drop(one);
         assert!(begin().is_some());
+        let limited = Principal::User(UserName::new("b"));
+        let begin = || rates.begin(&limited, Allowance { uploads: None, rate: Some(1) }, Instant::now());
+        let many: Vec<_> = (0..MANY_UPLOADS).map(|_| begin()).collect();
+        assert!(many.iter().all(Option::is_some) && begin().is_none());
         assert!(rates.begin(&Principal::Anonymous, Allowance::default(), Instant::now()).is_some());
     }
 

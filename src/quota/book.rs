@@ -1,7 +1,7 @@
 //! The arithmetic of quotas: bounds of what is stored, reservations, leases and counts. Pure: no clock, no file.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 
 use crate::quota::bounds::{Admission, Bounds, Sum};
 use crate::quota::place::Place;
@@ -131,7 +131,12 @@ impl Sums {
     }
 
     fn take(&mut self, repo: &RepoPath, held: Bounds) {
-        self.users.entry(first_folder(repo)).or_default().take(held);
+        if let hash_map::Entry::Occupied(mut user) = self.users.entry(first_folder(repo)) {
+            user.get_mut().take(held);
+            if user.get().is_zero() {
+                user.remove();
+            }
+        }
         self.total.take(held);
     }
 
@@ -172,7 +177,9 @@ impl Book {
     pub(super) fn restore(&mut self, entries: Vec<(RepoPath, u64)>, clean: bool) {
         for (repo, upper) in entries {
             let lower = if clean { upper } else { 0 };
-            let mut account = Account::new(Bounds { lower, upper: Some(upper) });
+            // What was not known when it was written.
+            let upper = Some(upper).filter(|upper| *upper != u64::MAX);
+            let mut account = Account::new(Bounds { lower, upper });
             account.uncounted = true;
             self.sums.add(&repo, account.held());
             self.repos.insert(repo, account);
@@ -452,4 +459,23 @@ impl Book {
 
 fn first_folder(repo: &RepoPath) -> Vec<u8> {
     repo.folders().first().map(|folder| folder.as_bytes().to_vec()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_says_nothing_is_forgotten() {
+        let mut book = Book::new(Limits::default());
+        let repo: RepoPath = "/a/b/".parse().expect("a path");
+        let place = Place::all().next().expect("one");
+        for complete in [false, true] {
+            book.complete = complete;
+            book.begin_change(&repo, place);
+            assert_eq!((book.repos.len(), book.sums.users.len()), (1, 1));
+            book.end_change(&repo, place);
+            assert_eq!((book.repos.len(), book.sums.users.len()), (0, 0));
+        }
+    }
 }

@@ -75,6 +75,10 @@ impl Sum {
         self.unknown == 0
     }
 
+    pub(super) const fn is_zero(&self) -> bool {
+        self.lower == 0 && self.upper == 0 && self.unknown == 0
+    }
+
     pub(super) fn bounds(self) -> Bounds {
         Bounds { lower: self.lower, upper: (self.unknown == 0).then_some(self.upper) }
     }

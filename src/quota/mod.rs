@@ -205,8 +205,13 @@ impl Ledger {
                 self.give_up_journal().await;
             }
         }
-        self.book().set_complete();
-        true
+        // Others may have come meanwhile of which nothing is known.
+        let mut book = self.book();
+        let counted = book.is_counted();
+        if counted {
+            book.set_complete();
+        }
+        counted
     }
 
     /// Goes on without a journal: none is better than one that is behind.

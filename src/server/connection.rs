@@ -16,6 +16,7 @@ use crate::http::head::Target;
 use crate::http::pace::Pace;
 use crate::http::response::Ending;
 use crate::http::{Conn, Head, ResponseHead};
+use crate::io::file::Sent;
 use crate::io::runtime::{Either, now, race, turn};
 use crate::logging::access::{self, AccessLog};
 use crate::metrics::Refusal;
@@ -58,6 +59,10 @@ pub async fn serve<S: Store>(
         let Either::Right(Waited::Request) = race(shard.shared.stopping.wait(), request).await else {
             return None;
         };
+        if origin.is_outdated(shard.live.status.tls.as_ref()) {
+            // A client with a good certificate shows it again on its next connection.
+            return None;
+        }
         let sitting = seat.take().unwrap_or_else(|| shard.shared.balance.sit(shard.number));
         let start = now();
         let next = match conn.read_head().await {
@@ -66,6 +71,8 @@ pub async fn serve<S: Store>(
             Err(refused) => Box::pin(refuse_head(&shard, &mut conn, &origin, &refused, start)).await,
         };
         match next {
+            // Who sends requests ahead of the answers lets others come first.
+            Next::Request if !conn.is_idle() => turn().await,
             Next::Request => {}
             Next::Linger => {
                 Box::pin(conn.linger()).await;
@@ -73,7 +80,8 @@ pub async fn serve<S: Store>(
             }
             Next::Abort => return None,
         }
-        if let Some(worker) = shard.shared.balance.better(shard.number).filter(|_| conn.is_idle()) {
+        let can_move = conn.is_idle() && !shard.shared.stopping.is_raised();
+        if let Some(worker) = shard.shared.balance.better(shard.number).filter(|_| can_move) {
             // Counted there before it is counted here no more: else others would follow.
             let new = shard.shared.balance.sit(worker);
             let stream = conn.into_stream().detach().ok()?;
@@ -216,12 +224,14 @@ async fn write_object<S: Store>(
         let rest = ByteRange { start: at, end: range.end };
         let direct = match object.file().filter(|_| shard.sendfile) {
             Some(file) => conn.send_file(file, rest, pace)?,
-            None => None,
+            None => Sent::Cold,
         };
-        turns = if direct.is_some_and(|count| count > 0) { turns - 1 } else { 0 };
+        turns = if let Sent::Bytes(_) = direct { turns - 1 } else { 0 };
         let count = match direct {
-            Some(count) => count,
-            None => send_read(shard, conn, object, rest, pace).await?,
+            Sent::Bytes(0) => return Err(Broken::Shrunk),
+            Sent::Bytes(count) => count,
+            Sent::Full => 0,
+            Sent::Cold => send_read(shard, conn, object, rest, pace).await?,
         };
         at += count as u64;
         *sent += count as u64;

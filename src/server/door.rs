@@ -80,13 +80,14 @@ pub async fn enter(
         (Some(most), Some(address)) => Some(crowd.enter(address, most).ok_or(Turned::Crowded)?),
         _ => None,
     };
+    let generation = door.tls.as_ref().map_or(0, |tls| tls.generation());
     let stream = match &door.tls {
         None => Stream::Plain(socket),
         Some(tls) => tls.accept(socket, rules.limits.handshake).await?,
     };
     let origin = Origin {
         address,
-        certificate: stream.user().map(|name| UserName::new(&name)),
+        certificate: stream.user().map(|name| (UserName::new(&name), generation)),
         admin: door.admin,
         encrypted: stream.is_encrypted(),
     };

@@ -54,6 +54,12 @@ impl Reloader {
             Ok(loaded) => loaded,
             Err(problems) => return refuse(&problems),
         };
+        let fixed = unchangeable(&self.loaded, &loaded);
+        if !fixed.is_empty() {
+            // Half of it could be worse than either: no logins, say, on an address that is not the new one.
+            let fixed = fixed.join(", ");
+            return refuse(&[format!("these settings have changed and need a restart: {fixed}")]);
+        }
         let outside = self.sandbox.outside(&rules::files(&loaded.settings));
         if !outside.is_empty() {
             return refuse(&outside);
@@ -76,10 +82,6 @@ impl Reloader {
         }
         if self.ledger.set_limits(rules::quotas(&loaded.settings)) {
             (self.count)();
-        }
-        let fixed = unchangeable(&self.loaded, &loaded);
-        if !fixed.is_empty() {
-            log::warn!("these settings have changed and need a restart: {}", fixed.join(", "));
         }
         match users {
             Some(users) => log::info!("reloaded the settings and the password file: {users} users"),

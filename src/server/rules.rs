@@ -227,14 +227,14 @@ fn rules(settings: &Settings, rights: Rights, passwords: Option<Arc<Passwords>>)
 }
 
 fn allowances(settings: &Settings) -> Allowances {
-    let general = Allowance { uploads: settings.limits.per_user, rate: settings.limits.rate };
-    let own = |rules: &UserRules| Allowance {
+    let of_all = Allowance { uploads: settings.limits.per_user, rate: settings.limits.rate };
+    let own = |rules: &UserRules, general: Allowance| Allowance {
         uploads: rules.max_uploads.or(general.uploads),
         rate: rules.upload_rate.or(general.rate),
     };
     let users = &settings.access.users;
-    Allowances {
-        general: users.get(OTHERS).map_or(general, own),
-        users: users.iter().map(|(name, rules)| (UserName::new(name), own(rules))).collect(),
-    }
+    // What a user's table does not say, that of the others does, as with rights.
+    let general = users.get(OTHERS).map_or(of_all, |others| own(others, of_all));
+    let users = users.iter().map(|(name, rules)| (UserName::new(name), own(rules, general))).collect();
+    Allowances { general, users }
 }

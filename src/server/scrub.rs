@@ -95,6 +95,9 @@ struct Progress {
     damaged: u64,
     /// Bytes of the pass before.
     before: u64,
+    /// It could not be written down.
+    #[serde(skip)]
+    unsaved: bool,
 }
 
 impl Progress {
@@ -104,7 +107,7 @@ impl Progress {
 
     /// The pass after this one.
     fn next(&self) -> Self {
-        Self { before: self.bytes, ..Self::new() }
+        Self { before: self.bytes, unsaved: self.unsaved, ..Self::new() }
     }
 
     /// What was written down, if it can be understood.
@@ -119,10 +122,24 @@ impl Progress {
         }
     }
 
-    fn save(&self, file: &Path) -> io::Result<()> {
-        let new = file.with_extension("new");
-        std::fs::write(&new, serde_json::to_vec(self)?)?;
-        std::fs::rename(new, file)
+    /// Writes down how far it is. Where that can't be done, on a full disk or a read-only one, the rest is to be read all the
+    /// same.
+    fn save(&mut self, file: &Path) {
+        let write = || {
+            let new = file.with_extension("new");
+            std::fs::write(&new, serde_json::to_vec(self)?)?;
+            std::fs::rename(new, file)
+        };
+        let written: io::Result<()> = write();
+        if let Err(e) = &written
+            && !self.unsaved
+        {
+            let file = file.display();
+            log::warn!(
+                "{file}: can't be written: after a restart the verification goes on further back: {e}"
+            );
+        }
+        self.unsaved = written.is_err();
     }
 
     fn place(&self) -> Option<Place> {
@@ -191,7 +208,7 @@ impl Scrub {
         let mut pace = Pace::new(Some((rate + rate / HEADROOM).max(MIN_RATE)));
         let mut scrubber = Scrubber::new(disk.clone(), None, self.depth, progress.place()).await;
         let (mut saved, mut failed, mut troubles) = (now(), 0_u64, 0);
-        progress.save(file)?;
+        progress.save(file);
         loop {
             let is_trouble = match scrubber.next(|bytes| pace.wait_after(bytes)).await {
                 Ok(Some(checked)) => {
@@ -213,7 +230,7 @@ impl Scrub {
                 sleep(PAUSE).await;
             }
             if now().duration_since(saved) >= SAVE_EVERY {
-                progress.save(file)?;
+                progress.save(file);
                 saved = now();
             }
         }
@@ -225,7 +242,8 @@ impl Scrub {
         if failed == 0 {
             self.counters.pass_ended(seconds());
         }
-        progress.save(file)
+        progress.save(file);
+        Ok(())
     }
 
     async fn note<D: Disk>(&self, scrubber: &Scrubber<D>, checked: &Checked<D::File>) {
@@ -289,8 +307,8 @@ mod tests {
         let place =
             Place::of(Path::new(std::ffi::OsStr::from_bytes(b"a\xff b/keys/config"))).expect("a place");
         let after = percent_encode(place.path().as_os_str().as_bytes(), NON_ALPHANUMERIC).to_string();
-        let progress = Progress { after: Some(after), objects: 5, ..Progress::new() };
-        progress.save(&file).expect("saved");
+        let mut progress = Progress { after: Some(after), objects: 5, ..Progress::new() };
+        progress.save(&file);
         let loaded = Progress::load(&file);
         assert_eq!(loaded, progress);
         assert_eq!(loaded.place(), Some(place));

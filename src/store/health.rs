@@ -102,11 +102,13 @@ impl Health {
         }
     }
 
-    /// Looks at an error of a flush. After a device error the kernel has thrown the dirty pages away and the next flush
-    /// would report success: nothing may be acknowledged any more.
+    /// Looks at an error of a flush. After one of the device, or of the way to it, the kernel has thrown the dirty pages away
+    /// and the next flush would report success: nothing may be acknowledged any more.
     pub fn note_flush(&self, error: &std::io::Error) {
         self.note_write(error);
-        if Fault::of(error) == Fault::Device && !self.suspended.swap(true, Ordering::SeqCst) {
+        if matches!(Fault::of(error), Fault::Device | Fault::Other)
+            && !self.suspended.swap(true, Ordering::SeqCst)
+        {
             log::error!(
                 "a flush to disk failed ({error}): the store takes no writes until `packhouse repo resume` or a restart"
             );

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -57,27 +58,37 @@ pub enum HandshakeError {
 }
 
 /// Accepts TLS connections. Shared by all workers.
-pub struct Acceptor(ArcSwap<Material>);
+pub struct Acceptor {
+    material: ArcSwap<Material>,
+    /// How often it was replaced.
+    generation: AtomicU64,
+}
 
 impl Acceptor {
     /// Accepts with this material.
     pub fn new(material: Material) -> Self {
-        Self(ArcSwap::from_pointee(material))
+        Self { material: ArcSwap::from_pointee(material), generation: AtomicU64::new(0) }
     }
 
     /// Takes other material, for the connections that come from now on.
     pub fn replace(&self, material: Material) {
-        self.0.store(Arc::new(material));
+        self.material.store(Arc::new(material));
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Another number for every material. Read before a handshake it is not newer than what that went by.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
     }
 
     /// When the certificates end, by file, in seconds since 1970.
     pub fn ends(&self) -> Vec<(String, i64)> {
-        self.0.load().ends()
+        self.material.load().ends()
     }
 
     /// Shakes hands with a client.
     pub async fn accept(&self, socket: Socket, limit: Duration) -> Result<Stream, HandshakeError> {
-        let config = self.0.load().config();
+        let config = self.material.load().config();
         match timeout(limit, TlsSocket::accept(socket, config)).await {
             Ok(accepted) => Ok(Stream::Tls(Box::new(accepted?))),
             Err(_) => Err(HandshakeError::TooSlow),

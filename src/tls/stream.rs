@@ -355,7 +355,8 @@ impl Stream {
     pub fn wake_at(&self, count: usize) {
         match self {
             Self::Plain(socket) => socket.wake_at(count),
-            Self::Tls(tls) => tls.socket.wake_at(count),
+            // Part of that is here already: the begin of a record, of which no more may come than its rest.
+            Self::Tls(tls) => tls.socket.wake_at(count.saturating_sub(tls.incoming.len()).max(1)),
         }
     }
 

@@ -115,10 +115,14 @@ fn a_running_server_takes_all_or_nothing() {
         server.wait_for_log("line 1 is not of the form user:hash");
         assert_eq!(delete(), 403);
         std::fs::write(&users_file, good).unwrap();
-        // A quota that comes while the server runs is counted and holds; what can't change is named.
-        write(dir.path(), &format!("max-size = 1000\nworkers = 3\n{}", rights("full")));
+        // Nor does anything beside what can't change in a running server.
+        write(dir.path(), &format!("workers = 3\n{}", rights("full")));
         server.signal("-HUP");
         server.wait_for_log("need a restart: workers");
+        assert_eq!(delete(), 403);
+        // A quota that comes while the server runs is counted and holds.
+        write(dir.path(), &format!("max-size = 1000\n{}", rights("full")));
+        server.signal("-HUP");
         server.wait_for_log("the quotas are exact");
         let body = crate::common::noise(1000, 1);
         let path = format!("/r1/data/{}", id_of(&body));

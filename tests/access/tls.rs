@@ -254,6 +254,16 @@ fn a_client_certificate_is_its_user_until_it_is_revoked() {
         assert_eq!(ask(pki.client(None), "/carol/", &login("carol", "pw")), 200);
         assert_eq!(ask(pki.client(None), "/carol/", ""), 401);
         assert_eq!(ask(pki.client(Some("bob")), "/bob/", ""), 0);
+        // A connection that is there does not outlive what it was let in by.
+        let mut conn = connect(&server.addresses[0], pki.client(Some("alice")), "localhost");
+        handshake(&mut conn).unwrap();
+        assert_eq!(conn.request("GET", "/alice/keys/", "", b"").status, 200);
+        pki.revoke("alice");
+        server.signal("-HUP");
+        server.wait_for_log("reloaded the settings");
+        conn.try_send("GET /alice/keys/ HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert!(conn.try_response_to("GET").is_none());
+        assert_eq!(ask(pki.client(Some("alice")), "/alice/", ""), 0);
     });
 }
 
