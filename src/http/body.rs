@@ -20,6 +20,9 @@ const MAX_FILL_WAIT: Duration = Duration::from_millis(50);
 /// Most bytes that are waited for at once: no more than any socket holds.
 const MAX_WAKE_BYTES: usize = 64 * 1024;
 
+/// Who takes longer to send so many would not fill a buffer in time.
+const SLOW: Duration = Duration::from_millis(6);
+
 /// Why a body could not be read to its end. The connection can't be used on.
 #[derive(Debug, Error)]
 pub enum BodyError {
@@ -40,6 +43,7 @@ enum Rest {
 }
 
 /// The body of one request.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Body<'c> {
     conn: &'c mut Conn,
     rest: Rest,
@@ -48,6 +52,8 @@ pub struct Body<'c> {
     most: usize,
     /// The client waits for `100 Continue` before it sends.
     awaited: bool,
+    /// The client did not fill the last buffer in time.
+    slow: bool,
     broken: bool,
     /// More was sent behind a chunked body than a connection may keep.
     crowded: bool,
@@ -63,7 +69,7 @@ impl<'c> Body<'c> {
         };
         let awaited = head.expect != Expect::Nothing;
         let (most, pace) = (BUFFER_BYTES, Pace::default());
-        Self { conn, rest, taken: 0, most, awaited, broken: false, crowded: false, pace }
+        Self { conn, rest, taken: 0, most, awaited, slow: false, broken: false, crowded: false, pace }
     }
 
     /// Comes in pieces of at most a quarter of a buffer from now on.
@@ -120,6 +126,9 @@ impl<'c> Body<'c> {
         // Pieces begin at multiples of what direct I/O asks for, again after one that was not full.
         let misplaced = usize::try_from(self.taken % ALIGNMENT as u64).unwrap_or(0);
         let whole = usize::try_from(left).unwrap_or(usize::MAX).min(self.most - misplaced);
+        if self.slow {
+            self.gather(whole).await?;
+        }
         let mut piece = self.receive(whole).await?;
         let mut deadline = None;
         while piece.len() < whole {
@@ -127,20 +136,14 @@ impl<'c> Body<'c> {
             match self.conn.stream.read(piece.spare()) {
                 Ok(Some(0)) => break,
                 Ok(Some(count)) => self.note(&mut piece, count)?,
-                Ok(None) if !self.conn.buffers.has_plenty() => break,
+                Ok(None) if self.slow || !self.conn.buffers.has_plenty() => break,
                 Ok(None) => {
                     let left = deadline
                         .get_or_insert_with(|| now() + MAX_FILL_WAIT)
                         .saturating_duration_since(now());
-                    self.conn.stream.wake_at(missing.min(MAX_WAKE_BYTES));
-                    let start = now();
-                    let filled = timeout(left, self.conn.stream.readable()).await;
-                    self.conn.stream.wake_at(1);
-                    let waited = now().duration_since(start);
-                    self.pace.note(&self.conn.limits, waited, 0).map_err(TransferError::from)?;
-                    match filled {
-                        Ok(readable) => readable.map_err(TransferError::from)?,
-                        Err(_elapsed) => break,
+                    if self.wait_for(missing, left).await?.is_none() {
+                        self.slow = true;
+                        break;
                     }
                 }
                 Err(e) => return Err(TransferError::from(e).into()),
@@ -148,6 +151,28 @@ impl<'c> Body<'c> {
         }
         self.rest = Rest::Length(left - piece.len() as u64);
         Ok(piece)
+    }
+
+    /// Lets a slow client send what is worth a buffer before it gets one: many such would take them all from fast ones.
+    async fn gather(&mut self, whole: usize) -> Result<(), BodyError> {
+        let waited = self.wait_for(whole, MAX_FILL_WAIT).await?;
+        self.slow = waited.is_none_or(|waited| waited > SLOW);
+        Ok(())
+    }
+
+    /// Waits until `missing` bytes have come, as far as a socket can tell, and returns how long that took. None if that was
+    /// longer than `most`.
+    async fn wait_for(&mut self, missing: usize, most: Duration) -> Result<Option<Duration>, BodyError> {
+        let start = now();
+        self.conn.stream.wake_at(missing.min(MAX_WAKE_BYTES));
+        let came = timeout(most, self.conn.stream.readable()).await;
+        self.conn.stream.wake_at(1);
+        let waited = now().duration_since(start);
+        self.pace.note(&self.conn.limits, waited, 0).map_err(TransferError::from)?;
+        match came {
+            Ok(readable) => readable.map(|()| Some(waited)).map_err(|e| TransferError::from(e).into()),
+            Err(_elapsed) => Ok(None),
+        }
     }
 
     /// Some data of a chunked body; none if only its coding came.
