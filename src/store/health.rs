@@ -106,9 +106,13 @@ impl Health {
     /// and the next flush would report success: nothing may be acknowledged any more.
     pub fn note_flush(&self, error: &std::io::Error) {
         self.note_write(error);
-        if matches!(Fault::of(error), Fault::Device | Fault::Other)
-            && !self.suspended.swap(true, Ordering::SeqCst)
-        {
+        let lost = match Fault::of(error) {
+            Fault::Device => true,
+            // What is not the system's comes of this process (a panic): the kernel has thrown nothing away.
+            Fault::Other => error.raw_os_error().is_some(),
+            _ => false,
+        };
+        if lost && !self.suspended.swap(true, Ordering::SeqCst) {
             log::error!(
                 "a flush to disk failed ({error}): the store takes no writes until `packhouse repo resume` or a restart"
             );
