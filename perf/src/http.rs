@@ -91,7 +91,7 @@ impl Conn {
         self.answer(!head.starts_with("HEAD"), keep, start)
     }
 
-    /// Sends bytes and waits for nothing.
+    /// Sends bytes and waits for no answer.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),

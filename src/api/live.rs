@@ -77,8 +77,7 @@ impl Origin {
 
     /// Whether its certificate was looked at by what no longer holds: it may have been revoked since.
     pub fn is_outdated(&self, tls: Option<&Arc<Acceptor>>) -> bool {
-        let seen = self.certificate.as_ref().map(|(_, generation)| *generation);
-        seen.is_some_and(|seen| tls.is_some_and(|tls| tls.generation() != seen))
+        self.certificate.as_ref().zip(tls).is_some_and(|((_, seen), tls)| tls.generation() != *seen)
     }
 }
 

@@ -52,11 +52,12 @@ pub(super) async fn respond<S: Store>(
             claim.grow_ahead(received).await?;
         }
         upload.write(piece).await?;
-        due = slot.take(count, now());
+        let wait = slot.take(count, now());
         if Some(received) == length {
+            due = wait;
             break;
         }
-        pause(std::mem::take(&mut due)).await;
+        pause(wait).await;
     }
     let changing = live.ledger.changing(handle);
     let committed = upload.commit(|| claim.published(received)).await;

@@ -211,7 +211,7 @@ impl Conn {
         Ok(count)
     }
 
-    /// Sends of a file what the client takes now, if the bytes are in memory; what is to be encrypted never is.
+    /// Sends of a file what the client takes now, if the bytes are in memory and need no encryption.
     pub fn send_file(&self, file: &File, range: ByteRange, pace: &mut Pace) -> Result<Sent, TransferError> {
         let Stream::Plain(socket) = &self.stream else { return Ok(Sent::Cold) };
         let sent = file.send_cached(socket, range.start, range.len())?;

@@ -17,7 +17,7 @@ pub enum Fault {
     NoSpace,
     /// The file system is mounted read-only.
     ReadOnly,
-    /// The device failed: EIO, or what only the block layer says, to who reads past the page cache (ENODATA of a sector that
+    /// The device failed: EIO, or what only the block layer says, to whoever reads past the page cache (ENODATA of a sector that
     /// can't be read, EREMOTEIO, EILSEQ), and the file system of its own blocks (EUCLEAN, EBADMSG). What may be the way to
     /// the device alone (ETIMEDOUT, ENOLINK) is not meant.
     Device,

@@ -76,7 +76,7 @@ impl File {
         Ok(self.ring.get())
     }
 
-    /// Closes the file, on the pool. The last close of a file without a name frees its blocks, which waits for the
+    /// Closes the file on the pool. The last close of a file without a name frees its blocks, which waits for the
     /// journal: not for a worker.
     pub async fn close(mut self) -> io::Result<()> {
         if let Some(ring) = self.ring.take() {

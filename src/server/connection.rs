@@ -80,8 +80,9 @@ pub async fn serve<S: Store>(
             }
             Next::Abort => return None,
         }
-        let can_move = conn.is_idle() && !shard.shared.stopping.is_raised();
-        if let Some(worker) = shard.shared.balance.better(shard.number).filter(|_| can_move) {
+        // A worker that is to end takes nobody over.
+        let can_move = || conn.is_idle() && !shard.shared.stopping.is_raised();
+        if let Some(worker) = shard.shared.balance.better(shard.number).filter(|_| can_move()) {
             // Counted there before it is counted here no more: else others would follow.
             let new = shard.shared.balance.sit(worker);
             let stream = conn.into_stream().detach().ok()?;

@@ -48,10 +48,8 @@ impl Watch {
     /// Waits until all workers have drained, or one has failed.
     pub fn until_the_end(mut self) -> Outcome {
         let (mut ready, mut drained, mut cut) = (0, 0, 0);
-        // Workers go on with this one, whatever a reload says.
-        let drain = self.reloader.settings().drain;
         while drained < self.workers {
-            match self.next(drain) {
+            match self.next() {
                 Ok(Event::Ready) => {
                     ready += 1;
                     self.announce(ready);
@@ -68,7 +66,7 @@ impl Watch {
                     return Outcome::StoppedAtOnce;
                 }
                 Ok(Event::Signal(Signal::Stop)) => {
-                    log::info!("stopping: requests in flight have {} s", drain.as_secs());
+                    log::info!("stopping: requests in flight have {} s", self.drain().as_secs());
                     notify(&[NotifyState::Stopping]);
                     self.shared.stopping.raise();
                     self.listeners.iter().for_each(|listening| listening.listener.close());
@@ -89,12 +87,17 @@ impl Watch {
     }
 
     /// A worker that does not answer any more must not keep the process alive.
-    fn next(&self, drain: Duration) -> Result<Event, RecvTimeoutError> {
+    fn next(&self) -> Result<Event, RecvTimeoutError> {
         if self.shared.stopping.is_raised() {
-            self.happened.recv_timeout(drain.saturating_add(GRACE))
+            self.happened.recv_timeout(self.drain().saturating_add(GRACE))
         } else {
             self.happened.recv().map_err(Into::into)
         }
+    }
+
+    /// How long requests in flight may take after the signal to stop.
+    const fn drain(&self) -> Duration {
+        self.reloader.settings().drain
     }
 
     fn announce(&self, ready: usize) {

@@ -123,8 +123,9 @@ impl Hasher {
 
     /// Takes the next piece, which may wait for those of others, if others send.
     pub(super) fn begin(&self, piece: Buffer) -> Hashed {
-        let enough = if self.is_alone() { 1 } else { self.hashing.enough() };
-        if piece.len() < MIN_PIECE || enough < self.hashing.engine.pays_from() {
+        // Whoever else has begun: no other one seems to send.
+        let alone = self.count_in_a_row() > MAX_IN_A_ROW;
+        if alone || piece.len() < MIN_PIECE || self.hashing.enough() < self.hashing.engine.pays_from() {
             self.update(&piece);
             return Hashed::Done(piece);
         }
@@ -132,14 +133,14 @@ impl Hasher {
         Hashed::Soon(self.hashing.wait(&self.hash, piece))
     }
 
-    /// Counts a piece. Whether so many have come in a row that no other upload seems to send, whoever else has begun.
-    fn is_alone(&self) -> bool {
+    /// Counts a piece, and returns how many of this upload have come in a row.
+    fn count_in_a_row(&self) -> usize {
         let Hashing { latest, in_a_row, .. } = &*self.hashing;
         let before = latest.replace(Rc::downgrade(&self.hash));
         // Who has ended sends nothing beside this one.
         let again = before.as_ptr() == Rc::as_ptr(&self.hash) || before.strong_count() == 0;
         in_a_row.set(if again { in_a_row.get() + 1 } else { 1 });
-        in_a_row.get() > MAX_IN_A_ROW
+        in_a_row.get()
     }
 
     /// Takes the next piece at once.

@@ -243,11 +243,11 @@ fn a_disk_that_answers_in_seconds_delays_who_waits_for_it_and_nobody_else() {
         let server = Server::on(&data, driver, &flags);
         let (kept, there) =
             (server.store("/fast/", "keys", b"kept"), server.store("/slow/", "keys", b"there"));
-        let asked: [(_, _, Path<'_>); 4] = [
-            ("fast", 200, Box::new(|_| kept.clone())),
-            ("unknown", 404, Box::new(|n| format!("/fast/keys/{}", id_of(&n.to_le_bytes())))),
-            ("healthz", 200, Box::new(|_| "/healthz".into())),
-            ("slow", 200, Box::new(|_| there.clone())),
+        let asked: [(_, _, _, Option<&[u8]>, Path<'_>); 4] = [
+            ("fast", "GET", 200, Some(b"kept"), Box::new(|_| kept.clone())),
+            ("unknown", "HEAD", 404, None, Box::new(|n| format!("/fast/keys/{}", id_of(&n.to_le_bytes())))),
+            ("healthz", "GET", 200, None, Box::new(|_| "/healthz".into())),
+            ("slow", "GET", 200, Some(b"there"), Box::new(|_| there.clone())),
         ];
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -263,13 +263,15 @@ fn a_disk_that_answers_in_seconds_delays_who_waits_for_it_and_nobody_else() {
                 })
                 .collect();
             // What is in memory is served meanwhile, wherever it lies, and what is not is found out elsewhere.
-            let readers = asked.each_ref().map(|(of, status, path)| {
+            let readers = asked.each_ref().map(|(of, method, status, body, path)| {
                 let (server, over) = (&server, &over);
                 let reader = scope.spawn(move || {
                     let (mut served, mut longest) = (0, Duration::ZERO);
                     while !over.load(Ordering::SeqCst) {
                         let start = Instant::now();
-                        assert_eq!(patient(server).request("GET", &path(served), "", b"").status, *status);
+                        let response = patient(server).request(method, &path(served), "", b"");
+                        assert_eq!(response.status, *status);
+                        assert!(body.is_none_or(|body| response.body == body));
                         served += 1;
                         longest = longest.max(start.elapsed());
                     }
