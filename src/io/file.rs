@@ -21,7 +21,7 @@ use rustix::param::page_size;
 use crate::io::buffer::{ALIGNMENT, Buffer, BufferPool};
 use crate::io::node::{Node, Site};
 use crate::io::runtime::{Driver, current};
-use crate::io::socket::Socket;
+use crate::io::socket::{Socket, missing_pages};
 use crate::types::DirectIo;
 
 /// The extended attribute with the user that a file belongs to.
@@ -157,7 +157,8 @@ impl File {
         all
     }
 
-    /// Whether a part of the file is in memory, as far as samples tell: the kernel reads ahead in larger pieces.
+    /// Whether a part of the file is in memory. What is still being read the samples find: the kernel reads ahead in larger
+    /// pieces.
     fn is_cached(&self, offset: u64, count: u64) -> bool {
         let mut byte = [0];
         let (mut at, end) = (offset, offset + count);
@@ -169,7 +170,7 @@ impl File {
                 return false;
             }
         }
-        true
+        self.node.volatile || missing_pages(&self.node.fd, offset, count).is_none_or(|missing| missing == 0)
     }
 
     /// Writes all of the buffer at `offset`. One write at a time.

@@ -15,6 +15,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use monoio::net::{TcpStream, UnixStream};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::param::page_size;
 
 use crate::io::runtime::{Driver, current};
 
@@ -40,6 +41,23 @@ impl fmt::Display for Peer {
 pub(super) fn inherited(raw: RawFd) -> OwnedFd {
     // SAFETY: systemd opened it for this process and nothing else here knows of it; `listener` takes each one once.
     unsafe { OwnedFd::from_raw_fd(raw) }
+}
+
+/// Pages of `count` bytes from `offset` of a file that are not in the page cache, as `cachestat(2)` says. Those that are
+/// still being read count as there. None where the kernel does not tell: before Linux 6.5, or of a file of somebody else.
+pub(super) fn missing_pages(file: &OwnedFd, offset: u64, count: u64) -> Option<u64> {
+    /// Its number, the same for all machines but alpha's; libc does not know it.
+    const SYS_CACHESTAT: libc::c_long = 451;
+    let page = page_size() as u64;
+    let pages = (offset + count).div_ceil(page) - offset / page;
+    let range = [offset, count];
+    // The pages that are there; then those that are dirty, under writeback, evicted, and evicted not long ago.
+    let mut found = [0_u64; 5];
+    // SAFETY: the kernel reads two and writes five integers of 64 bits, which live through the call; the descriptor is open.
+    let done = unsafe {
+        libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), range.as_ptr(), found.as_mut_ptr(), 0 as libc::c_uint)
+    };
+    (done == 0).then(|| pages.saturating_sub(found[0]))
 }
 
 /// One connection.
@@ -198,5 +216,34 @@ impl Drop for Socket {
         if !self.detached {
             self.shutdown(Shutdown::Both);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{Advice, fadvise};
+
+    use super::*;
+
+    #[test]
+    fn a_page_that_is_missing_between_others_is_seen() {
+        let page = page_size() as u64;
+        // Not in the folder for temporary files, which may be memory.
+        let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        // A page at a time, so that each can go on its own.
+        (0..32).for_each(|_| io::Write::write_all(&mut &file, &vec![1; page_size()]).unwrap());
+        file.sync_all().unwrap();
+        let fd = OwnedFd::from(file);
+        let Some(before) = missing_pages(&fd, 0, 32 * page) else {
+            assert!(std::env::var_os("PACKHOUSE_TEST_STRICT").is_none(), "this kernel has no cachestat(2)");
+            return eprintln!("\n*** SKIPPED: this kernel has no cachestat(2) ***\n");
+        };
+        assert!(before < 32, "{before}");
+        fadvise(&fd, 7 * page, std::num::NonZero::new(page), Advice::DontNeed).unwrap();
+        assert_eq!(missing_pages(&fd, 7 * page, 1), Some(1));
+        assert!(missing_pages(&fd, 0, 32 * page).is_some_and(|missing| missing > 0));
+        // What is asked for is counted to the borders of its pages.
+        assert_eq!(missing_pages(&fd, 8 * page - 1, 1), Some(1));
+        assert_eq!(missing_pages(&fd, 7 * page, page), Some(1));
     }
 }
