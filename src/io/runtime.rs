@@ -57,7 +57,6 @@ pub fn probe_uring() -> Result<(), NoUring> {
     let needed = [
         opcode::Read::CODE,
         opcode::Write::CODE,
-        opcode::Fsync::CODE,
         opcode::Recv::CODE,
         opcode::Send::CODE,
         opcode::Accept::CODE,
