@@ -12,7 +12,7 @@ use crate::http::limits::{MAX_HEAD_BYTES, MAX_LINGER, MAX_LINGER_BYTES, MAX_LING
 use crate::http::pace::{Pace, TooSlow};
 use crate::io::BufferPool;
 use crate::io::file::{File, Sent};
-use crate::io::runtime::{Elapsed, now, timeout};
+use crate::io::runtime::{Elapsed, now, timeout, turn};
 use crate::tls::Stream;
 use crate::types::{ByteRange, Timeouts};
 
@@ -238,7 +238,11 @@ impl Conn {
             while discarded < MAX_LINGER_BYTES {
                 match self.discard()? {
                     Some(0) => break,
-                    Some(count) => discarded += count as u64,
+                    Some(count) => {
+                        discarded += count as u64;
+                        // Who sends fast would leave no others a turn.
+                        turn().await;
+                    }
                     None => match timeout(MAX_LINGER_SILENCE, self.stream.readable()).await {
                         Ok(readable) => readable?,
                         Err(Elapsed) => break,

@@ -28,6 +28,8 @@ use crate::types::{BlobType, Handle, Object, RepoPath, UserName};
 
 /// Buffers a worker has for reading stored objects back while an upload is compared with them.
 const COMPARE_BUFFERS: usize = 8;
+/// Room for the folders of a repository, a block of 4 KiB each.
+const REPO_BYTES: u64 = 262 * 4096;
 
 /// How a store on a file system behaves.
 #[derive(Clone, Copy, Debug)]
@@ -181,10 +183,12 @@ impl<D: Disk> Shared<D> {
 
     /// Takes room for `length` more bytes of an object out of what the reserve leaves.
     pub(super) async fn make_room(&self, dir: &D::Dir, object: Object, length: u64) -> Result<(), Error> {
-        // The reserve is there so that these still fit: a prune needs a lock before it can free anything.
-        if matches!(object, Object::Config | Object::Blob(BlobType::Locks | BlobType::Keys, _)) {
-            return Ok(());
-        }
+        // The reserve is there so that locks still fit: a prune needs one before it can free anything.
+        if let Object::Blob(BlobType::Locks, _) = object { Ok(()) } else { self.take_room(dir, length).await }
+    }
+
+    /// The same for whatever is to be made in a folder.
+    async fn take_room(&self, dir: &D::Dir, length: u64) -> Result<(), Error> {
         let device = self.disk.dir_id(dir).step("look at a folder")?.device;
         if self.health.take_space(device, length).is_ok() {
             return Ok(());
@@ -211,11 +215,14 @@ impl<D: Disk> Store for FsStore<D> {
         shared.health.check_not_suspended()?;
         let path = layout::repo_dir(repo);
         let dir = self.require_dir(&path).await?;
+        let data = layout::type_dir(repo, BlobType::Data);
+        if shared.disk.open_dir(&data).await.is_err() {
+            shared.take_room(&dir, REPO_BYTES).await?;
+        }
         for kind in BlobType::ALL {
             shared.wrote(shared.disk.make_dir(&dir, kind.as_str().as_ref()).await).step("make a folder")?;
         }
-        let data =
-            shared.disk.open_dir(&layout::type_dir(repo, BlobType::Data)).await.step("open a folder")?;
+        let data = shared.disk.open_dir(&data).await.step("open a folder")?;
         for shard in layout::shards() {
             shared.wrote(shared.disk.make_dir(&data, shard.as_ref()).await).step("make a folder")?;
         }

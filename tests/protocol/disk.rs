@@ -106,9 +106,11 @@ fn case_66_the_reserve_keeps_room_for_locks() {
         let coded = [format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
         let path = format!("/r1/data/{}", id_of(&body));
         assert_eq!(server.request("POST", &path, "Transfer-Encoding: chunked\r\n", &coded).status, 507);
-        for kind in ["index", "snapshots"] {
+        for kind in ["index", "snapshots", "keys"] {
             assert_eq!(put(&server, kind, &noise(1 << 20, 99)), 507, "{kind}");
         }
+        assert_eq!(server.status("POST", "/r2/?create=true", b""), 507);
+        assert_eq!(server.status("POST", "/r1/?create=true", b""), 200, "it is there");
         assert_eq!(put(&server, "locks", b"lock"), 200);
         assert_eq!(server.status("DELETE", &format!("/r1/data/{}", id_of(&noise(1 << 20, 0))), b""), 200);
         std::thread::sleep(Duration::from_millis(100));
