@@ -56,7 +56,7 @@ pub async fn serve<S: Store>(
     let mut seat = Some(seat);
     loop {
         let request = wait(&mut conn, limits.idle, &mut seat);
-        let Either::Right(Waited::Request) = race(shard.shared.stopping.wait(), request).await else {
+        let Either::Right(Waited::Request) = race(shard.stopping.wait(), request).await else {
             return None;
         };
         if origin.is_outdated(shard.live.status.tls.as_ref()) {

@@ -56,6 +56,8 @@ pub struct Shard<S> {
     pub shared: Arc<Shared>,
     /// Which of the workers this is.
     pub number: usize,
+    /// Raised when the one that is shared was. Every request waits for it, which takes a lock that no other worker takes.
+    pub stopping: Flag,
     requests: Cell<u64>,
     /// Tells this process's request ids from those of another.
     id_prefix: u32,
@@ -74,6 +76,7 @@ impl<S: Store> Shard<S> {
             sendfile: true,
             shared,
             number,
+            stopping: Flag::default(),
             requests: Cell::new(0),
             id_prefix,
             connections: Cell::new(0),
@@ -95,6 +98,7 @@ impl<S: Store> Shard<S> {
         }
         spawn(adopt(Rc::clone(&self)));
         self.shared.stopping.wait().await;
+        self.stopping.raise();
         let drained = until(&self.connection_ended, || (self.connections.get() == 0).then_some(()));
         timeout(drain, drained).await.ok();
         Ok(self.connections.get())
@@ -130,7 +134,7 @@ impl fmt::Display for RequestId {
 }
 
 async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor, door: Door) {
-    let stopping = &shard.shared.stopping;
+    let stopping = &shard.stopping;
     loop {
         let next = async {
             let permit = shard.shared.gates.connections.enter().await;
@@ -173,7 +177,7 @@ async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor, door: Door) {
 /// Takes over connections that other workers send, until the server is to end: then no request of theirs is served.
 async fn adopt<S: Store>(shard: Rc<Shard<S>>) {
     loop {
-        let coming = race(shard.shared.stopping.wait(), shard.shared.balance.receive(shard.number)).await;
+        let coming = race(shard.stopping.wait(), shard.shared.balance.receive(shard.number)).await;
         let Either::Right(Moving { what, permit, seat }) = coming else { return };
         let coming = match what {
             Parcel::New(socket, door) => socket.attach().map(|socket| Coming::New(socket, door)),
@@ -238,7 +242,7 @@ async fn enter<S: Store>(shard: &Shard<S>, door: &Door, socket: Socket) -> Optio
     let rules = shard.live.rules.load_full();
     // What is needed at the entrance takes no room afterwards.
     let entering = Box::pin(door::enter(door, &rules, &shard.shared.crowd, socket));
-    match race(shard.shared.stopping.wait(), entering).await {
+    match race(shard.stopping.wait(), entering).await {
         Either::Left(()) => None,
         Either::Right(Ok(visitor)) => Some(visitor),
         Either::Right(Err(turned)) => {
