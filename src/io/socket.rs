@@ -46,7 +46,7 @@ pub(super) fn inherited(raw: RawFd) -> OwnedFd {
 /// Pages of `count` bytes from `offset` of a file that are not in the page cache, as `cachestat(2)` says. Those that are
 /// still being read count as there. None where the kernel does not tell: before Linux 6.5, or of a file of somebody else.
 pub(super) fn missing_pages(file: &OwnedFd, offset: u64, count: u64) -> Option<u64> {
-    /// Its number, the same for all machines but alpha's; libc does not know it.
+    /// Its number on x86-64 and aarch64, for which libc has none; where it is another, the kernel knows no such call.
     const SYS_CACHESTAT: libc::c_long = 451;
     let page = page_size() as u64;
     let pages = (offset + count).div_ceil(page) - offset / page;
@@ -222,6 +222,7 @@ impl Drop for Socket {
 #[cfg(test)]
 mod tests {
     use rustix::fs::{Advice, fadvise};
+    use rustix::io::{ReadWriteFlags, preadv2};
 
     use super::*;
 
@@ -234,16 +235,21 @@ mod tests {
         (0..32).for_each(|_| io::Write::write_all(&mut &file, &vec![1; page_size()]).unwrap());
         file.sync_all().unwrap();
         let fd = OwnedFd::from(file);
-        let Some(before) = missing_pages(&fd, 0, 32 * page) else {
-            assert!(std::env::var_os("PACKHOUSE_TEST_STRICT").is_none(), "this kernel has no cachestat(2)");
-            return eprintln!("\n*** SKIPPED: this kernel has no cachestat(2) ***\n");
-        };
-        assert!(before < 32, "{before}");
+        let before = missing_pages(&fd, 0, 32 * page);
         fadvise(&fd, 7 * page, std::num::NonZero::new(page), Advice::DontNeed).unwrap();
-        assert_eq!(missing_pages(&fd, 7 * page, 1), Some(1));
-        assert!(missing_pages(&fd, 0, 32 * page).is_some_and(|missing| missing > 0));
         // What is asked for is counted to the borders of its pages.
-        assert_eq!(missing_pages(&fd, 8 * page - 1, 1), Some(1));
-        assert_eq!(missing_pages(&fd, 7 * page, page), Some(1));
+        let parts = [(7 * page, 1), (8 * page - 1, 1), (7 * page, page)];
+        let missing = parts.map(|(offset, count)| missing_pages(&fd, offset, count));
+        let of_all = missing_pages(&fd, 0, 32 * page);
+        // Only now: this lets it come back.
+        let mut byte = [0];
+        let there = preadv2(&fd, &mut [io::IoSliceMut::new(&mut byte)], 7 * page, ReadWriteFlags::NOWAIT);
+        // An overlay counts no page, a file system in memory lets go of none.
+        if before.is_none_or(|before| before == 32) || there.is_ok() && missing[0] == Some(0) {
+            assert!(std::env::var_os("PACKHOUSE_TEST_STRICT").is_none(), "{before:?} {there:?}");
+            return eprintln!("\n*** SKIPPED: no cachestat(2), or no disk: {before:?} {there:?} ***\n");
+        }
+        assert_eq!(missing, [Some(1); 3]);
+        assert!(of_all.is_some_and(|missing| missing > 0));
     }
 }

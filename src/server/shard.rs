@@ -134,7 +134,8 @@ impl fmt::Display for RequestId {
 }
 
 async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor, door: Door) {
-    let stopping = &shard.stopping;
+    // Not the shard's own: the listener is shut down at the same time, which is no failure.
+    let stopping = &shard.shared.stopping;
     loop {
         let next = async {
             let permit = shard.shared.gates.connections.enter().await;

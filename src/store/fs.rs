@@ -28,8 +28,9 @@ use crate::types::{BlobType, Handle, Object, RepoPath, UserName};
 
 /// Buffers a worker has for reading stored objects back while an upload is compared with them.
 const COMPARE_BUFFERS: usize = 8;
-/// Room for the folders of a repository, a block of 4 KiB each.
-const REPO_BYTES: u64 = 262 * 4096;
+/// Folders of a repository, each a block of 4 KiB.
+const REPO_FOLDERS: u64 = 262;
+const FOLDER_BYTES: u64 = 4096;
 
 /// How a store on a file system behaves.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +86,16 @@ impl<D: Disk> FsStore<D> {
         };
         shared.flushed("sync the parents of a folder", shared.syncs.ensure_durable(path, &dir).await)?;
         Ok(dir)
+    }
+
+    /// The folder at `path`, or the nearest above it that is there.
+    async fn nearest_dir(&self, path: &Path) -> D::Dir {
+        for folder in path.ancestors() {
+            if let Ok(dir) = self.0.disk.open_dir(folder).await {
+                return dir;
+            }
+        }
+        self.0.disk.root()
     }
 
     async fn make_dirs(&self, path: &Path) -> Result<D::Dir, Error> {
@@ -184,18 +195,22 @@ impl<D: Disk> Shared<D> {
     /// Takes room for `length` more bytes of an object out of what the reserve leaves.
     pub(super) async fn make_room(&self, dir: &D::Dir, object: Object, length: u64) -> Result<(), Error> {
         // The reserve is there so that locks still fit: a prune needs one before it can free anything.
-        if let Object::Blob(BlobType::Locks, _) = object { Ok(()) } else { self.take_room(dir, length).await }
+        if let Object::Blob(BlobType::Locks, _) = object {
+            Ok(())
+        } else {
+            self.take_room(dir, length, 1).await
+        }
     }
 
-    /// The same for whatever is to be made in a folder.
-    async fn take_room(&self, dir: &D::Dir, length: u64) -> Result<(), Error> {
+    /// The same for `inodes` files or folders of `length` bytes in all.
+    async fn take_room(&self, dir: &D::Dir, length: u64, inodes: u64) -> Result<(), Error> {
         let device = self.disk.dir_id(dir).step("look at a folder")?.device;
-        if self.health.take_space(device, length).is_ok() {
+        if self.health.take_space(device, length, inodes).is_ok() {
             return Ok(());
         }
         let space = self.disk.space(dir).await.step("ask for free space")?;
         self.health.set_space(device, space);
-        self.health.take_space(device, length)
+        self.health.take_space(device, length, inodes)
     }
 
     /// The SHA-256 of a file's content.
@@ -214,11 +229,12 @@ impl<D: Disk> Store for FsStore<D> {
         let shared = &*self.0;
         shared.health.check_not_suspended()?;
         let path = layout::repo_dir(repo);
-        let dir = self.require_dir(&path).await?;
         let data = layout::type_dir(repo, BlobType::Data);
         if shared.disk.open_dir(&data).await.is_err() {
-            shared.take_room(&dir, REPO_BYTES).await?;
+            let above = self.nearest_dir(&path).await;
+            shared.take_room(&above, REPO_FOLDERS * FOLDER_BYTES, REPO_FOLDERS).await?;
         }
+        let dir = self.require_dir(&path).await?;
         for kind in BlobType::ALL {
             shared.wrote(shared.disk.make_dir(&dir, kind.as_str().as_ref()).await).step("make a folder")?;
         }

@@ -16,7 +16,7 @@ const READ_ONLY_PAUSE: Duration = Duration::from_secs(10);
 const SPACE_IS_FRESH: Duration = Duration::from_millis(50);
 /// Default reserve: at most this much, at most one hundredth of the file system.
 const RESERVE_BYTES: u64 = 64 << 20;
-/// Inodes kept for locks and new folders.
+/// Inodes kept for locks.
 const RESERVE_INODES: u64 = 1024;
 
 /// The store's state, and counters of what went wrong.
@@ -65,18 +65,18 @@ impl Health {
         self.spaces().insert(device, (now(), space));
     }
 
-    /// Takes room for a new object of `length` bytes out of the last answer, which all workers share.
+    /// Takes room for `inodes` new files or folders of `length` bytes in all out of the last answer, which all workers share.
     ///
     /// # Errors
     /// That would eat into the reserve, or the answer is not fresh: ask anew and try again.
-    pub fn take_space(&self, device: u64, length: u64) -> Result<(), Error> {
+    pub fn take_space(&self, device: u64, length: u64, inodes: u64) -> Result<(), Error> {
         let mut spaces = self.spaces();
         let fresh =
             spaces.get_mut(&device).filter(|(asked, _)| now().duration_since(*asked) < SPACE_IS_FRESH);
         let (_, space) = fresh.ok_or(Error::Reserved)?;
-        self.check_space(space, length)?;
+        self.check_space(space, length, inodes)?;
         space.free_bytes -= length;
-        space.free_inodes = space.free_inodes.saturating_sub(1);
+        space.free_inodes = space.free_inodes.saturating_sub(inodes);
         Ok(())
     }
 
@@ -84,11 +84,11 @@ impl Health {
         self.spaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn check_space(&self, space: &Space, length: u64) -> Result<(), Error> {
+    fn check_space(&self, space: &Space, length: u64, inodes: u64) -> Result<(), Error> {
         let reserve = self.min_free.unwrap_or_else(|| RESERVE_BYTES.min(space.bytes / 100));
         let bytes = space.free_bytes >= length.saturating_add(reserve);
-        let inodes = space.inodes == 0 || space.free_inodes >= RESERVE_INODES;
-        if bytes && inodes { Ok(()) } else { Err(Error::Reserved) }
+        let files = space.inodes == 0 || space.free_inodes >= inodes.saturating_add(RESERVE_INODES);
+        if bytes && files { Ok(()) } else { Err(Error::Reserved) }
     }
 
     /// Looks at an error of any step that writes.
@@ -154,13 +154,15 @@ mod tests {
         let space =
             |free_bytes, free_inodes| Space { bytes: 1 << 30, free_bytes, inodes: 1 << 20, free_inodes };
         let reserve = (1 << 30) / 100;
-        assert!(health.check_space(&space(reserve + 5, 5000), 5).is_ok());
-        assert!(health.check_space(&space(reserve + 5, 5000), 6).is_err());
-        assert!(health.check_space(&space(1 << 29, 1023), 6).is_err());
-        assert!(health.check_space(&space(u64::MAX - 1, 5000), u64::MAX).is_err());
+        assert!(health.check_space(&space(reserve + 5, 5000), 5, 1).is_ok());
+        assert!(health.check_space(&space(reserve + 5, 5000), 6, 1).is_err());
+        assert!(health.check_space(&space(1 << 29, 1024), 6, 1).is_err());
+        assert!(health.check_space(&space(1 << 29, 1286), 6, 262).is_ok());
+        assert!(health.check_space(&space(1 << 29, 1285), 6, 262).is_err());
+        assert!(health.check_space(&space(u64::MAX - 1, 5000), u64::MAX, 1).is_err());
         let none = Health::new(Some(0));
-        assert!(none.check_space(&space(5, 5000), 6).is_err());
-        assert!(none.check_space(&Space { inodes: 0, free_inodes: 0, ..space(6, 0) }, 6).is_ok());
+        assert!(none.check_space(&space(5, 5000), 6, 1).is_err());
+        assert!(none.check_space(&Space { inodes: 0, free_inodes: 0, ..space(6, 0) }, 6, 1).is_ok());
     }
 
     #[test]

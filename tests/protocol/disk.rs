@@ -109,7 +109,8 @@ fn case_66_the_reserve_keeps_room_for_locks() {
         for kind in ["index", "snapshots", "keys"] {
             assert_eq!(put(&server, kind, &noise(1 << 20, 99)), 507, "{kind}");
         }
-        assert_eq!(server.status("POST", "/r2/?create=true", b""), 507);
+        assert_eq!(server.status("POST", "/u/r2/?create=true", b""), 507);
+        assert!(!mount.point.join("u").exists(), "nothing of it is there");
         assert_eq!(server.status("POST", "/r1/?create=true", b""), 200, "it is there");
         assert_eq!(put(&server, "locks", b"lock"), 200);
         assert_eq!(server.status("DELETE", &format!("/r1/data/{}", id_of(&noise(1 << 20, 0))), b""), 200);

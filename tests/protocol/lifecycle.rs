@@ -153,6 +153,8 @@ fn case_71_addresses() {
         let mut conn = Conn::new(std::net::TcpStream::connect(&server.addresses[2]).unwrap());
         assert_eq!(conn.request("GET", "/r1/keys/", "", b"").status, 200);
         assert_eq!(server.stop().code(), Some(0));
+        wait_for("the farewell", || server.text().contains("shutdown cleanly"));
+        assert!(server.text().contains(" 0 failed accepts"), "the end is no failure:\n{}", server.text());
         assert!(!socket.exists(), "the socket's file is removed");
         // What a killed server left is replaced; what another one uses is not.
         let mut killed = Server::start(driver, &["--listen", &unix]);
