@@ -1,6 +1,17 @@
 //! How many messages are hashed side by side: whatever is fastest on this processor, found out by trying.
 
-#![expect(unsafe_code, reason = "functions for instructions that not every processor has are unsafe to call")]
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(
+        unsafe_code,
+        reason = "functions for instructions that not every processor has are unsafe to call"
+    )
+)]
+#![cfg_attr(not(target_arch = "x86_64"), expect(dead_code, unused_variables, reason = "there are no lanes"))]
+#![cfg_attr(
+    all(test, not(target_arch = "x86_64")),
+    expect(unreachable_patterns, reason = "there are no lanes")
+)]
 
 use std::fmt;
 use std::hint::black_box;
