@@ -160,9 +160,12 @@ impl File {
     /// Whether a part of the file is in memory. What is still being read the samples find: the kernel reads ahead in larger
     /// pieces.
     fn is_cached(&self, offset: u64, count: u64) -> bool {
+        if self.node.volatile {
+            return true;
+        }
         let mut byte = [0];
         let (mut at, end) = (offset, offset + count);
-        while at < end && !self.node.volatile {
+        while at < end {
             at = end.min(at + SAMPLE_BYTES);
             let mut parts = [io::IoSliceMut::new(&mut byte)];
             // The last byte: it is the last to come.
@@ -170,7 +173,7 @@ impl File {
                 return false;
             }
         }
-        self.node.volatile || missing_pages(&self.node.fd, offset, count).is_none_or(|missing| missing == 0)
+        missing_pages(&self.node.fd, offset, count).is_none_or(|missing| missing == 0)
     }
 
     /// Writes all of the buffer at `offset`. One write at a time.

@@ -28,8 +28,9 @@ use crate::types::{BlobType, Handle, Object, RepoPath, UserName};
 
 /// Buffers a worker has for reading stored objects back while an upload is compared with them.
 const COMPARE_BUFFERS: usize = 8;
-/// Folders of a repository, each a block of 4 KiB.
-const REPO_FOLDERS: u64 = 262;
+/// Folders of a repository: itself, one a type, and the shards of `data`.
+const REPO_FOLDERS: u64 = 1 + BlobType::ALL.len() as u64 + 256;
+/// A block each.
 const FOLDER_BYTES: u64 = 4096;
 
 /// How a store on a file system behaves.
