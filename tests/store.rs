@@ -530,6 +530,7 @@ fn a_dead_disk_is_not_taken_for_many_damaged_objects() {
         let state = tempfile::tempdir().unwrap();
         let scrub = Scrub {
             path: "/".into(),
+            alone: true,
             depth: 2,
             state_dir: state.path().into(),
             period: std::time::Duration::from_secs(1),
@@ -568,7 +569,7 @@ fn only_what_stays_damaged_goes_into_quarantine() {
         assert_eq!(checked.place.handle(), Some(pack.clone()));
         // A disk that was away for a moment has damaged nothing.
         bench.faults.fail(None);
-        assert!(scrubber.quarantine(checked, NOW, NOW).await.unwrap().is_none());
+        assert!(scrubber.quarantine(checked, NOW, NOW).await.unwrap().is_err());
         assert_eq!(bench.get(&pack).await.unwrap(), b"pack");
         bench.faults.fail(Some((Op::Read, Fault::Device)));
         let path = scrubber.quarantine(checked, NOW, NOW).await.unwrap().unwrap().path;
@@ -579,7 +580,7 @@ fn only_what_stays_damaged_goes_into_quarantine() {
         bench.put(&pack, None, &[b"pack"]).await.unwrap();
         // The name stands for another file now, with which nothing is wrong.
         bench.faults.fail(Some((Op::Read, Fault::Device)));
-        assert!(scrubber.quarantine(checked, NOW, NOW).await.unwrap().is_none());
+        assert!(scrubber.quarantine(checked, NOW, NOW).await.unwrap().is_err());
         bench.faults.fail(None);
         assert_eq!(bench.get(&pack).await.unwrap(), b"pack");
         // Another error says nothing about an object.

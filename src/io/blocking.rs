@@ -8,10 +8,7 @@ use std::sync::{Arc, PoisonError};
 use futures_channel::oneshot;
 
 use crate::io::sync::{Condvar, Mutex, MutexGuard, thread};
-
-/// What nice(2) adds to a thread of low priority: about a tenth of a processor is left to it when all others are busy, so
-/// that nobody who comes new waits for long.
-const LOW_PRIORITY: i32 = 10;
+use crate::io::{affinity, syscalls};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -55,9 +52,11 @@ impl Pool {
 
     /// The same of threads that give way to others.
     pub fn low_priority(name: &str, threads: usize, queue: usize) -> io::Result<Self> {
-        // On Linux this is a matter of the calling thread alone. Without it jobs are as fair as any.
         Self::start(name, threads, queue, || {
-            rustix::process::nice(LOW_PRIORITY).ok();
+            // Without it jobs are as fair as any.
+            if syscalls::found().nice {
+                affinity::give_way().ok();
+            }
         })
     }
 

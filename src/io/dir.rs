@@ -13,18 +13,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags, fcntl_setfl,
-    flock, fstat, fstatfs, fstatvfs, fsync, linkat, mkdirat, openat, openat2, renameat_with, statx, unlinkat,
+    Access, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags,
+    accessat, fcntl_setfl, flock, fstat, fstatfs, fstatvfs, fsync, linkat, mkdirat, openat, openat2,
+    renameat, renameat_with, statx, unlinkat,
 };
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::io::blocking::Pools;
 use crate::io::file::{File, is_older_than};
+use crate::io::flush::Flushes;
 use crate::io::node::{Node, Site};
 
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// Where a disk has no locks, a file with a temporary name counts as left over when nobody has written to it for so long.
+const UNLOCKED_AGE: Duration = Duration::from_hours(24);
 
 /// What stands under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +100,34 @@ pub struct DirId {
     pub born: i128,
 }
 
+/// Which folder of which file system something is, across restarts of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The file system's own number (`statfs(2)`), which of ext4 and btrfs comes of their UUID; 0 where it has none.
+    file_system: u64,
+    /// The folder in it.
+    inode: u64,
+    /// When it was made, in nanoseconds since 1970; 0 where the file system does not keep that.
+    born: i64,
+}
+
+impl Identity {
+    /// Of the folder at `path`.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let fd = openat(CWD, path, OPEN_DIR, Mode::empty())?;
+        let DirId { inode, born, .. } = dir_id(&fd)?;
+        let born = i64::try_from(born).unwrap_or(0);
+        Ok(Self { file_system: fstatvfs(&fd)?.f_fsid, inode, born })
+    }
+
+    /// Whether two may be the same file system: a disk may get another number when the machine starts (xfs takes that of
+    /// the device), and a folder may have been moved within one.
+    pub fn may_be(&self, other: &Self) -> bool {
+        let same_file_system = self.file_system != 0 && self.file_system == other.file_system;
+        same_file_system || (self.inode, self.born) == (other.inode, other.born)
+    }
+}
+
 /// An open directory.
 #[derive(Clone)]
 pub struct Dir {
@@ -108,11 +141,11 @@ impl Dir {
     ///
     /// # Errors
     /// Also when the kernel or its seccomp filter knows no openat2 (Linux 5.6).
-    pub fn open_root(path: &Path, pools: Arc<Pools>) -> io::Result<Self> {
+    pub fn open_root(path: &Path, pools: Arc<Pools>, flushes: Arc<Flushes>, alone: bool) -> io::Result<Self> {
         let fd = openat(CWD, path, OPEN_DIR, Mode::empty())?;
         drop(openat2(&fd, ".", OPEN_DIR, Mode::empty(), BENEATH)?);
         let volatile = if is_volatile(&fd)? { Some(fstat(&fd)?.st_dev) } else { None };
-        Self::new(fd, Arc::new(Site { pools, volatile }))
+        Self::new(fd, Arc::new(Site { pools, volatile, flushes, alone }))
     }
 
     fn new(fd: OwnedFd, site: Arc<Site>) -> io::Result<Self> {
@@ -122,6 +155,20 @@ impl Dir {
     /// Whether what is stored here is lost when the machine goes down: tmpfs or ramfs.
     pub fn is_volatile(&self) -> bool {
         self.node.site.volatile.is_some()
+    }
+
+    /// Whether a flush was found that its disk does not have.
+    pub fn lacks_flushes(&self) -> bool {
+        self.node.site.flushes.are_missing()
+    }
+
+    /// Whether this user may list the directory and make entries in it.
+    ///
+    /// # Errors
+    /// `Denied`, or `ReadOnly` of a file system that takes no writes.
+    pub async fn check_access(&self) -> io::Result<()> {
+        let wanted = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+        self.node.reading(move |fd| Ok(accessat(fd, ".", wanted, AtFlags::empty())?)).await
     }
 
     /// Opens a directory beneath this one; `path` has plain components only, and none opens this one again.
@@ -195,9 +242,16 @@ impl Dir {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
         let job = move |fd: &OwnedFd| {
             let file = openat(fd, &name, flags, Mode::from_raw_mode(mode))?;
-            // A name without a lock would stay until the next start.
-            flock(&file, FlockOperation::NonBlockingLockExclusive)
-                .inspect_err(|_| unlinkat(fd, &name, AtFlags::empty()).unwrap_or_default())?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                // The disk has no locks: a leftover is known by its age instead.
+                Err(e) if lacks_locks(e) => {}
+                Err(e) => {
+                    // A name without a lock would stay until the next start.
+                    unlinkat(fd, &name, AtFlags::empty()).unwrap_or_default();
+                    return Err(e.into());
+                }
+            }
             Ok(file)
         };
         File::new(self.node.writing(job).await?, Arc::clone(&self.node.site))
@@ -211,15 +265,15 @@ impl Dir {
 
     /// Renames an entry of this directory. Never replaces: `Exists` if the new name is taken.
     pub async fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
-        let (from, to) = (from.to_owned(), to.to_owned());
+        let (from, to, alone) = (from.to_owned(), to.to_owned(), self.node.site.alone);
         self.node
-            .writing(move |fd| match renameat_with(fd, &from, fd, &to, RenameFlags::NOREPLACE) {
-                // A file system that does not know NOREPLACE: link refuses to replace too.
-                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                    linkat(fd, &from, fd, &to, AtFlags::empty())?;
-                    Ok(unlinkat(fd, &from, AtFlags::empty())?)
+            .writing(move |fd| match rename_atomically(fd, &from, &to)? {
+                true => Ok(()),
+                false if alone => {
+                    let _turn = take_turn(&to);
+                    rename_looking(fd, &from, &to)
                 }
-                other => Ok(other?),
+                false => Err(Errno::OPNOTSUPP.into()),
             })
             .await
     }
@@ -227,18 +281,25 @@ impl Dir {
     /// Gives the file `inode` another name, which must be free, if it is the one that is called `from`. False if it is not.
     ///
     /// # Errors
-    /// Also where the file system can't rename without replacing: there is no other way that is safe for a live name.
+    /// Also where the file system can't rename without replacing and other processes may write here: there is no other
+    /// way that is safe for a live name.
     pub async fn set_aside(&self, from: &OsStr, to: &OsStr, inode: u64) -> io::Result<bool> {
-        let (from, to) = (from.to_owned(), to.to_owned());
+        let (from, to, alone) = (from.to_owned(), to.to_owned(), self.node.site.alone);
+        // Called with the turn of `from` taken, which is the only name of the two that others know.
+        let rename = move |fd: &OwnedFd, from: &OsStr, to: &OsStr| match rename_atomically(fd, from, to)? {
+            true => Ok(()),
+            false if alone => rename_looking(fd, from, to),
+            false => Err(Errno::OPNOTSUPP.into()),
+        };
         let is_it = move |fd: &OwnedFd, name: &OsStr| {
             let stat = statx(fd, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO);
             stat.map(|stat| stat.stx_ino == inode)
         };
         self.node
             .writing(move |fd| {
-                let _turn = turn_to_remove(&from);
+                let _turn = take_turn(&from);
                 match is_it(fd, &from) {
-                    Ok(true) => renameat_with(fd, &from, fd, &to, RenameFlags::NOREPLACE)?,
+                    Ok(true) => rename(fd, &from, &to)?,
                     Ok(false) | Err(Errno::NOENT) => return Ok(false),
                     Err(e) => return Err(e.into()),
                 }
@@ -246,7 +307,7 @@ impl Dir {
                     return Ok(true);
                 }
                 // Another process has deleted it and stored another one in between.
-                renameat_with(fd, &to, fd, &from, RenameFlags::NOREPLACE)?;
+                rename(fd, &to, &from)?;
                 Ok(false)
             })
             .await
@@ -257,7 +318,7 @@ impl Dir {
         let name = name.to_owned();
         self.node
             .writing(move |fd| {
-                let _turn = turn_to_remove(&name);
+                let _turn = take_turn(&name);
                 let stat = statx(fd, &name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::SIZE)?;
                 unlinkat(fd, name, AtFlags::empty())?;
                 Ok(stat.stx_size)
@@ -289,6 +350,12 @@ impl Dir {
                 match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                     Ok(()) => Ok(unlinkat(fd, &name, AtFlags::empty()).map(|()| true)?),
                     Err(Errno::WOULDBLOCK) => Ok(false),
+                    Err(e) if lacks_locks(e) => {
+                        if !is_older_than(fstat(&file)?.st_mtime, UNLOCKED_AGE) {
+                            return Ok(false);
+                        }
+                        Ok(unlinkat(fd, &name, AtFlags::empty()).map(|()| true)?)
+                    }
                     Err(e) => Err(e.into()),
                 }
             })
@@ -297,7 +364,8 @@ impl Dir {
 
     /// Makes the entries of this directory durable.
     pub async fn sync(&self) -> io::Result<()> {
-        self.node.writing(|fd| Ok(fsync(fd)?)).await
+        let site = Arc::clone(&self.node.site);
+        self.node.writing(move |fd| site.flushes.settle("folder", fsync(fd).map_err(Into::into))).await
     }
 
     /// Room on the file system of this directory.
@@ -316,15 +384,8 @@ impl Dir {
         if let Some(id) = self.id.get() {
             return Ok(*id);
         }
-        let stat = statx(
-            &self.node.fd,
-            "",
-            AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC,
-            StatxFlags::INO | StatxFlags::BTIME,
-        )?;
-        let born = i128::from(stat.stx_btime.tv_sec) * 1_000_000_000 + i128::from(stat.stx_btime.tv_nsec);
-        let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
-        Ok(*self.id.get_or_init(|| DirId { device, inode: stat.stx_ino, born }))
+        let id = dir_id(&self.node.fd)?;
+        Ok(*self.id.get_or_init(|| id))
     }
 
     /// Starts reading the entries.
@@ -333,12 +394,66 @@ impl Dir {
     }
 }
 
-/// No two removals of one name at once in this process: what is looked at must be what is removed, and nothing but a removal
-/// can put another file in its place. Blocks.
-fn turn_to_remove(name: &OsStr) -> Option<MutexGuard<'static, ()>> {
+fn dir_id(dir: &OwnedFd) -> io::Result<DirId> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = statx(dir, "", flags, StatxFlags::INO | StatxFlags::BTIME)?;
+    let born = i128::from(stat.stx_btime.tv_sec) * 1_000_000_000 + i128::from(stat.stx_btime.tv_nsec);
+    let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
+    Ok(DirId { device, inode: stat.stx_ino, born })
+}
+
+/// Renames an entry of `dir` in one step that never replaces. False, and nothing has happened, where the file system has
+/// no such step. Blocks.
+fn rename_atomically(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<bool> {
+    match renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
+        Ok(()) => return Ok(true),
+        // PERM: a system call filter that does not know renameat2. If this user may not rename here, nor can it link.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {}
+        Err(e) => return Err(e.into()),
+    }
+    match linkat(dir, from, dir, to, AtFlags::empty()) {
+        // link(2) refuses to replace, too.
+        Ok(()) => Ok(unlinkat(dir, from, AtFlags::empty()).map(|()| true)?),
+        // exfat, vfat and many FUSE file systems have no links, and each says so in its own way.
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::MLINK | Errno::ACCESS) => {
+            Ok(false)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The same in two steps: safe only while this process holds the data folder alone and the caller has taken the turn of
+/// the name that others know. Blocks.
+fn rename_looking(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<()> {
+    match statx(dir, to, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE) {
+        Err(Errno::NOENT) => Ok(renameat(dir, from, dir, to)?),
+        Ok(_) => Err(Errno::EXIST.into()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether an error of flock(2) says that the disk has no locks. BADF: NFS locks only what is open for writing.
+pub(super) const fn lacks_locks(e: Errno) -> bool {
+    matches!(e, Errno::NOSYS | Errno::NOLCK | Errno::OPNOTSUPP | Errno::INVAL | Errno::BADF | Errno::PERM)
+}
+
+/// No two changes of one name at once in this process: what is looked at must be what is changed, and nothing but such a
+/// change can put another file in its place. Blocks.
+fn take_turn(name: &OsStr) -> Option<MutexGuard<'static, ()>> {
     static TURNS: [Mutex<()>; 64] = [const { Mutex::new(()) }; 64];
     let sum: usize = name.as_bytes().iter().map(|byte| usize::from(*byte)).sum();
     TURNS.get(sum % TURNS.len()).map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Whether this user may list the folder at `path` and make entries in it.
+pub fn check_access(path: &Path) -> io::Result<()> {
+    let wanted = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    Ok(accessat(CWD, path, wanted, AtFlags::empty())?)
+}
+
+/// Tries openat2(2).
+pub(super) fn probe_openat2() -> io::Result<()> {
+    Ok(openat2(CWD, ".", OPEN_DIR, Mode::empty(), ResolveFlags::NO_MAGICLINKS).map(drop)?)
 }
 
 /// Makes a file without a name. Blocks.

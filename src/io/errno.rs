@@ -7,8 +7,10 @@ use rustix::io::Errno;
 /// The kinds of failure that the store tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// No such entry, or a path component that is no directory.
+    /// No such entry.
     Missing,
+    /// A path component is no directory: a file stands where a folder must be. That is damage, not absence.
+    NotDir,
     /// The name is taken.
     Exists,
     /// A symbolic link stands where none may.
@@ -31,6 +33,9 @@ pub enum Fault {
     Denied,
     /// The name is longer than the file system takes.
     NameTooLong,
+    /// The file system, the kernel or a system call filter does not know this operation: EOPNOTSUPP, ENOSYS, and EINVAL,
+    /// which fsync(2), renameat2(2) and others return for an operation that a file system lacks.
+    Unsupported,
     /// Anything else.
     Other,
 }
@@ -47,7 +52,8 @@ impl Fault {
             };
         };
         match Errno::from_raw_os_error(code) {
-            Errno::NOENT | Errno::NOTDIR => Self::Missing,
+            Errno::NOENT => Self::Missing,
+            Errno::NOTDIR => Self::NotDir,
             Errno::EXIST => Self::Exists,
             Errno::LOOP => Self::Symlink,
             Errno::NOSPC | Errno::DQUOT => Self::NoSpace,
@@ -60,6 +66,7 @@ impl Fault {
             Errno::XDEV => Self::CrossDevice,
             Errno::ACCESS | Errno::PERM => Self::Denied,
             Errno::NAMETOOLONG => Self::NameTooLong,
+            Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => Self::Unsupported,
             _ => Self::Other,
         }
     }
@@ -68,6 +75,7 @@ impl Fault {
     pub fn to_error(self) -> io::Error {
         let errno = match self {
             Self::Missing => Errno::NOENT,
+            Self::NotDir => Errno::NOTDIR,
             Self::Exists => Errno::EXIST,
             Self::Symlink => Errno::LOOP,
             Self::NoSpace => Errno::NOSPC,
@@ -78,7 +86,8 @@ impl Fault {
             Self::CrossDevice => Errno::XDEV,
             Self::Denied => Errno::ACCESS,
             Self::NameTooLong => Errno::NAMETOOLONG,
-            Self::Other => Errno::INVAL,
+            Self::Unsupported => Errno::OPNOTSUPP,
+            Self::Other => Errno::NXIO,
         };
         errno.into()
     }
@@ -89,11 +98,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_quota_is_a_full_disk_and_a_bad_sector_the_device() {
+    fn errnos_of_one_kind_are_one_fault() {
         for (errno, fault) in [
             (Errno::DQUOT, Fault::NoSpace),
             (Errno::NOSPC, Fault::NoSpace),
-            (Errno::NOTDIR, Fault::Missing),
+            (Errno::NOTDIR, Fault::NotDir),
+            (Errno::INVAL, Fault::Unsupported),
+            (Errno::NOSYS, Fault::Unsupported),
             (Errno::NFILE, Fault::NoDescriptors),
             (Errno::ROFS, Fault::ReadOnly),
             (Errno::IO, Fault::Device),

@@ -280,7 +280,10 @@ impl File {
         }
         let job = move |fd: &OwnedFd| match fallocate(fd, FallocateFlags::empty(), offset, len) {
             Ok(()) => Ok(Some(direct != DirectIo::Off && takes_direct_io(fd, direct)?)),
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
+            // Each file system has its own way to say that it can't.
+            Err(
+                Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM | Errno::NODEV | Errno::NOTTY,
+            ) => Ok(None),
             Err(e) => Err(e.into()),
         };
         let reserved = self.node.writing(job).await?;
@@ -317,7 +320,15 @@ impl File {
                         name.truncate(length);
                         Ok(String::from_utf8(name).ok())
                     }
-                    Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS | Errno::RANGE) => Ok(None),
+                    Err(
+                        Errno::NODATA
+                        | Errno::OPNOTSUPP
+                        | Errno::NOSYS
+                        | Errno::RANGE
+                        | Errno::INVAL
+                        | Errno::PERM
+                        | Errno::ACCESS,
+                    ) => Ok(None),
                     Err(e) => Err(e.into()),
                 }
             })
@@ -332,14 +343,16 @@ impl File {
     /// Makes the content durable. On the pool also where there is a ring: its own threads for what waits are four a
     /// processor (8 on two), and the disk's cache is flushed once for as many as wait together.
     pub async fn sync_data(&self) -> io::Result<()> {
-        self.node.writing(|fd| Ok(fdatasync(fd)?)).await
+        let site = Arc::clone(&self.node.site);
+        self.node.writing(move |fd| site.flushes.settle("file", fdatasync(fd).map_err(Into::into))).await
     }
 }
 
 /// Notes who a file belongs to. Blocks.
 pub(super) fn note_owner(fd: impl AsFd, owner: &str) -> io::Result<()> {
     match fsetxattr(fd, OWNER, owner.as_bytes(), XattrFlags::empty()) {
-        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        // Without its owner only the right to delete removes a lock, which is better than no lock.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM | Errno::ACCESS) => Ok(()),
         Err(e) => Err(e.into()),
     }
 }

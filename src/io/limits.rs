@@ -1,17 +1,40 @@
 //! What the process may use: descriptors, and the modes that new files get.
 
+use std::io;
 use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 
+use crate::io::syscalls;
+
 /// Raises the soft limit on open files to the hard one and returns the limit that holds now.
 pub fn raise_descriptors() -> u64 {
+    if syscalls::found().limits {
+        // A refusal leaves the soft limit as it was, which is then the answer.
+        raise_by_call().ok();
+    }
+    max_descriptors()
+}
+
+/// Raises the soft limit by setrlimit(2).
+pub(super) fn raise_by_call() -> io::Result<()> {
     let limit = getrlimit(Resource::Nofile);
-    // A refusal leaves the soft limit as it was, which is then the answer.
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).ok();
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
+}
+
+/// The soft limit on open files.
+fn max_descriptors() -> u64 {
+    /// What a process may have that asks for nothing.
+    const USUAL: u64 = 1024;
+    if syscalls::found().limits {
+        return getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    }
+    // The same system call reads and sets: where it is forbidden, proc(5) knows.
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(USUAL)
 }
 
 /// Number of descriptors that the process has open.
@@ -63,6 +86,6 @@ pub fn process_figures() -> Option<ProcessFigures> {
         virtual_memory: *fields.get(20)?,
         resident: fields.get(21)?.saturating_mul(page_size() as u64),
         open_descriptors: open_descriptors(),
-        max_descriptors: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+        max_descriptors: max_descriptors(),
     })
 }

@@ -7,12 +7,17 @@ use std::sync::Arc;
 use rustix::fs::fstat;
 
 use crate::io::blocking::{Pool, Pools};
+use crate::io::flush::Flushes;
 
 /// What the files and directories of one tree share.
 pub(super) struct Site {
     pub pools: Arc<Pools>,
     /// The device of the tree's root if what is stored there is in memory and nowhere else.
     pub volatile: Option<u64>,
+    /// What its flushes are worth.
+    pub flushes: Arc<Flushes>,
+    /// No other process writes below the root: a name that is free stays free until this process takes it.
+    pub alone: bool,
 }
 
 /// An open file or directory of a tree.

@@ -1,4 +1,4 @@
-//! Signals, on a thread of their own, and the flag that they set.
+//! Signals, on a thread of their own, and the latch that they set.
 
 use std::io;
 use std::thread;
@@ -10,26 +10,26 @@ use signal_hook::iterator::Signals;
 use crate::io::sync::atomic::{AtomicBool, Ordering};
 use crate::io::wake::until;
 
-/// A flag that is raised once and can be waited for by every worker.
+/// A latch that is raised once and can be waited for by every worker.
 #[derive(Default)]
-pub struct Flag {
+pub struct Latch {
     raised: AtomicBool,
     event: Event,
 }
 
-impl Flag {
-    /// Raises the flag and wakes all who wait for it.
+impl Latch {
+    /// Raises the latch and wakes all who wait for it.
     pub fn raise(&self) {
         self.raised.store(true, Ordering::SeqCst);
         self.event.notify(usize::MAX);
     }
 
-    /// Whether the flag is up.
+    /// Whether the latch is up.
     pub fn is_raised(&self) -> bool {
         self.raised.load(Ordering::SeqCst)
     }
 
-    /// Waits until the flag is up.
+    /// Waits until the latch is up.
     pub async fn wait(&self) {
         until(&self.event, || self.is_raised().then_some(())).await;
     }

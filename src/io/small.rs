@@ -8,12 +8,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use rustix::fs::fsync;
 
 use crate::io::buffer::Buffer;
 use crate::io::dir::{self, Dir};
 use crate::io::file;
+use crate::io::node::Site;
 
 /// How far the storing of a small file came.
 #[derive(Debug)]
@@ -41,8 +43,9 @@ impl Dir {
     ) -> (Result<(), SmallError>, Buffer) {
         let (name, owner) = (name.to_owned(), owner.map(str::to_owned));
         let memory = content.lend();
+        let site = Arc::clone(&self.node.site);
         let job = move |dir: &OwnedFd| {
-            let stored = store(dir, &name, memory.filled(), mode, owner.as_deref());
+            let stored = store(&site, dir, &name, memory.filled(), mode, owner.as_deref());
             Ok((stored, memory))
         };
         match self.node.writing(job).await {
@@ -57,6 +60,7 @@ impl Dir {
 }
 
 fn store(
+    site: &Site,
     dir: &OwnedFd,
     name: &OsStr,
     content: &[u8],
@@ -68,7 +72,7 @@ fn store(
         file::note_owner(&file, owner).map_err(SmallError::Write)?;
     }
     file.write_all_at(content, 0).map_err(SmallError::Write)?;
-    file.sync_data().map_err(SmallError::Flush)?;
+    site.flushes.settle("file", file.sync_data()).map_err(SmallError::Flush)?;
     dir::link_unnamed(&file, dir, name).map_err(SmallError::Name)?;
-    fsync(dir).map_err(|e| SmallError::FlushName(e.into()))
+    site.flushes.settle("folder", fsync(dir).map_err(Into::into)).map_err(SmallError::FlushName)
 }

@@ -18,6 +18,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use rustix::param::page_size;
 
 use crate::io::runtime::{Driver, current};
+use crate::io::syscalls;
 
 /// The other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,9 @@ pub(super) fn inherited(raw: RawFd) -> OwnedFd {
 pub(super) fn missing_pages(file: &OwnedFd, offset: u64, count: u64) -> Option<u64> {
     /// Its number on x86-64 and aarch64, for which libc has none; where it is another, the kernel knows no such call.
     const SYS_CACHESTAT: libc::c_long = 451;
+    if !syscalls::found().cachestat {
+        return None;
+    }
     let page = page_size() as u64;
     let pages = (offset + count).div_ceil(page) - offset / page;
     let range = [offset, count];
@@ -58,6 +62,11 @@ pub(super) fn missing_pages(file: &OwnedFd, offset: u64, count: u64) -> Option<u
         libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), range.as_ptr(), found.as_mut_ptr(), 0 as libc::c_uint)
     };
     (done == 0).then(|| pages.saturating_sub(found[0]))
+}
+
+/// Tries cachestat(2). Whatever it says, this process lives on, or does not.
+pub(super) fn probe_cachestat() -> bool {
+    std::fs::File::open(".").is_ok_and(|folder| missing_pages(&folder.into(), 0, 1).is_some())
 }
 
 /// One connection.
@@ -162,6 +171,15 @@ impl Socket {
         }
     }
 
+    /// Looks at what has arrived, which stays there. None if nothing has; 0 bytes at the end of the stream.
+    pub fn peek(&self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        match rustix::net::recv(self.fd(), into, RecvFlags::DONTWAIT | RecvFlags::PEEK) {
+            Ok((read, _)) => Ok(Some(read)),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     /// Sends of `bytes` what the socket takes now. None if it takes nothing. If `more` is to follow at once, the kernel waits
     /// for it, to send both together.
     pub fn send(&self, bytes: &[u8], more: bool) -> io::Result<Option<usize>> {
@@ -246,7 +264,7 @@ mod tests {
         let there = preadv2(&fd, &mut [io::IoSliceMut::new(&mut byte)], 7 * page, ReadWriteFlags::NOWAIT);
         // An overlay counts no page, a file system in memory lets go of none.
         if before.is_none_or(|before| before == 32) || there.is_ok() && missing[0] == Some(0) {
-            assert!(std::env::var_os("PACKHOUSE_TEST_STRICT").is_none(), "{before:?} {there:?}");
+            assert!(std::env::var_os("TEST_STRICT").is_none(), "{before:?} {there:?}");
             return eprintln!("\n*** SKIPPED: no cachestat(2), or no disk: {before:?} {there:?} ***\n");
         }
         assert_eq!(missing, [Some(1); 3]);

@@ -1,46 +1,112 @@
-//! The server's own folder: one process holds it, the others go without.
+//! Folders that one process holds: the server's own, and the data folder. Held by flock(2), which ends with the process.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use crate::io::dir::lacks_locks;
+
+/// What became of an attempt to lock.
+#[derive(Debug)]
+pub enum Lock {
+    /// This process holds it until the file is dropped.
+    Held(File),
+    /// Another process holds it.
+    Taken,
+    /// The disk has no locks: another process would not be noticed.
+    Unsupported,
+}
+
+impl Lock {
+    /// Locks the data folder itself, which needs no right to write there; `shared` with others that share it, too.
+    ///
+    /// # Errors
+    /// The folder can't be opened.
+    pub fn folder(path: &Path, shared: bool) -> io::Result<Self> {
+        Self::of(File::open(path)?, shared)
+    }
+
+    fn of(file: File, shared: bool) -> io::Result<Self> {
+        let how = if shared {
+            FlockOperation::NonBlockingLockShared
+        } else {
+            FlockOperation::NonBlockingLockExclusive
+        };
+        match flock(&file, how) {
+            Ok(()) => Ok(Self::Held(file)),
+            Err(Errno::WOULDBLOCK) => Ok(Self::Taken),
+            Err(e) if lacks_locks(e) => Ok(Self::Unsupported),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
 /// The state folder, held by this process until it is dropped.
 pub struct StateDir {
     path: PathBuf,
-    _lock: File,
+    /// None where the disk has no locks.
+    lock: Option<File>,
 }
 
 impl StateDir {
-    /// Makes the folder if it is missing (0700) and takes its lock. None if another process holds it. Blocks: for the
-    /// start of the process.
+    /// Makes the folder if it is missing (0700), but no parents of it, and takes its lock. None if another process holds
+    /// it. Blocks: for the start of the process.
+    ///
+    /// # Errors
+    /// It can't be made or written to.
     pub fn acquire(path: &Path) -> io::Result<Option<Self>> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        if !path.is_dir() {
+            DirBuilder::new().mode(0o700).create(path)?;
+        }
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .mode(0o600)
             .open(path.join("lock"))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self { path: path.into(), _lock: lock })),
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(e) => Err(e.into()),
-        }
+        Ok(match Lock::of(lock, false)? {
+            Lock::Held(lock) => Some(Self { path: path.into(), lock: Some(lock) }),
+            Lock::Unsupported => Some(Self { path: path.into(), lock: None }),
+            Lock::Taken => None,
+        })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Whether another process would be noticed.
+    pub const fn is_locked(&self) -> bool {
+        self.lock.is_some()
+    }
 }
 
-/// Waits for the lock of a folder and holds it until the result is dropped: for tools that change a file in it.
-pub fn lock_folder(path: &Path) -> io::Result<File> {
-    let folder = File::open(path)?;
-    flock(&folder, FlockOperation::LockExclusive)?;
-    Ok(folder)
+/// Waits for the lock of the file at `path`, for tools that replace it: the file that has this name once the lock is
+/// taken. Where the disk has no locks, tools are on their own. With `make`, a missing file is made, with mode 0600.
+pub fn lock_file(path: &Path, make: bool) -> io::Result<File> {
+    loop {
+        let mut options = OpenOptions::new();
+        options.read(true).write(make).create(make).truncate(false).mode(0o600);
+        let file = match options.open(path) {
+            // It is there, and may only be read: it will be replaced.
+            Err(e) if make && e.kind() == io::ErrorKind::PermissionDenied => File::open(path)?,
+            other => other?,
+        };
+        match flock(&file, FlockOperation::LockExclusive) {
+            Ok(()) => {}
+            Err(e) if lacks_locks(e) => return Ok(file),
+            Err(Errno::INTR) => continue,
+            Err(e) => return Err(e.into()),
+        }
+        // Another tool may have put a new file in its place while this one waited.
+        let (held, now) = (file.metadata()?, std::fs::metadata(path));
+        if now.is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino())) {
+            return Ok(file);
+        }
+    }
 }

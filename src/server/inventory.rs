@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::io::blocking::Pools;
 use crate::io::dir::Dir;
+use crate::io::flush::Flushes;
 use crate::io::runtime::{Driver, block_on};
 use crate::store::census::{self, Sum};
 use crate::store::local::{LocalDisk, Modes};
@@ -23,7 +24,7 @@ pub struct Inventory {
 
 /// All repositories of a data folder.
 pub fn all(path: &Path, depth: usize) -> io::Result<Vec<Inventory>> {
-    let disk = open(path)?;
+    let disk = open(path, false)?;
     block_on(Driver::Epoll, async {
         let mut all = Vec::new();
         for repo in census::repositories(&disk, depth).await {
@@ -35,7 +36,7 @@ pub fn all(path: &Path, depth: usize) -> io::Result<Vec<Inventory>> {
 
 /// One repository of a data folder, if it is there.
 pub fn one(path: &Path, repo: &RepoPath) -> io::Result<Option<Inventory>> {
-    let disk = open(path)?;
+    let disk = open(path, false)?;
     block_on(Driver::Epoll, async {
         let known = census::repositories(&disk, repo.folders().len()).await;
         match known.into_iter().find(|known| known == repo) {
@@ -45,9 +46,10 @@ pub fn one(path: &Path, repo: &RepoPath) -> io::Result<Option<Inventory>> {
     })?
 }
 
-/// A data folder, with threads of its own.
-pub(super) fn open(path: &Path) -> io::Result<LocalDisk> {
-    let root = Dir::open_root(path, Arc::new(Pools::new(2, 1, 64)?))
+/// A data folder, with threads of its own. `alone` says that no other process writes there.
+pub(super) fn open(path: &Path, alone: bool) -> io::Result<LocalDisk> {
+    // What is missing of flushes the server has told.
+    let root = Dir::open_root(path, Arc::new(Pools::new(2, 1, 64)?), Flushes::new(false), alone)
         .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
     Ok(LocalDisk::new(root, Modes::PRIVATE, DirectIo::Off))
 }

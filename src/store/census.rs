@@ -126,11 +126,10 @@ fn or_nothing(repo: &RepoPath, counted: io::Result<Sum>) -> io::Result<Sum> {
     let Err(e) = counted else { return counted };
     match Fault::of(&e) {
         Fault::Missing => Ok(Sum::default()),
-        Fault::Symlink | Fault::Denied => {
+        Fault::Symlink | Fault::Denied | Fault::NotDir => {
             log::warn!("{repo}: a folder that this server can't use is not counted: {e}");
             Ok(Sum::default())
         }
-        _ if e.kind() == io::ErrorKind::NotADirectory => Ok(Sum::default()),
         _ => Err(e),
     }
 }

@@ -33,6 +33,14 @@ pub trait Disk: Clone + 'static {
     async fn sync_dir(&self, dir: &Self::Dir) -> io::Result<()>;
     /// Room on the directory's file system.
     async fn space(&self, dir: &Self::Dir) -> io::Result<Space>;
+    /// Whether this user may list a directory and make entries in it: `Denied` or `ReadOnly` if not.
+    async fn check_access(&self, _dir: &Self::Dir) -> io::Result<()> {
+        Ok(())
+    }
+    /// Whether what is flushed is durable, as far as is known.
+    fn is_durable(&self) -> bool {
+        true
+    }
     /// Starts reading a directory.
     async fn read_dir(&self, dir: &Self::Dir) -> io::Result<Self::Reader>;
     /// The next entries whose names `wanted` accepts, about `limit`; none at the end.

@@ -1,10 +1,12 @@
 //! What a store can fail with.
 
 use std::io;
+use std::path::PathBuf;
 
 use thiserror::Error as ThisError;
 
 use crate::io::Fault;
+use crate::types::escaped;
 
 /// A store's failure. `api::error` gives each its status.
 #[derive(Debug, ThisError)]
@@ -44,6 +46,24 @@ pub enum Error {
     /// Out of descriptors, or the queue of file work is full.
     #[error("too much at once")]
     Busy,
+    /// The disk does not have the flush that `--require-durable` asks for.
+    #[error(
+        "this disk can't make anything durable, and --require-durable is set: put the data folder on another"
+    )]
+    NotDurable,
+    /// A path component is no folder. [`NoFolder`](Self::NoFolder) once it is known which, and that it is one of a
+    /// repository's.
+    #[error("a file stands where a folder must be")]
+    NotDir,
+    /// A file stands where a folder of a repository must be: what was in it is not absent, but out of reach.
+    #[error(
+        "{}: a file stands where a folder must be: move it away, then run `packhouse repo verify`",
+        escaped(path)
+    )]
+    NoFolder {
+        /// Below the data folder.
+        path: PathBuf,
+    },
     /// A name is longer than the file system takes.
     #[error("a name is too long for the file system")]
     NameTooLong,
@@ -68,7 +88,10 @@ impl Error {
             Fault::ReadOnly => Self::ReadOnly,
             Fault::NoDescriptors | Fault::Busy => Self::Busy,
             Fault::NameTooLong => Self::NameTooLong,
-            Fault::Device | Fault::CrossDevice | Fault::Denied | Fault::Other => Self::Io { step, cause },
+            Fault::NotDir => Self::NotDir,
+            Fault::Device | Fault::CrossDevice | Fault::Denied | Fault::Unsupported | Fault::Other => {
+                Self::Io { step, cause }
+            }
         }
     }
 }

@@ -117,7 +117,7 @@ impl<D: Disk> Fresh<D> {
                 self.common.compare_with_winner(came, ours).await
             }
             // The store has learnt; the client's next try will do.
-            Err(e) if Fault::of(&e) == Fault::CrossDevice => Err(Error::Busy),
+            Err(e) if self.temp.is_unnamed() && Shared::<D>::cannot_link(&e) => Err(Error::Busy),
             Err(e) => Err(Error::from_io("name an object", e)),
             Ok(()) => {
                 published();

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::hash::{self, Engine};
+use crate::hash::{self, Engine, Sha256};
 use crate::io::dir::{Kind, Meta};
 use crate::io::file::File;
 use crate::io::{Buffer, BufferPool, Fault};
@@ -111,6 +111,47 @@ impl<D: Disk> FsStore<D> {
         Ok(dir)
     }
 
+    /// Makes the folder `name` in `dir`, which lies at `path`, unless it is there.
+    async fn require_sub_dir(&self, dir: &D::Dir, path: &Path, name: &OsStr) -> Result<(), Error> {
+        let shared = &*self.0;
+        let is_new = shared.wrote(shared.disk.make_dir(dir, name).await).step("make a folder")?;
+        if is_new {
+            return Ok(());
+        }
+        match shared.disk.stat(dir, name.as_ref()).await.step("look at a folder")?.kind {
+            Kind::Dir => Ok(()),
+            _ => Err(Error::NoFolder { path: path.join(name) }),
+        }
+    }
+
+    /// The same error of an object's folder or of the object itself, see [`Self::explain`].
+    async fn explain_object<T>(&self, handle: &Handle, done: Result<T, Error>) -> Result<T, Error> {
+        match done {
+            Err(Error::NotDir) => self.explain(&handle.repo, &layout::object_dir(handle), done).await,
+            other => other,
+        }
+    }
+
+    /// Tells damage from absence where a component of `folder` is no folder. One of a repository's own folders that is a
+    /// file is damage, and is named; a file where the repository itself would be is no repository.
+    async fn explain<T>(&self, repo: &RepoPath, folder: &Path, done: Result<T, Error>) -> Result<T, Error> {
+        let Err(Error::NotDir) = done else { return done };
+        let disk = &self.0.disk;
+        let own = layout::repo_dir(repo).components().count();
+        let mut path = PathBuf::new();
+        for (level, name) in folder.iter().enumerate() {
+            path.push(name);
+            match disk.stat(&disk.root(), &path).await.step("look at a folder") {
+                Ok(Meta { kind: Kind::Dir, .. }) => {}
+                Ok(_) | Err(Error::NotDir) if level >= own => return Err(Error::NoFolder { path }),
+                Ok(_) | Err(Error::NotDir) => return Err(Error::NotFound),
+                Err(e) => return Err(e),
+            }
+        }
+        // Somebody has mended it meanwhile: the client's next try will do.
+        Err(Error::Busy)
+    }
+
     /// Removes one file and makes that durable; none there is fine. Returns its bytes.
     async fn remove(
         &self,
@@ -161,7 +202,10 @@ impl<D: Disk> Shared<D> {
     /// Lets the health see an error of a flush. After one has failed none succeeds any more: what it was to make durable
     /// may have been part of what was lost.
     pub(super) fn flushed<T>(&self, step: &'static str, result: io::Result<T>) -> Result<T, Error> {
-        let done = result.inspect_err(|e| self.health.note_flush(e)).step(step)?;
+        let done = match result.inspect_err(|e| self.health.note_flush(e)) {
+            Err(e) if Fault::of(&e) == Fault::Unsupported => return Err(Error::NotDurable),
+            other => other.step(step)?,
+        };
         self.health.check_not_suspended()?;
         Ok(done)
     }
@@ -172,8 +216,13 @@ impl<D: Disk> Shared<D> {
         Ok(self.options.unnamed_temps && !self.cannot_link.borrow().contains(&device))
     }
 
-    /// A file system below the root may be another one than the root's, which was probed at the start: from now on
-    /// uploads there have temporary names.
+    /// Whether an error of a link says that files without a name can't be linked where they were made: on a file system
+    /// below the root, which is another one than the root's, which was probed at the start.
+    pub(super) fn cannot_link(e: &io::Error) -> bool {
+        matches!(Fault::of(e), Fault::CrossDevice | Fault::Unsupported | Fault::Denied | Fault::Missing)
+    }
+
+    /// From now on uploads to the file system of `dir` have temporary names.
     pub(super) fn learn_that_nothing_links(&self, dir: &D::Dir) {
         if let Ok(id) = self.disk.dir_id(dir) {
             log::warn!(
@@ -230,18 +279,18 @@ impl<D: Disk> Store for FsStore<D> {
         let shared = &*self.0;
         shared.health.check_not_suspended()?;
         let path = layout::repo_dir(repo);
-        let data = layout::type_dir(repo, BlobType::Data);
-        if shared.disk.open_dir(&data).await.is_err() {
+        let data_path = layout::type_dir(repo, BlobType::Data);
+        if shared.disk.open_dir(&data_path).await.is_err() {
             let above = self.nearest_dir(&path).await;
             shared.take_room(&above, REPO_FOLDERS * FOLDER_BYTES, REPO_FOLDERS).await?;
         }
-        let dir = self.require_dir(&path).await?;
+        let dir = self.explain(repo, &path, self.require_dir(&path).await).await?;
         for kind in BlobType::ALL {
-            shared.wrote(shared.disk.make_dir(&dir, kind.as_str().as_ref()).await).step("make a folder")?;
+            self.require_sub_dir(&dir, &path, kind.as_str().as_ref()).await?;
         }
-        let data = shared.disk.open_dir(&data).await.step("open a folder")?;
+        let data = shared.disk.open_dir(&data_path).await.step("open a folder")?;
         for shard in layout::shards() {
-            shared.wrote(shared.disk.make_dir(&data, shard.as_ref()).await).step("make a folder")?;
+            self.require_sub_dir(&data, &data_path, shard.as_ref()).await?;
         }
         for dir in [&data, &dir] {
             shared.sync_dir(dir).await?;
@@ -257,7 +306,8 @@ impl<D: Disk> Store for FsStore<D> {
     ) -> Result<FsUpload<D>, Error> {
         let shared = &self.0;
         shared.health.check_not_suspended()?;
-        let dir = self.require_dir(&layout::object_dir(handle)).await?;
+        let path = layout::object_dir(handle);
+        let dir = self.explain(&handle.repo, &path, self.require_dir(&path).await).await?;
         let name = layout::object_name(handle.object);
         match shared.disk.open_file(&dir, name.as_ref()).await.step("look for an object") {
             Ok((stored, meta)) => {
@@ -280,20 +330,21 @@ impl<D: Disk> Store for FsStore<D> {
 
     async fn download(&self, handle: &Handle) -> Result<FsDownload<D>, Error> {
         let disk = &self.0.disk;
-        let (file, meta) =
-            disk.open_file(&disk.root(), &layout::object_path(handle)).await.step("open an object")?;
-        Ok(FsDownload { disk: disk.clone(), file, size: size_of_file(meta)? })
+        let opened = disk.open_file(&disk.root(), &layout::object_path(handle)).await.step("open an object");
+        let (file, meta) = self.explain_object(handle, opened).await?;
+        Ok(FsDownload { shared: Rc::clone(&self.0), file, size: size_of_file(meta)? })
     }
 
     async fn size(&self, handle: &Handle) -> Result<u64, Error> {
         let disk = &self.0.disk;
-        let meta = disk.stat(&disk.root(), &layout::object_path(handle)).await.step("look for an object")?;
-        size_of_file(meta)
+        let found = disk.stat(&disk.root(), &layout::object_path(handle)).await.step("look for an object");
+        size_of_file(self.explain_object(handle, found).await?)
     }
 
     async fn delete(&self, handle: &Handle, only_of: Option<&UserName>) -> Result<Option<u64>, Error> {
         self.0.health.check_not_suspended()?;
-        match self.0.disk.open_dir(&layout::object_dir(handle)).await.step("open a folder") {
+        let opened = self.0.disk.open_dir(&layout::object_dir(handle)).await.step("open a folder");
+        match self.explain_object(handle, opened).await {
             Ok(dir) => self.remove(&dir, &layout::object_name(handle.object), only_of).await,
             Err(Error::NotFound) => Ok(None),
             Err(e) => Err(e),
@@ -302,7 +353,7 @@ impl<D: Disk> Store for FsStore<D> {
 
     async fn exists(&self, repo: &RepoPath) -> Result<bool, Error> {
         let dir = match self.0.disk.open_dir(&layout::repo_dir(repo)).await.step("open a repository") {
-            Err(Error::NotFound) => return Ok(false),
+            Err(Error::NotFound | Error::NotDir) => return Ok(false),
             other => other?,
         };
         for mark in layout::repo_marks() {
@@ -314,6 +365,18 @@ impl<D: Disk> Store for FsStore<D> {
         Ok(false)
     }
 
+    async fn check_ready(&self) -> Result<(), Error> {
+        let Shared { disk, health, .. } = &*self.0;
+        health.check_writable()?;
+        let root = disk.open_dir(Path::new("")).await.step("open the data folder")?;
+        disk.check_access(&root).await.step("write to the data folder")?;
+        health.check_room(&disk.space(&root).await.step("ask for free space")?)
+    }
+
+    fn is_durable(&self) -> bool {
+        self.0.disk.is_durable()
+    }
+
     async fn space(&self) -> Result<(u64, u64), Error> {
         let space = self.0.disk.space(&self.0.disk.root()).await.step("ask for free space")?;
         Ok((space.free_bytes, space.bytes))
@@ -322,7 +385,8 @@ impl<D: Disk> Store for FsStore<D> {
     async fn list(&self, repo: &RepoPath, kind: BlobType, sizes: bool) -> Result<FsListing<D>, Error> {
         let disk = &self.0.disk;
         let path = layout::type_dir(repo, kind);
-        match disk.open_dir(&path).await.step("open a folder") {
+        let opened = disk.open_dir(&path).await.step("open a folder");
+        match self.explain(repo, &path, opened).await {
             Ok(_) if kind == BlobType::Data => Ok(FsListing::sharded(disk.clone(), &path, sizes)),
             Ok(_) => Ok(FsListing::flat(disk.clone(), path, sizes)),
             Err(Error::NotFound) if self.exists(repo).await? => Ok(FsListing::empty(disk.clone())),
@@ -343,7 +407,7 @@ fn size_of_file(meta: Meta) -> Result<u64, Error> {
 
 /// An open file.
 pub struct FsDownload<D: Disk> {
-    disk: D,
+    shared: Rc<Shared<D>>,
     file: D::File,
     size: u64,
 }
@@ -353,12 +417,24 @@ impl<D: Disk> Download for FsDownload<D> {
         self.size
     }
 
+    async fn digest(&self) -> Result<hash::Digest, Error> {
+        /// What is read inline, if it is in memory.
+        const SHORT: u64 = 64 << 10;
+        let mut content = Vec::new();
+        let count = usize::try_from(self.size).unwrap_or(usize::MAX);
+        let is_cached = |file: &File| file.read_cached(&mut content, 0, count);
+        if self.size <= SHORT && self.file().is_some_and(is_cached) {
+            return Ok(Sha256::of(&content));
+        }
+        self.shared.digest_of(&self.file).await
+    }
+
     fn file(&self) -> Option<&File> {
-        self.disk.local(&self.file)
+        self.shared.disk.local(&self.file)
     }
 
     async fn read(&self, offset: u64, buffer: Buffer) -> Result<Buffer, Error> {
-        let (read, buffer) = self.disk.read_at(&self.file, buffer, offset).await;
+        let (read, buffer) = self.shared.disk.read_at(&self.file, buffer, offset).await;
         read.step("read an object").map(|_| buffer)
     }
 }

@@ -84,6 +84,11 @@ impl Health {
         self.spaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Fails if not even an empty object fits above the reserve.
+    pub fn check_room(&self, space: &Space) -> Result<(), Error> {
+        self.check_space(space, 0, 1)
+    }
+
     fn check_space(&self, space: &Space, length: u64, inodes: u64) -> Result<(), Error> {
         let reserve = self.min_free.unwrap_or_else(|| RESERVE_BYTES.min(space.bytes / 100));
         let bytes = space.free_bytes >= length.saturating_add(reserve);
@@ -106,6 +111,7 @@ impl Health {
     /// and the next flush would report success: nothing may be acknowledged any more.
     pub fn note_flush(&self, error: &std::io::Error) {
         self.note_write(error);
+        // A flush that the disk does not have (`Unsupported`) has lost nothing: see `io::flush`.
         let lost = match Fault::of(error) {
             Fault::Device => true,
             // What is not the system's comes of this process (a panic): the kernel has thrown nothing away.

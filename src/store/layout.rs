@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::types::{BlobId, BlobType, FolderName, Handle, Object, RepoPath};
 
@@ -62,6 +62,15 @@ pub fn shards() -> impl Iterator<Item = String> {
 /// What a repository consists of: there is a repository where one of these is.
 pub fn repo_marks() -> impl Iterator<Item = &'static str> {
     BlobType::ALL.into_iter().map(BlobType::as_str).chain(["config"])
+}
+
+/// Whether the entry `name` of a folder must be a folder itself: that of a type, or a shard of `data`.
+pub fn is_folder(folder: &Path, name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let is_shard = || name.len() == 2 && name.iter().all(is_hex);
+    BlobType::parse(name).is_some()
+        || folder.file_name() == Some(OsStr::new(BlobType::Data.as_str())) && is_shard()
 }
 
 /// A name for an upload in progress.

@@ -59,6 +59,7 @@ impl<D: Disk> FsListing<D> {
         let page = begin(async move {
             let dir = match disk.open_dir(&path).await.step("open a folder") {
                 Err(Error::NotFound) => return Ok(None),
+                Err(Error::NotDir) => return Err(Error::NoFolder { path }),
                 other => other?,
             };
             let reader = disk.read_dir(&dir).await.step("read a folder")?;

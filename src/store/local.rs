@@ -72,6 +72,14 @@ impl Disk for LocalDisk {
         dir.space().await
     }
 
+    async fn check_access(&self, dir: &Dir) -> io::Result<()> {
+        dir.check_access().await
+    }
+
+    fn is_durable(&self) -> bool {
+        !self.root.is_volatile() && !self.root.lacks_flushes()
+    }
+
     async fn read_dir(&self, dir: &Dir) -> io::Result<DirReader> {
         Ok(dir.read())
     }

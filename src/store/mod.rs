@@ -7,6 +7,7 @@
 //! Invariants: what a call acknowledged is durable, idempotent repeats included; what has no commit is never visible; a
 //! name that exists is never replaced.
 
+use crate::hash::Digest;
 use crate::io::Buffer;
 use crate::io::file::File;
 use crate::types::{BlobId, BlobType, Handle, RepoPath, UserName};
@@ -77,6 +78,12 @@ pub trait Store: Clone + 'static {
     /// Whether there is anything of a repository.
     async fn exists(&self, repo: &RepoPath) -> Result<bool, Error>;
 
+    /// Fails, with the reason, if an upload could not be stored now.
+    async fn check_ready(&self) -> Result<(), Error>;
+
+    /// Whether what is acknowledged survives a power cut: not on a disk that is memory, or that lacks flushes.
+    fn is_durable(&self) -> bool;
+
     /// Bytes that are free, and bytes in all.
     async fn space(&self) -> Result<(u64, u64), Error>;
 
@@ -110,6 +117,9 @@ pub trait Upload {
 pub trait Download {
     /// Bytes of the whole object.
     fn size(&self) -> u64;
+
+    /// The SHA-256 of the whole object. For small ones: all of it is read.
+    async fn digest(&self) -> Result<Digest, Error>;
 
     /// The file that holds the bytes as they are, if one does.
     fn file(&self) -> Option<&File>;

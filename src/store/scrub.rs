@@ -321,41 +321,65 @@ impl<D: Disk> Scrubber<D> {
         }
     }
 
-    /// Puts an object that was found damaged into quarantine, under the path that is returned. None if a second look, after
-    /// `pause`, finds something else, if somebody has written to it within `quiet` (it may still be copied in), or if
-    /// the name stands for another file by now.
+    /// Puts an object that was found damaged into quarantine, under the path that is returned, unless there is a reason not
+    /// to. It is looked at a second time after `pause`, and left alone if it was written to within `quiet`.
     pub async fn quarantine(
         &self,
         checked: &Checked<D::File>,
         pause: Duration,
         quiet: Duration,
-    ) -> io::Result<Option<Quarantined>> {
-        let Some((file, inode)) = &checked.file else { return Ok(None) };
+    ) -> io::Result<Result<Quarantined, NotRenamed>> {
+        let Some((file, inode)) = &checked.file else { return Ok(Err(NotRenamed::Other)) };
         if !self.disk.is_older_than(file, quiet)? {
-            return Ok(None);
+            return Ok(Err(NotRenamed::Young));
         }
         if !pause.is_zero() {
             sleep(pause).await;
         }
         // A cable that was loose, or a bit that flipped in memory, is no damage on the disk.
         if self.digest(file, &mut |_| Duration::ZERO).await? != (checked.bytes, checked.digest) {
-            return Ok(None);
+            return Ok(Err(NotRenamed::Other));
         }
         let Place { repo, spot, name } = &checked.place;
         let folder = spot.folder(repo);
         let dir = self.disk.open_dir(&folder).await?;
         let new = layout::quarantine_name(name, random());
         if !self.disk.set_aside(&dir, name, &new, *inode).await? {
-            return Ok(None);
+            return Ok(Err(NotRenamed::Other));
         }
         let synced = self.disk.sync_dir(&dir).await;
-        Ok(Some(Quarantined { path: folder.join(new), synced }))
+        Ok(Ok(Quarantined { path: folder.join(new), synced }))
     }
 }
 
 /// The same error, with what it is about.
 fn about(path: &Path, e: &io::Error) -> io::Error {
     io::Error::new(e.kind(), format!("{}: {e}", escaped(path)))
+}
+
+/// Why a damaged object was not renamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotRenamed {
+    /// It was written to of late, and may still be copied in.
+    Young,
+    /// A second look found something else, or the name stands for another file by now.
+    Other,
+    /// A key or a config: without it the repository could not be opened, and no client stores it again.
+    Needed,
+}
+
+impl NotRenamed {
+    /// For the operator, where what was written to within `quiet` is left alone.
+    pub fn text(self, quiet: Duration) -> String {
+        match self {
+            Self::Young => format!(
+                "it was written less than {} ago and may still be copied in (see --older-than)",
+                humantime::format_duration(quiet)
+            ),
+            Self::Other => "a second look found something else".into(),
+            Self::Needed => "keys and config stay where they are: restore them from a copy".into(),
+        }
+    }
 }
 
 /// An object in quarantine.

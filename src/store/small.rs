@@ -88,7 +88,9 @@ impl<D: Disk> Small<D> {
                 shared.health.check_not_suspended()
             }
             // There are no files without a name here after all.
-            Err(SmallError::Make(e)) if Fault::of(&e) == Fault::Other => {
+            Err(SmallError::Make(e))
+                if matches!(Fault::of(&e), Fault::Unsupported | Fault::Other | Fault::Denied) =>
+            {
                 Box::pin(self.begin_anew([content]).await?.commit(published)).await
             }
             Err(SmallError::Make(e)) => shared.wrote(Err(e)).step("make a file"),
@@ -99,7 +101,7 @@ impl<D: Disk> Small<D> {
                     let ours = came.digest().unwrap_or_else(|| Sha256::of(&content));
                     self.common.compare_with_winner(came, ours).await
                 }
-                Fault::CrossDevice => {
+                _ if Shared::<D>::cannot_link(&e) => {
                     shared.learn_that_nothing_links(dir);
                     // The client's next try will do.
                     Err(Error::Busy)

@@ -90,6 +90,10 @@ async fn walk<D: Disk>(
                     report.foreign += u64::from(!gone);
                 }
                 Kind::File if layout::is_quarantined(&name) => report.damaged += 1,
+                Kind::File | Kind::Other if layout::is_folder(path, &name) => {
+                    report.failed += 1;
+                    log::error!("{}: a file stands where a folder must be: move it away", escaped(&full));
+                }
                 Kind::File | Kind::Other => {}
             }
         }

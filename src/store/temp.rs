@@ -42,6 +42,11 @@ impl<D: Disk> Temp<D> {
         Ok(Self { file: Rc::new(file), writing: None, published: false, shared, dir, name })
     }
 
+    /// Whether it has no name until it is published.
+    pub(super) const fn is_unnamed(&self) -> bool {
+        self.name.is_none()
+    }
+
     /// Begins to write a piece, once it is hashed. It goes on while other things are done, and gives its buffer back when it
     /// ends, whether or not anybody waits. The one before must have been waited for.
     pub(super) fn begin_write(&mut self, piece: Hashed, offset: u64) {
@@ -70,7 +75,7 @@ impl<D: Disk> Temp<D> {
         let disk = &self.shared.disk;
         match &self.name {
             None => disk.link(&self.file, &self.dir, name).await.inspect_err(|e| {
-                if Fault::of(e) == Fault::CrossDevice {
+                if Shared::<D>::cannot_link(e) {
                     self.shared.learn_that_nothing_links(&self.dir);
                 }
             })?,
@@ -87,8 +92,9 @@ async fn unnamed<D: Disk>(shared: &Shared<D>, dir: &D::Dir) -> io::Result<Option
         return Ok(None);
     }
     match shared.disk.create_unnamed(dir).await {
-        // EOPNOTSUPP, or EISDIR from a kernel that does not know the flag.
-        Err(e) if Fault::of(&e) == Fault::Other => Ok(None),
+        // EOPNOTSUPP, or EISDIR from a kernel that does not know the flag. Where this user may not write at all, a file with
+        // a name says so next.
+        Err(e) if matches!(Fault::of(&e), Fault::Unsupported | Fault::Other | Fault::Denied) => Ok(None),
         other => other.map(Some),
     }
 }

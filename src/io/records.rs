@@ -1,0 +1,148 @@
+//! Small files of the server's own and of operators, replaced as a whole: a reader sees the old one or the new one, and
+//! after a power cut one of them is there.
+
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr};
+use rustix::io::Errno;
+
+use crate::io::{Fault, flush};
+
+/// Longest list of extended attributes, and longest attribute, that is kept.
+const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
+
+/// Puts `content` in the place of the file at `path`, durably. A new file has `mode` and belongs to the owner of its
+/// folder; a file that is there keeps its mode, its owner and its access control list.
+///
+/// Where the name can't be given to another file (a bind mount is EBUSY, a folder that this user may not write to), the
+/// file is written in place: the caller holds its lock, see `state::lock_file`.
+///
+/// # Errors
+/// The old content is still there, unless a write in place was cut short.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    // Through a symbolic link the file behind it is meant, not the link.
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_missing| path.to_owned());
+    let folder = match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut name = target.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let new = folder.join(name);
+    let replaced =
+        write_new(&new, &target, folder, content, mode).and_then(|()| std::fs::rename(&new, &target));
+    if replaced.is_err() {
+        // It may not have been made at all.
+        std::fs::remove_file(&new).ok();
+    }
+    match replaced {
+        Ok(()) => flush::folder(folder),
+        Err(e) if must_stay(&e) && target.is_file() => write_in_place(&target, content).map_err(|other| {
+            io::Error::new(other.kind(), format!("{e}; nor can it be written in place: {other}"))
+        }),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether an error says that the name has to stay with the file that has it.
+fn must_stay(e: &io::Error) -> bool {
+    let is_busy = matches!(e.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices);
+    is_busy || matches!(Fault::of(e), Fault::Denied | Fault::ReadOnly)
+}
+
+fn write_new(new: &Path, target: &Path, folder: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(new)?;
+    match File::open(target).and_then(|old| Ok((old.metadata()?, old))) {
+        Ok((meta, old)) => keep_rights(&old, &meta, &file)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            own(&file, &std::fs::metadata(folder)?).ok();
+            file.set_permissions(PermissionsExt::from_mode(mode))?;
+        }
+        Err(e) => return Err(e),
+    }
+    file.write_all(content)?;
+    flush::file(&file)
+}
+
+/// Gives a new file the owner, the group, the mode and the access control list of the old one.
+fn keep_rights(old: &File, meta: &Metadata, new: &File) -> io::Result<()> {
+    own(new, meta)?;
+    new.set_permissions(PermissionsExt::from_mode(meta.mode() & 0o7777))?;
+    let mut names = vec![0; MAX_ATTRIBUTE_BYTES];
+    let length = match flistxattr(old, names.as_mut_slice()) {
+        Ok(length) => length,
+        // This file system has none.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => return Ok(()),
+        Err(e) => return Err(e.into()),
+    };
+    for name in
+        names.get(..length).unwrap_or_default().split(|byte| *byte == 0).filter(|name| !name.is_empty())
+    {
+        let name = OsStr::from_bytes(name);
+        let mut value = vec![0; MAX_ATTRIBUTE_BYTES];
+        let length = fgetxattr(old, name, value.as_mut_slice())?;
+        let kept = fsetxattr(new, name, value.get(..length).unwrap_or_default(), XattrFlags::empty());
+        // An access control list says who may read: without it the file would be another one. Labels of a security
+        // module are given by its own rules.
+        if name.as_bytes().starts_with(b"system.") {
+            kept?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives a file that was made just now to the owner of its folder, if this user may do that: root makes files for the
+/// server, which could not read them otherwise.
+pub fn give_to_owner_of_folder(path: &Path) {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if let (Ok(file), Ok(meta)) = (File::open(path), std::fs::metadata(folder)) {
+        own(&file, &meta).ok();
+    }
+}
+
+fn own(file: &File, meta: &Metadata) -> io::Result<()> {
+    let is = file.metadata()?;
+    if (is.uid(), is.gid()) == (meta.uid(), meta.gid()) {
+        return Ok(());
+    }
+    std::os::unix::fs::fchown(file, Some(meta.uid()), Some(meta.gid()))
+}
+
+fn write_in_place(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = File::options().write(true).open(path)?;
+    file.write_all(content)?;
+    file.set_len(content.len() as u64)?;
+    flush::file(&file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_keeps_its_mode_and_its_attributes() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("file");
+        replace(&path, b"one", 0o600).expect("made");
+        assert_eq!(std::fs::metadata(&path).expect("there").mode() & 0o7777, 0o600);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).expect("changed");
+        let file = File::open(&path).expect("opened");
+        let has_attributes = fsetxattr(&file, "user.note", b"kept", XattrFlags::empty()).is_ok();
+        replace(&path, b"two", 0o600).expect("replaced");
+        assert_eq!(std::fs::metadata(&path).expect("there").mode() & 0o7777, 0o640);
+        assert_eq!(std::fs::read(&path).expect("read"), b"two");
+        if has_attributes {
+            let mut value = [0; 4];
+            fgetxattr(File::open(&path).expect("opened"), "user.note", &mut value[..]).expect("kept");
+            assert_eq!(&value, b"kept");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).expect("read").count(), 1, "nothing is left over");
+        write_in_place(&path, b"3").expect("written");
+        assert_eq!(std::fs::read(&path).expect("read"), b"3");
+    }
+}
