@@ -2,12 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use packhouse::settings::file::parse;
+use packhouse::settings::file::{Read, parse};
 use packhouse::settings::resolve::Draft;
 
 fuzz_target!(|text: &str| {
     let mut draft = Draft::default();
-    let (values, problems) = parse("packhouse.toml".into(), text, &mut draft);
+    let Read { values, problems, .. } = parse("packhouse.toml".into(), text, &mut draft);
     for problem in &problems {
         assert!(!problem.to_string().is_empty());
     }

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::server::control;
 use crate::settings::args::{Cli, Command};
-use crate::settings::merge::Variables;
+use crate::settings::merge::{Problems, Variables};
 
 mod config;
 mod repo;
@@ -25,15 +26,23 @@ const DAMAGED: u8 = 4;
 /// The settings are wrong (`EX_CONFIG` of sysexits.h).
 const CONFIG: u8 = 78;
 
+/// The names under which it is rest-server: its own, and that of Debian's package.
+const REST_SERVER_NAMES: [&str; 2] = ["rest-server", "restic-rest-server"];
+
 /// Runs the command that the arguments ask for. Called as `rest-server`, that is `serve`.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments: Vec<_> = arguments.into_iter().collect();
-    if is_rest_server(arguments.first()) && arguments.get(1).is_none_or(|first| first != "--version") {
+    if let Some(name) = rest_server_name(arguments.first()) {
+        if arguments.iter().any(|argument| argument == "--version" || argument == "-v") {
+            say(&format!("{name} version packhouse {}", env!("CARGO_PKG_VERSION")));
+            return ExitCode::SUCCESS;
+        }
         arguments.insert(1, "serve".into());
     }
     match Cli::try_parse_from(arguments) {
         Ok(cli) => match cli.command {
             Command::Serve(given) => serve::run(&given),
+            Command::Reload(server) => repo::command(&server, control::Command::Reload),
             Command::Config { command } => config::run(&command),
             Command::User { command } => user::run(&command),
             Command::Repo { command } => repo::run(command),
@@ -47,14 +56,25 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn is_rest_server(program: Option<&OsString>) -> bool {
-    program.and_then(|program| Path::new(program).file_name()).is_some_and(|name| name == "rest-server")
+fn rest_server_name(program: Option<&OsString>) -> Option<&'static str> {
+    let name = Path::new(program?).file_name()?;
+    REST_SERVER_NAMES.into_iter().find(|known| name == *known)
 }
 
-/// The variables of the environment that may be settings.
+/// The variables of the environment that may be settings. A value that is no UTF-8 has a mark in its place, for which it is
+/// refused.
 fn environment() -> Variables {
-    let all = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let all = std::env::vars_os()
+        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.to_string_lossy().into_owned())));
     all.filter(|(name, _)| name.starts_with("PACKHOUSE_")).collect()
+}
+
+/// Names all problems of settings.
+fn refuse(problems: &Problems) -> ExitCode {
+    for problem in &problems.all {
+        complain(&format!("error: {problem}"));
+    }
+    ExitCode::from(if problems.only_flags { USAGE } else { CONFIG })
 }
 
 /// Speaks to the user of a command.

@@ -8,27 +8,41 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value, json};
 
-use crate::cli::{DAMAGED, FAILED, complain, say};
+use crate::cli::{DAMAGED, FAILED, complain, environment, refuse, say};
+use crate::io::syscalls;
 use crate::server::control;
 use crate::server::inventory::{self, Inventory};
 use crate::server::upkeep::{self, Report, Step, Sums, Verify};
-use crate::settings::args::{RepoCommand, StateArgs};
+use crate::settings::args::{RepoCommand, ServerArgs};
 use crate::types::{RepoPath, escaped};
+
+/// Rest between two questions whether a count has ended.
+const COUNT_PAUSE: Duration = Duration::from_millis(200);
 
 /// `repo`
 pub(super) fn run(command: RepoCommand) -> ExitCode {
+    // Verification gives way to others: whether it can is found out while there is one thread.
+    syscalls::find_out();
+    let folder = match &command {
+        RepoCommand::Resume(server) => return self::command(server, control::Command::Resume),
+        RepoCommand::Recount(server) => return recount(server),
+        RepoCommand::List { folder, .. }
+        | RepoCommand::Stat { folder, .. }
+        | RepoCommand::Verify { folder, .. }
+        | RepoCommand::Sweep { folder, .. } => folder.locate(&environment()),
+    };
+    let (path, depth) = match folder {
+        Ok(folder) => folder,
+        Err(problems) => return refuse(&problems),
+    };
     let done = match command {
-        RepoCommand::Resume(state) => return resume(&state),
-        RepoCommand::List { folder, json } => list(&folder.path, folder.depth(), json),
-        RepoCommand::Stat { path, repo, json } => stat(&path, &repo, json),
-        RepoCommand::Verify { folder, repo, quarantine, older_than, rate, json } => {
-            let (depth, path) = (folder.depth(), folder.path);
-            let what = Verify { path, repo, depth, quarantine, quiet: older_than, rate };
-            verify(&what, json)
+        RepoCommand::List { json, .. } => list(&path, depth, json),
+        RepoCommand::Stat { repo, json, .. } => stat(&path, &repo, json),
+        RepoCommand::Verify { repo, quarantine, older_than, rate, json, .. } => {
+            verify(&Verify { path, repo, depth, quarantine, quiet: older_than, rate }, json)
         }
-        RepoCommand::Sweep { folder, older_than, json } => {
-            sweep(&folder.path, folder.depth(), older_than, json)
-        }
+        RepoCommand::Sweep { older_than, json, .. } => sweep(&path, depth, older_than, json),
+        RepoCommand::Resume(_) | RepoCommand::Recount(_) => Ok(ExitCode::SUCCESS),
     };
     match done {
         Ok(code) => code,
@@ -36,6 +50,54 @@ pub(super) fn run(command: RepoCommand) -> ExitCode {
             complain(&format!("error: {e}"));
             ExitCode::from(FAILED)
         }
+    }
+}
+
+/// Tells a running server something, and the user what it replies.
+pub(super) fn command(server: &ServerArgs, command: control::Command) -> ExitCode {
+    match server.state_dir(&environment()) {
+        Ok(folder) => ask(&folder, command).map_or_else(
+            |failed| failed,
+            |said| {
+                say(&said);
+                ExitCode::SUCCESS
+            },
+        ),
+        Err(problems) => refuse(&problems),
+    }
+}
+
+fn ask(folder: &Path, command: control::Command) -> Result<String, ExitCode> {
+    match control::tell(folder, command) {
+        Ok(Ok(said)) => return Ok(said),
+        Ok(Err(said)) => said.lines().for_each(|line| complain(&format!("error: {line}"))),
+        Err(e) => complain(&format!(
+            "no packhouse answers in {}: {e}. Is it running, and was it started with this --path or --state-dir?",
+            folder.display()
+        )),
+    }
+    Err(ExitCode::from(FAILED))
+}
+
+/// `repo recount`: waits for the end of the count.
+fn recount(server: &ServerArgs) -> ExitCode {
+    let folder = match server.state_dir(&environment()) {
+        Ok(folder) => folder,
+        Err(problems) => return refuse(&problems),
+    };
+    let counted = ask(&folder, control::Command::Recount).and_then(|said| {
+        say(&said);
+        while ask(&folder, control::Command::Counting)? == "yes" {
+            std::thread::sleep(COUNT_PAUSE);
+        }
+        Ok(())
+    });
+    match counted {
+        Ok(()) => {
+            say("the count has ended: the server's log tells what was found");
+            ExitCode::SUCCESS
+        }
+        Err(failed) => failed,
     }
 }
 
@@ -86,13 +148,22 @@ fn verify(what: &Verify, as_json: bool) -> io::Result<ExitCode> {
     let mut found = Vec::new();
     let sums = upkeep::verify(what, |step| match step {
         Step::Read(bytes) => bar.inc(bytes),
-        Step::Found { path, verdict, quarantined } => {
-            let (path, quarantined) = (escaped(&path), quarantined.as_deref().map(escaped));
+        Step::Found { path, verdict, quarantine } => {
+            let path = escaped(&path);
+            let (quarantined, left) = match quarantine {
+                None => (None, None),
+                Some(Ok(path)) => (Some(escaped(&path)), None),
+                Some(Err(why)) => (None, Some(why.text(what.quiet))),
+            };
             if !as_json {
-                let aside = quarantined.as_ref().map_or(String::new(), |path| format!(", now {path}"));
+                let now = quarantined.as_ref().map(|path| format!(", now {path}"));
+                let stays = left.as_ref().map(|why| format!(", not renamed: {why}"));
+                let aside = now.or(stays).unwrap_or_default();
                 bar.suspend(|| say(&format!("{}: {path}{aside}", verdict.word())));
             }
-            found.push(json!({"path": path, "verdict": verdict.word(), "quarantined": quarantined}));
+            found.push(
+                json!({"path": path, "verdict": verdict.word(), "quarantined": quarantined, "not_renamed": left}),
+            );
         }
         Step::Failed(why) => bar.suspend(|| complain(&format!("error: {why}"))),
     })?;
@@ -143,22 +214,4 @@ fn as_json(inventory: &Inventory) -> Value {
         "bytes": inventory.total.bytes,
         "types": parts,
     })
-}
-
-/// `repo resume`.
-fn resume(state: &StateArgs) -> ExitCode {
-    let folder = state.state_dir();
-    match control::resume(&folder) {
-        Ok(said) => {
-            say(&said);
-            ExitCode::SUCCESS
-        }
-        Err(e) => {
-            complain(&format!(
-                "no packhouse answers in {}: {e}. Is it running, and was it started with this --path or --state-dir?",
-                folder.display()
-            ));
-            ExitCode::from(FAILED)
-        }
-    }
 }

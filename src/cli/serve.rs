@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::cli::{CONFIG, FAILED, NOT_STARTED, USAGE, complain, environment};
+use crate::cli::{FAILED, NOT_STARTED, environment, refuse};
 use crate::logging;
 use crate::server;
 use crate::server::drain::Outcome;
 use crate::settings::given::Given;
-use crate::settings::merge::{Problems, misspelt};
 use crate::settings::{Loaded, load};
 
 pub(super) fn run(given: &Given) -> ExitCode {
@@ -18,21 +17,13 @@ pub(super) fn run(given: &Given) -> ExitCode {
     }
 }
 
-/// Names all problems of settings.
-pub(super) fn refuse(problems: &Problems) -> ExitCode {
-    for problem in &problems.all {
-        complain(&format!("error: {problem}"));
-    }
-    ExitCode::from(if problems.only_flags { USAGE } else { CONFIG })
-}
-
 fn serve(loaded: Loaded, given: &Given) -> ExitCode {
     // Before there is any thread but this one, that of the log included.
     let confined = server::confine(&loaded, value_files());
     let Ok(_log) = logging::init(loaded.settings.debug) else { return ExitCode::from(NOT_STARTED) };
     std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
-    for (variable, meant) in misspelt(&environment()) {
-        log::warn!("the variable {variable} is no setting: did you mean {meant}?");
+    for note in &loaded.notes {
+        log::warn!("{note}");
     }
     let given = given.clone();
     // What SIGHUP reads: the same sources again.

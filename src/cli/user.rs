@@ -1,20 +1,27 @@
 //! `packhouse user`.
 
 use std::io::{self, BufRead as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::auth::edit::{Change, EditError, edit, hash, users};
-use crate::cli::{FAILED, complain, say};
+use crate::cli::{FAILED, complain, environment, refuse, say};
 use crate::settings::args::{PasswordArgs, UserCommand};
 
 pub(super) fn run(command: &UserCommand) -> ExitCode {
+    let (UserCommand::Add(PasswordArgs { file, .. })
+    | UserCommand::Passwd(PasswordArgs { file, .. })
+    | UserCommand::Del { file, .. }
+    | UserCommand::List { file, .. }) = command;
+    let file = match file.file(&environment()) {
+        Ok(file) => file,
+        Err(problems) => return refuse(&problems),
+    };
     let done = match command {
-        UserCommand::Add(args) => set(args, |hash| Change::Add(hash)),
-        UserCommand::Passwd(args) => set(args, |hash| Change::Replace(hash)),
-        UserCommand::Del { file, user } => {
-            edit(&file.file(), user, &Change::Remove).map_err(|e| e.to_string())
-        }
-        UserCommand::List { file, json } => list(users(&file.file()), *json),
+        UserCommand::Add(args) => set(&file, args, |hash| Change::Add(hash)),
+        UserCommand::Passwd(args) => set(&file, args, |hash| Change::Replace(hash)),
+        UserCommand::Del { user, .. } => edit(&file, user, &Change::Remove).map_err(|e| e.to_string()),
+        UserCommand::List { json, .. } => list(users(&file), *json),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -25,10 +32,10 @@ pub(super) fn run(command: &UserCommand) -> ExitCode {
     }
 }
 
-fn set(args: &PasswordArgs, change: impl FnOnce(&str) -> Change<'_>) -> Result<(), String> {
+fn set(file: &Path, args: &PasswordArgs, change: impl FnOnce(&str) -> Change<'_>) -> Result<(), String> {
     let password = password(args).map_err(|e| format!("the password can't be read: {e}"))?;
     let hash = hash(&password, args.cost).map_err(|e| e.to_string())?;
-    edit(&args.file.file(), &args.user, &change(&hash)).map_err(|e| e.to_string())
+    edit(file, &args.user, &change(&hash)).map_err(|e| e.to_string())
 }
 
 /// A password from the terminal, asked for twice, or one line of standard input. Never from the command line, which all

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::settings::file::Problem;
 use crate::settings::given::Given;
-use crate::settings::keys::size;
-use crate::settings::resolve::default_state_dir;
+use crate::settings::keys::{self, size};
+use crate::settings::merge::{Loaded, Problems, Variables, load};
 use crate::types::RepoPath;
 
 /// A restic REST server: thread-per-core, io_uring, every acknowledged object verified and durable.
@@ -35,6 +36,8 @@ Examples:
   Behind a proxy on the same machine:
     packhouse serve --path /srv/backups --listen unix:/run/packhouse.sock
 
+`-h` names the flags that matter, `--help` all of them.
+
 Exit codes: 0 stopped by a signal; 1 failed while running, or stopped at once by a second signal; 2 the command line is
 wrong; 3 the server could not be started, the message says why and what to do; 78 the settings are wrong.";
 
@@ -44,6 +47,8 @@ pub enum Command {
     /// Serve repositories to restic.
     #[command(after_help = SERVE_EXAMPLES, args_override_self = true)]
     Serve(Box<Given>),
+    /// Let a running server read its settings, users, certificates and permissions anew. Exit code 1 if it refuses.
+    Reload(ServerArgs),
     /// Check and show settings. Takes the flags of `serve`.
     Config {
         /// What to do.
@@ -56,7 +61,7 @@ pub enum Command {
         #[command(subcommand)]
         command: UserCommand,
     },
-    /// Look after repositories.
+    /// Look after repositories: list, verify, quarantine, quota.
     Repo {
         /// What to do.
         #[command(subcommand)]
@@ -90,10 +95,13 @@ pub enum ConfigCommand {
 #[derive(Subcommand)]
 pub enum UserCommand {
     /// Add a user. Asks for the password.
+    #[command(visible_alias = "create")]
     Add(PasswordArgs),
     /// Give a user another password. Asks for it.
+    #[command(visible_alias = "password")]
     Passwd(PasswordArgs),
     /// Remove a user.
+    #[command(visible_aliases = ["rm", "remove", "delete"])]
     Del {
         /// The password file.
         #[command(flatten)]
@@ -102,6 +110,7 @@ pub enum UserCommand {
         user: String,
     },
     /// List the users.
+    #[command(visible_alias = "ls")]
     List {
         /// The password file.
         #[command(flatten)]
@@ -128,32 +137,61 @@ pub struct PasswordArgs {
     pub cost: u32,
 }
 
-/// Which password file is meant.
+/// Which password file is meant: the one that a server with the same flags, variables and settings file reads.
 #[derive(Args)]
-#[group(required = true, multiple = false)]
 pub struct FileArgs {
-    /// The data folder, whose .htpasswd is meant.
+    /// The data folder, whose .htpasswd is meant unless the settings name another file.
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
     /// The password file.
     #[arg(long, value_name = "FILE")]
     htpasswd_file: Option<PathBuf>,
+    /// The settings file of the server [default: what the variable `PACKHOUSE_CONFIG` names].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 impl FileArgs {
     /// The password file.
-    pub fn file(&self) -> PathBuf {
-        let in_data = || self.path.as_ref().map(|path| path.join(".htpasswd"));
-        self.htpasswd_file.clone().or_else(in_data).unwrap_or_default()
+    ///
+    /// # Errors
+    /// The settings are wrong, or name no password file.
+    pub fn file(&self, variables: &Variables) -> Result<PathBuf, Problems> {
+        if let Some(file) = &self.htpasswd_file {
+            return Ok(file.clone());
+        }
+        let loaded = located(self.config.as_ref(), &[("path", self.path.as_ref())], variables)?;
+        loaded.settings.logins.htpasswd.ok_or_else(|| {
+            let text =
+                "this server reads no password file: see no-auth, proxy-auth-username and tls-client-ca"
+                    .into();
+            Problems { all: vec![Problem { place: "settings".into(), text }], only_flags: false }
+        })
     }
+}
+
+/// The settings that a server with these flags would have.
+fn located(
+    config: Option<&PathBuf>,
+    flags: &[(&str, Option<&PathBuf>)],
+    variables: &Variables,
+) -> Result<Loaded, Problems> {
+    let values = flags.iter().filter_map(|(name, value)| {
+        let value = value.as_ref()?.to_str()?;
+        Some((keys::find(name)?, vec![value.to_owned()]))
+    });
+    load(&Given { config: config.cloned(), values: values.collect() }, variables)
 }
 
 /// The commands on a store.
 #[derive(Subcommand)]
 pub enum RepoCommand {
     /// Let the server write again, after a failed flush to disk made it stop and the disk was looked at.
-    Resume(StateArgs),
+    Resume(ServerArgs),
+    /// Let the server count what is stored anew for its quotas, after somebody has removed or copied in something by hand.
+    Recount(ServerArgs),
     /// List all repositories with their objects and bytes.
+    #[command(visible_alias = "ls")]
     List {
         /// Where they are.
         #[command(flatten)]
@@ -163,18 +201,20 @@ pub enum RepoCommand {
         json: bool,
     },
     /// Tell what is in one repository.
+    #[command(visible_alias = "show")]
     Stat {
-        /// The data folder.
-        #[arg(long, value_name = "DIR")]
-        path: PathBuf,
+        /// Where it is.
+        #[command(flatten)]
+        folder: FolderArgs,
         /// The repository, such as /alice/laptop/.
         repo: RepoPath,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Read objects back and look whether their content is what their names say. A server may run meanwhile. Exit code 4 if
-    /// something is damaged.
+    /// Scrub now: read objects back and look whether their content is what their names say. A server may run meanwhile. Exit
+    /// code 4 if something is damaged.
+    #[command(visible_aliases = ["check", "scrub"])]
     Verify {
         /// Where they are.
         #[command(flatten)]
@@ -188,7 +228,7 @@ pub enum RepoCommand {
         /// Rename nothing that somebody wrote to since: it may still be copied in.
         #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
         older_than: Duration,
-        /// Bytes to read a second, such as 100MiB [default: as fast as the disk is idle].
+        /// Throttle: bytes to read a second, such as 100MiB [default: as fast as the disk is idle].
         #[arg(long, value_name = "SIZE", value_parser = size)]
         rate: Option<u64>,
         /// Print JSON.
@@ -196,6 +236,7 @@ pub enum RepoCommand {
         json: bool,
     },
     /// Remove what interrupted uploads left, those of rest-server too. A server may run meanwhile.
+    #[command(visible_alias = "clean")]
     Sweep {
         /// Where they are.
         #[command(flatten)]
@@ -209,39 +250,56 @@ pub enum RepoCommand {
     },
 }
 
-/// Which data folder is meant.
+/// Which data folder is meant: the one that a server with the same flags, variables and settings file serves.
 #[derive(Args)]
 pub struct FolderArgs {
     /// The data folder.
     #[arg(long, value_name = "DIR")]
-    pub path: PathBuf,
-    /// Folders that a repository's path may have.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=12))]
-    max_folder_depth: u8,
+    path: Option<PathBuf>,
+    /// The settings file of the server [default: what the variable `PACKHOUSE_CONFIG` names].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folders that a repository's path may have [default: as in the settings].
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=12))]
+    max_folder_depth: Option<u8>,
 }
 
 impl FolderArgs {
-    /// Folders that a repository's path may have.
-    pub fn depth(&self) -> usize {
-        self.max_folder_depth.into()
+    /// The data folder, and the folders that a repository's path may have.
+    ///
+    /// # Errors
+    /// The settings are wrong.
+    pub fn locate(&self, variables: &Variables) -> Result<(PathBuf, usize), Problems> {
+        let settings = located(self.config.as_ref(), &[("path", self.path.as_ref())], variables)?.settings;
+        let depth = self.max_folder_depth.map_or(settings.max_folder_depth, usize::from);
+        Ok((settings.path, depth))
     }
 }
 
-/// Which server is meant.
+/// Which running server is meant: the one with the same flags, variables and settings file.
 #[derive(Args)]
-pub struct StateArgs {
+pub struct ServerArgs {
     /// The data folder of the running server.
     #[arg(long, value_name = "DIR")]
-    pub path: PathBuf,
+    path: Option<PathBuf>,
     /// The server's own folder, if it was started with one [default: .packhouse in the data folder].
     #[arg(long, value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
+    /// The settings file of the server [default: what the variable `PACKHOUSE_CONFIG` names].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
-impl StateArgs {
+impl ServerArgs {
     /// The server's own folder.
-    pub fn state_dir(&self) -> PathBuf {
-        self.state_dir.clone().unwrap_or_else(|| default_state_dir(&self.path))
+    ///
+    /// # Errors
+    /// The settings are wrong.
+    pub fn state_dir(&self, variables: &Variables) -> Result<PathBuf, Problems> {
+        if let Some(folder) = &self.state_dir {
+            return Ok(folder.clone());
+        }
+        Ok(located(self.config.as_ref(), &[("path", self.path.as_ref())], variables)?.settings.state_dir)
     }
 }
 
@@ -259,8 +317,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
-    use crate::settings::merge::Variables;
-    use crate::settings::{Settings, load};
+    use crate::settings::Settings;
     use crate::types::ListenAddress;
 
     fn serve(flags: &[&str]) -> Result<Settings, String> {
@@ -272,6 +329,33 @@ mod tests {
     #[test]
     fn the_command_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn short_help_is_short_and_whole_help_is_whole() {
+        let mut command = Cli::command();
+        let serve = command.find_subcommand_mut("serve").expect("there");
+        let (short, long) = (serve.render_help().to_string(), serve.render_long_help().to_string());
+        for key in keys::all() {
+            let flag = format!("--{}", key.name);
+            let begins = |line: &str| {
+                line.split_whitespace().next().and_then(|word| word.split(['=', '[']).next()) == Some(&flag)
+            };
+            let names = |text: &str| text.lines().any(begins);
+            assert!(names(&long), "{flag}");
+            assert_eq!(names(&short), key.brief, "{flag}");
+        }
+        // With `config`, which is no key.
+        assert_eq!(keys::all().filter(|key| key.brief).count(), 14);
+        // The words that operators search for.
+        for word in ["quota", "throttle", "quarantine", "reload", "scrub", "permission"] {
+            assert!(long.to_lowercase().contains(word), "{word}");
+        }
+        let heading = long.find("Tuning").expect("there");
+        assert!(
+            long.find("--sendfile").is_some_and(|at| at > heading)
+                && long.find("--listen").is_some_and(|at| at < heading)
+        );
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Places<'f> {
     text: &'f str,
     /// What is wrong so far.
     pub problems: Vec<Problem>,
+    /// What is right, and should be known.
+    pub notes: Vec<Problem>,
 }
 
 impl Places<'_> {
@@ -62,6 +64,29 @@ impl Places<'_> {
         self.problems.push(Problem { place, text: text.into() });
     }
 
+    /// Tells how a value was understood, if there is something to tell.
+    pub fn note<T>(&mut self, value: &Spanned<T>, text: Option<String>) {
+        let place = self.place(value.span().start);
+        self.notes.extend(text.map(|text| Problem { place, text }));
+    }
+
+    /// Notes a table that does not exist, or a setting that is none.
+    fn not_a_table(&mut self, name: &Spanned<impl AsRef<str>>, value: &Spanned<DeValue<'_>>) {
+        let text = name.get_ref().as_ref();
+        let meant = match similar(text, TABLES.into_iter()) {
+            Some("repos") => ": did you mean [repos.\"/PATH/\"]?".to_owned(),
+            Some(table) => {
+                let sub = value
+                    .get_ref()
+                    .as_table()
+                    .and_then(|table| table.keys().next().map(|key| key.get_ref().to_string()));
+                format!(": did you mean [{table}.{}]?", sub.unwrap_or_else(|| "NAME".into()).escape_debug())
+            }
+            None => String::new(),
+        };
+        self.wrong(name, format!("there is no table `{}`{meant}", text.escape_debug()));
+    }
+
     /// Notes a key that does not exist.
     pub fn unknown<'n>(&mut self, key: &Spanned<impl AsRef<str>>, known: impl Iterator<Item = &'n str>) {
         let name = key.get_ref().as_ref();
@@ -70,11 +95,22 @@ impl Places<'_> {
     }
 }
 
+/// What was read of a settings file.
+#[derive(Default)]
+pub struct Read {
+    /// The values.
+    pub values: Vec<Value>,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// What is right, and should be known.
+    pub notes: Vec<Problem>,
+}
+
 /// Reads a settings file. Tables of users and repositories go straight into `draft`.
 ///
 /// # Errors
 /// The file can't be read at all; everything else is among the problems.
-pub fn read(path: &Path, draft: &mut Draft) -> Result<(Vec<Value>, Vec<Problem>), Problem> {
+pub fn read(path: &Path, draft: &mut Draft) -> Result<Read, Problem> {
     let name = path.display().to_string();
     let load = || {
         if std::fs::metadata(path)?.len() > MAX_BYTES {
@@ -82,13 +118,16 @@ pub fn read(path: &Path, draft: &mut Draft) -> Result<(Vec<Value>, Vec<Problem>)
         }
         std::fs::read_to_string(path)
     };
-    let text = load().map_err(|e| Problem { place: name.clone(), text: format!("can't be read: {e}") })?;
+    let text = load().map_err(|e| Problem {
+        place: name.clone(),
+        text: format!("the settings file can't be read: {e}"),
+    })?;
     Ok(parse(name, &text, draft))
 }
 
 /// The same of a text.
-pub fn parse(name: String, text: &str, draft: &mut Draft) -> (Vec<Value>, Vec<Problem>) {
-    let mut places = Places { name, text, problems: Vec::new() };
+pub fn parse(name: String, text: &str, draft: &mut Draft) -> Read {
+    let mut places = Places { name, text, problems: Vec::new(), notes: Vec::new() };
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let place = places.place(error.span().map_or(0, |span| span.start));
@@ -101,6 +140,7 @@ pub fn parse(name: String, text: &str, draft: &mut Draft) -> (Vec<Value>, Vec<Pr
             ("repos", DeValue::Table(repos)) => tables::repos(repos, draft, &mut places),
             (known, _) if TABLES.contains(&known) => places.wrong(value, format!("`{known}` is a table")),
             (known, _) => match keys::find(known) {
+                _ if value.get_ref().is_table() => places.not_a_table(name, value),
                 None => places.unknown(name, keys::all().map(|key| key.name).chain(TABLES)),
                 Some(key) => match texts(key.kind, value) {
                     Ok(texts) => {
@@ -112,7 +152,7 @@ pub fn parse(name: String, text: &str, draft: &mut Draft) -> (Vec<Value>, Vec<Pr
             },
         }
     }
-    (values, places.problems)
+    Read { values, problems: places.problems, notes: places.notes }
 }
 
 /// A value as the text that its flag would have.
@@ -141,6 +181,7 @@ pub(super) fn scalar(kind: Kind, value: &DeValue<'_>) -> Result<String, String> 
             Ok(number.as_str().replace('_', ""))
         }
         (Kind::Size | Kind::Time | Kind::Text | Kind::List, DeValue::String(text)) => Ok(text.to_string()),
+        (_, DeValue::String(text)) => Err(format!("`{}`: write {wanted}", text.escape_debug())),
         _ => Err(format!("write {wanted}")),
     }
 }

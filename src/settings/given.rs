@@ -21,7 +21,7 @@ impl Args for Given {
             .long("config")
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
-            .help("Settings file, TOML; variables PACKHOUSE_* count more, flags most");
+            .help("Settings file, TOML, read again on reload (SIGHUP); variables PACKHOUSE_* count more, flags most");
         let flags =
             KEYS.iter().flat_map(|Section(heading, keys)| keys.iter().map(move |key| flag(key, heading)));
         command.arg(config).args(flags)
@@ -43,12 +43,14 @@ fn flag(key: &'static Key, heading: &'static str) -> Arg {
         .value_name(key.value)
         .help(format!("{}{default}", key.help))
         .help_heading(heading)
+        .hide_short_help(!key.brief)
         .action(if key.kind == Kind::List { ArgAction::Append } else { ArgAction::Set });
     if key.kind == Kind::Switch {
         // Go's form: a value only with `=`.
         arg.num_args(0..=1).require_equals(true).default_missing_value("true")
     } else {
-        arg.allow_hyphen_values(key.name == "log")
+        // `--log -`, `--max-size -1`
+        arg.allow_hyphen_values(matches!(key.name, "log" | "max-size"))
     }
 }
 

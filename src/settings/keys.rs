@@ -46,10 +46,14 @@ pub struct Key {
     pub value: &'static str,
     /// What it is when nobody sets it; empty if there is nothing, in parentheses if it is no plain value.
     pub default: &'static str,
+    /// A value for the sample, where the default is no plain value.
+    pub example: &'static str,
     /// One line.
     pub help: &'static str,
     /// Whether it can change while the server runs.
     pub live: bool,
+    /// Whether `serve -h` names it; `serve --help` names all.
+    pub brief: bool,
     /// Takes one value.
     pub set: fn(&mut Draft, &str) -> Result<(), String>,
 }
@@ -65,11 +69,21 @@ const fn key(
     help: &'static str,
     set: fn(&mut Draft, &str) -> Result<(), String>,
 ) -> Key {
-    Key { name, kind, value, default, help, live: false, set }
+    Key { name, kind, value, default, example: "", help, live: false, brief: false, set }
 }
 
 const fn live(key: Key) -> Key {
     Key { live: true, ..key }
+}
+
+const fn brief(key: Key) -> Key {
+    Key { brief: true, ..key }
+}
+
+impl Key {
+    const fn example(self, example: &'static str) -> Self {
+        Self { example, ..self }
+    }
 }
 
 use Kind::{List, Number, Size, Switch, Text, Time};
@@ -78,81 +92,86 @@ use Kind::{List, Number, Size, Switch, Text, Time};
 #[rustfmt::skip]
 pub const KEYS: &[Section] = &[
     Section("Storage", &[
-        key("path", Text, "DIR", "", "Data folder: one folder a repository, as restic's local backend and rest-server have it", |d, v| { d.path = Some(v.into()); Ok(()) }),
-        key("state-dir", Text, "DIR", "(.packhouse in the data folder)", "Folder for the server's own files", |d, v| { d.state_dir = Some(v.into()); Ok(()) }),
-        key("group-accessible-repos", Switch, "BOOL", "false", "Let the file system's group read and write repositories", |d, v| put(&mut d.settings.group_accessible, switch(v))),
+        brief(key("path", Text, "DIR", "", "Data folder: one folder a repository, as restic's local backend and rest-server have it; made if missing, but no parents of it", |d, v| { d.path = Some(v.into()); Ok(()) })).example("/srv/backups"),
+        key("state-dir", Text, "DIR", "(.packhouse in the data folder)", "Folder for the server's own files", |d, v| { d.state_dir = Some(v.into()); Ok(()) }).example("/var/lib/packhouse"),
+        key("shared-folder", Switch, "BOOL", "false", "Other servers use the data folder too, each started with this; quotas are not exact then", |d, v| put(&mut d.settings.shared_folder, switch(v))),
+        key("require-mount", Switch, "BOOL", "false", "Do not start while the data folder lies on the file system of /: its disk is not mounted", |d, v| put(&mut d.settings.require_mount, switch(v))),
+        key("require-durable", Switch, "BOOL", "false", "Do not start on a disk that can't flush, where acknowledged objects may not survive a power cut", |d, v| put(&mut d.settings.require_durable, switch(v))),
+        key("group-accessible-repos", Switch, "BOOL", "false", "Give the file system's group permission to read and write repositories: modes 0770 and 0660", |d, v| put(&mut d.settings.group_accessible, switch(v))),
         key("no-verify-upload", Switch, "BOOL", "false", "Store uploads without checking that their SHA-256 is their name. Damage on the way will not be noticed", |d, v| put(&mut d.settings.verify, switch(v).map(|off| !off))),
         key("max-folder-depth", Number, "N", "2", "Folders that a repository's path may have", |d, v| put(&mut d.settings.max_folder_depth, number(v, 0, MAX_DEPTH))),
-        key("min-free", Size, "SIZE", "(the smaller of 64MiB and 1% of the file system)", "Room kept free for locks and deletes", |d, v| put(&mut d.settings.min_free, size(v).map(Some))),
-        key("scrub-period", Time, "TIME", "30days", "Read everything that is stored back once in this time, when the disk is idle, and compare it with its name; 0s never", |d, v| put(&mut d.settings.scrub_period, time(v))),
-        key("scrub-quarantine", Switch, "BOOL", "false", "Rename what is found damaged, but for keys and config: clients do not see it any more, and can store it again", |d, v| put(&mut d.settings.scrub_quarantine, switch(v))),
+        key("min-free", Size, "SIZE", "(the smaller of 64MiB and 1% of the file system)", "Reserve of free space, kept for locks and deletes", |d, v| put(&mut d.settings.min_free, size(v).map(Some))).example("64MiB"),
+        key("scrub-period", Time, "TIME", "30days", "Scrub: read everything that is stored back once in this time, when the disk is idle, and compare it with its name; 0s never", |d, v| put(&mut d.settings.scrub_period, time(v))),
+        key("scrub-quarantine", Switch, "BOOL", "false", "Quarantine what the scrub finds damaged, but for keys and config: it is renamed, so that clients can store it again", |d, v| put(&mut d.settings.scrub_quarantine, switch(v))),
     ]),
     Section("Confinement", &[
-        key("user", Text, "USER", "", "Started as root: run as this user, a name or a number, once the sockets are bound", |d, v| { d.settings.user = Some(v.into()); Ok(()) }),
-        key("sandbox", Switch, "BOOL", "true", "Keep only the folders that the settings name within reach (Landlock), and gain no rights", |d, v| put(&mut d.settings.sandbox, switch(v))),
+        brief(key("user", Text, "USER", "", "Started as root: run as this user, a name or a number, once the sockets are bound", |d, v| { d.settings.user = Some(v.into()); Ok(()) })).example("nobody"),
+        key("sandbox", Switch, "BOOL", "true", "Keep only the folders that the settings name within reach (Landlock), and gain no privileges", |d, v| put(&mut d.settings.sandbox, switch(v))),
     ]),
     Section("Network", &[
-        key("listen", List, "ADDRESS", ":8000", "Where to listen: :PORT, HOST:PORT, unix:PATH, or systemd and systemd:NAME for sockets that systemd passes; may be given several times", |d, v| push(&mut d.listen, listen(v))),
-        key("admin-listen", List, "ADDRESS", "", "Where to listen for /healthz, /readyz and /metrics alone, without logins; may be given several times", |d, v| push(&mut d.settings.admin_listen, listen(v))),
-        key("socket-mode", Text, "MODE", "(0700, for the group with --group-accessible-repos 0770)", "Permissions of unix sockets, in octal", |d, v| put(&mut d.settings.socket_mode, mode(v).map(Some))),
-        live(key("trusted-proxy", List, "CIDR", "", "Networks whose proxies are believed about clients and users, beside this machine's; may be given several times", |d, v| push(&mut d.settings.trusted_proxies, network(v)))),
-        live(key("proxy-protocol", Switch, "BOOL", "false", "Connections from --trusted-proxy and from unix sockets begin with a PROXY protocol header, version 2", |d, v| put(&mut d.settings.proxy_protocol, switch(v)))),
-        live(key("max-connections-per-address", Number, "N", "", "Connections that one address may have; proxies that are trusted may have more", |d, v| put(&mut d.settings.limits.connections, number(v, 1, usize::MAX).map(Some)))),
+        brief(key("listen", List, "ADDRESS", ":8000", "Where to listen: :PORT, HOST:PORT, unix:PATH, or systemd and systemd:NAME for sockets that systemd passes; may be given several times", |d, v| push(&mut d.listen, listen(v)))),
+        key("admin-listen", List, "ADDRESS", "", "Where to listen for /healthz, /readyz and /metrics alone, without logins; may be given several times", |d, v| push(&mut d.settings.admin_listen, listen(v))).example("127.0.0.1:9000"),
+        key("socket-mode", Text, "MODE", "(0700, for the group with --group-accessible-repos 0770)", "Permissions of unix sockets, in octal", |d, v| put(&mut d.settings.socket_mode, mode(v).map(Some))).example("0660"),
+        live(key("trusted-proxy", List, "CIDR", "", "Networks whose proxies are believed about clients and users, beside this machine's; may be given several times", |d, v| push(&mut d.settings.trusted_proxies, network(v)))).example("10.0.0.0/8"),
+        live(key("proxy-protocol", Switch, "BOOL", "false", "Connections from --trusted-proxy and from unix sockets begin with a PROXY protocol header, version 1 or 2", |d, v| put(&mut d.settings.proxy_protocol, switch(v)))),
+        live(key("max-connections-per-address", Number, "N", "", "Connections that one address may have; proxies that are trusted may have more", |d, v| put(&mut d.settings.limits.connections, number(v, 1, usize::MAX).map(Some)))).example("100"),
     ]),
     Section("TLS", &[
-        key("tls", Switch, "BOOL", "false", "Serve HTTPS; unix sockets and --admin-listen stay plain", |d, v| put(&mut d.tls, switch(v))),
-        live(key("tls-cert", List, "FILE", "(public_key in the data folder)", "Certificate chain, PEM; several times for several host names, each with its --tls-key", |d, v| { d.certs.push(v.into()); Ok(()) })),
-        live(key("tls-key", List, "FILE", "(private_key in the data folder)", "Private key of the certificate, PEM", |d, v| { d.keys.push(v.into()); Ok(()) })),
+        brief(key("tls", Switch, "BOOL", "false", "Serve HTTPS; unix sockets and --admin-listen stay plain", |d, v| put(&mut d.tls, switch(v)))),
+        brief(live(key("tls-cert", List, "FILE", "(public_key in the data folder)", "Certificate chain, PEM; several times for several host names, each with its --tls-key", |d, v| { d.certs.push(v.into()); Ok(()) }))).example("/etc/packhouse/cert.pem"),
+        brief(live(key("tls-key", List, "FILE", "(private_key in the data folder)", "Private key of the certificate, PEM: RSA of 2048 to 4096 bits, ECDSA P-256 or P-384, or Ed25519", |d, v| { d.keys.push(v.into()); Ok(()) }))).example("/etc/packhouse/key.pem"),
         live(key("tls-min-ver", Text, "VERSION", "1.2", "Oldest TLS version: 1.2 or 1.3", |d, v| put(&mut d.tls_min, tls_version(v)))),
-        live(key("tls-client-ca", Text, "FILE", "", "Authority of client certificates, PEM: a client shows one and is the user that it names", |d, v| { d.client_ca = Some(v.into()); Ok(()) })),
-        live(key("tls-client-crl", Text, "FILE", "", "Revoked client certificates, PEM", |d, v| { d.client_crl = Some(v.into()); Ok(()) })),
+        live(key("tls-client-ca", Text, "FILE", "", "Authority of client certificates, PEM: a client shows one and is the user that it names", |d, v| { d.client_ca = Some(v.into()); Ok(()) })).example("/etc/packhouse/client-ca.pem"),
+        live(key("tls-client-crl", Text, "FILE", "", "Revoked client certificates, PEM", |d, v| { d.client_crl = Some(v.into()); Ok(()) })).example("/etc/packhouse/client-crl.pem"),
         live(key("tls-client-optional", Switch, "BOOL", "false", "A client without a certificate may log in by password", |d, v| put(&mut d.client_optional, switch(v)))),
-        live(key("hsts", Time, "TIME", "", "Tell clients to use HTTPS only for so long (Strict-Transport-Security)", |d, v| put(&mut d.hsts, time(v).map(Some)))),
+        live(key("hsts", Time, "TIME", "", "Tell clients to use HTTPS only for so long (Strict-Transport-Security)", |d, v| put(&mut d.hsts, time(v).map(Some)))).example("1year"),
     ]),
     Section("Logins", &[
-        live(key("no-auth", Switch, "BOOL", "false", "Let everybody in", |d, v| put(&mut d.no_auth, switch(v)))),
-        live(key("htpasswd-file", Text, "FILE", "(.htpasswd in the data folder)", "Password file with bcrypt or {SHA} hashes", |d, v| { d.htpasswd = Some(v.into()); Ok(()) })),
-        live(key("proxy-auth-username", Text, "HEADER", "", "Header in which a proxy on this machine or of --trusted-proxy names the user, in place of passwords", |d, v| put(&mut d.settings.logins.proxy_header, header(v).map(Some)))),
-        live(key("login-throttle", Switch, "BOOL", "true", "Slow down who sends wrong passwords", |d, v| put(&mut d.settings.logins.throttle, switch(v)))),
+        brief(live(key("no-auth", Switch, "BOOL", "false", "Let everybody in, without logins", |d, v| put(&mut d.no_auth, switch(v))))),
+        brief(live(key("htpasswd-file", Text, "FILE", "(.htpasswd in the data folder)", "Password file with bcrypt or {SHA} hashes", |d, v| { d.htpasswd = Some(v.into()); Ok(()) }))).example("/etc/packhouse/htpasswd"),
+        live(key("proxy-auth-username", Text, "HEADER", "", "Header in which a proxy on this machine or of --trusted-proxy names the user, in place of passwords", |d, v| put(&mut d.settings.logins.proxy_header, header(v).map(Some)))).example("X-Forwarded-User"),
+        live(key("login-throttle", Switch, "BOOL", "true", "Throttle: delay clients that send wrong passwords", |d, v| put(&mut d.settings.logins.throttle, switch(v)))),
         live(key("login-remember", Time, "TIME", "15m", "How long a verified login is remembered after its last use", |d, v| put(&mut d.settings.logins.remember, time(v)))),
         live(key("login-remember-max", Time, "TIME", "24h", "How long a verified login is remembered at most", |d, v| put(&mut d.settings.logins.remember_max, time(v)))),
-        key("hash-threads", Number, "N", "1", "Threads that check passwords", |d, v| put(&mut d.settings.logins.hash_threads, number(v, 1, MAX_HASH_THREADS))),
     ]),
-    Section("Rights and limits", &[
-        live(key("append-only", Switch, "BOOL", "false", "Let nobody delete or replace anything but locks", |d, v| put(&mut d.settings.access.append_only, switch(v)))),
-        live(key("private-repos", Switch, "BOOL", "false", "Let users reach only repositories below the folder of their name", |d, v| put(&mut d.settings.access.private_repos, switch(v)))),
-        live(key("acl-file", Text, "FILE", "", "Rights in the form of rustic_server's acl.toml", |d, v| { d.settings.access.acl_file = Some(v.into()); Ok(()) })),
-        live(key("max-size", Size, "SIZE", "", "Most bytes stored in all repositories together; 0 is no limit", |d, v| put(&mut d.settings.quotas.total, size(v).map(|most| Some(most).filter(|most| *most > 0))))),
+    Section("Permissions, quotas and limits", &[
+        brief(live(key("append-only", Switch, "BOOL", "false", "Let nobody delete or replace anything but locks", |d, v| put(&mut d.settings.access.append_only, switch(v))))),
+        brief(live(key("private-repos", Switch, "BOOL", "false", "Let users reach only repositories below the folder of their name", |d, v| put(&mut d.settings.access.private_repos, switch(v))))),
+        live(key("acl-file", Text, "FILE", "", "Permissions in the form of rustic_server's acl.toml", |d, v| { d.settings.access.acl_file = Some(v.into()); Ok(()) })).example("/etc/packhouse/acl.toml"),
+        brief(live(key("max-size", Size, "SIZE", "", "Quota: most bytes stored in all repositories together; 0 is no limit", |d, v| put(&mut d.settings.quotas.total, max_size(v))))).example("1TiB"),
         live(key("max-config-size", Size, "SIZE", "64KiB", "Largest config", |d, v| put(&mut d.settings.limits.config, size(v)))),
         live(key("max-key-size", Size, "SIZE", "1MiB", "Largest key or lock", |d, v| put(&mut d.settings.limits.key, size(v)))),
         live(key("max-index-size", Size, "SIZE", "256MiB", "Largest index or snapshot", |d, v| put(&mut d.settings.limits.index, size(v)))),
         live(key("max-data-size", Size, "SIZE", "4294967295", "Largest pack", |d, v| put(&mut d.settings.limits.data, size(v)))),
-        live(key("max-uploads-per-user", Number, "N", "", "Uploads that one user may have at once", |d, v| put(&mut d.settings.limits.per_user, number(v, 1, usize::MAX).map(Some)))),
-        live(key("upload-rate-per-user", Size, "SIZE", "", "Bytes a second that one user may upload", |d, v| put(&mut d.settings.limits.rate, rate(v).map(Some)))),
+        live(key("max-uploads-per-user", Number, "N", "", "Uploads that one user may have at once", |d, v| put(&mut d.settings.limits.per_user, number(v, 1, usize::MAX).map(Some)))).example("8"),
+        live(key("upload-rate-per-user", Size, "SIZE", "", "Throttle: bytes a second that one user may upload", |d, v| put(&mut d.settings.limits.rate, rate(v).map(Some)))).example("20MiB"),
     ]),
     Section("Logs and metrics", &[
-        key("debug", Switch, "BOOL", "false", "Log every request, not refusals alone", |d, v| put(&mut d.settings.debug, switch(v))),
-        key("log", Text, "FILE", "", "Log requests in Apache's combined format to a file, or to standard output with -", |d, v| put(&mut d.settings.access_log, Ok(Some(log_target(v))))),
-        live(key("prometheus", Switch, "BOOL", "false", "Serve metrics at /metrics, to who logs in (with --private-repos: to the user metrics)", |d, v| put(&mut d.prometheus, switch(v)))),
+        brief(key("debug", Switch, "BOOL", "false", "Log every request, not refusals alone", |d, v| put(&mut d.settings.debug, switch(v)))),
+        brief(key("log", Text, "FILE", "", "Log requests in Apache's combined format to a file, or to standard output with -; empty for no such log", |d, v| put(&mut d.settings.access_log, Ok(log_target(v))))).example("/var/log/packhouse/access.log"),
+        brief(live(key("prometheus", Switch, "BOOL", "false", "Serve metrics at /metrics, to users who log in (with --private-repos: to the user metrics)", |d, v| put(&mut d.prometheus, switch(v))))),
         live(key("prometheus-no-auth", Switch, "BOOL", "false", "Serve metrics to everybody", |d, v| put(&mut d.prometheus_no_auth, switch(v)))),
         key("cpu-profile", Text, "FILE", "", "Not in packhouse: `perf record -g -p PID` profiles a running server", |d, v| { d.cpu_profile = Some(v.into()); Ok(()) }),
     ]),
-    Section("Threads and time limits", &[
-        key("workers", Number, "N", "(one a core that the process may use)", "Worker threads", |d, v| put(&mut d.workers, number(v, 1, MAX_WORKERS).map(Some))),
-        key("cpus", Text, "LIST", "", "Run one worker pinned to each of these processors, such as 0-3,8", |d, v| put(&mut d.cpus, v.parse::<CpuList>().map(Some))),
+    Section("Time limits", &[
+        key("drain-timeout", Time, "TIME", "30s", "Time for requests in flight after SIGTERM, and for an old server to end when a new one is started", |d, v| put(&mut d.settings.drain, time(v))),
+        live(key("handshake-timeout", Time, "TIME", "10s", "Time for a TLS handshake", |d, v| put(&mut d.settings.timeouts.handshake, time(v)))),
+        live(key("head-timeout", Time, "TIME", "10s", "Time for a request head", |d, v| put(&mut d.settings.timeouts.head, time(v)))),
+        live(key("idle-timeout", Time, "TIME", "2m", "Time until an idle connection is closed", |d, v| put(&mut d.settings.timeouts.idle, time(v)))),
+        live(key("body-timeout", Time, "TIME", "6m", "Time without a byte of a body, in either direction, until the connection is given up; restic waits 5m", |d, v| put(&mut d.settings.timeouts.stall, time(v)))),
+        live(key("body-min-rate", Size, "SIZE", "64", "Slowest body in bytes per second, averaged over --body-grace and once that has passed", |d, v| put(&mut d.settings.timeouts.min_rate, size(v)))),
+        live(key("body-grace", Time, "TIME", "2m", "See --body-min-rate", |d, v| put(&mut d.settings.timeouts.grace, time(v)))),
+    ]),
+    Section("Tuning: the defaults are the fastest that were measured", &[
+        key("workers", Number, "N", "(one a core that the process may use)", "Worker threads", |d, v| put(&mut d.workers, number(v, 1, MAX_WORKERS).map(Some))).example("4"),
+        key("cpus", Text, "LIST", "", "Run one worker pinned to each of these processors, such as 0-3,8", |d, v| put(&mut d.cpus, v.parse::<CpuList>().map(Some))).example("0-3"),
+        key("hash-threads", Number, "N", "1", "Threads that check passwords", |d, v| put(&mut d.settings.logins.hash_threads, number(v, 1, MAX_HASH_THREADS))),
         key("io-driver", Text, "DRIVER", "auto", "How workers wait for the kernel: auto, uring or epoll", |d, v| put(&mut d.settings.io_driver, driver(v))),
         key("sendfile", Switch, "BOOL", "true", "Send what is cached and not encrypted straight from the file", |d, v| put(&mut d.settings.sendfile, switch(v))),
         key("direct-io", Text, "WHEN", "auto", "Write large objects past the page cache: auto (where the kernel or a probe at the start says that it can be done), on (also where neither says so) or off", |d, v| put(&mut d.settings.direct_io, direct_io(v))),
         key("hash-lanes", Switch, "BOOL", "true", "Hash uploads side by side where that is faster", |d, v| put(&mut d.settings.hash_lanes, switch(v))),
         key("group-commit", Switch, "BOOL", "true", "Store a small object in one go, many at once, so that the journal of the file system commits them together", |d, v| put(&mut d.settings.group_commit, switch(v))),
         key("balance", Switch, "BOOL", "true", "Move connections to the worker with the fewest busy ones", |d, v| put(&mut d.settings.balance, switch(v))),
-        key("drain-timeout", Time, "TIME", "30s", "Time for requests in flight after SIGTERM", |d, v| put(&mut d.settings.drain, time(v))),
-        live(key("handshake-timeout", Time, "TIME", "10s", "Time for a TLS handshake", |d, v| put(&mut d.settings.timeouts.handshake, time(v)))),
-        live(key("head-timeout", Time, "TIME", "10s", "Time for a request head", |d, v| put(&mut d.settings.timeouts.head, time(v)))),
-        live(key("idle-timeout", Time, "TIME", "2m", "Time until an idle connection is closed", |d, v| put(&mut d.settings.timeouts.idle, time(v)))),
-        live(key("body-timeout", Time, "TIME", "1m", "Time without a byte of a body, in either direction, until the connection is given up", |d, v| put(&mut d.settings.timeouts.stall, time(v)))),
-        live(key("body-min-rate", Size, "SIZE", "64", "Slowest body in bytes per second, averaged over --body-grace and once that has passed", |d, v| put(&mut d.settings.timeouts.min_rate, size(v)))),
-        live(key("body-grace", Time, "TIME", "2m", "See --body-min-rate", |d, v| put(&mut d.settings.timeouts.grace, time(v)))),
     ]),
 ];
 
@@ -206,9 +225,58 @@ pub(super) fn number(text: &str, least: usize, most: usize) -> Result<usize, Str
     })
 }
 
+/// Bytes: a number as Go writes one, or a number and a unit. A unit of one letter is a power of 1024, as in restic, nginx
+/// and systemd; see [`size_note`].
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    let size: Result<ByteSize, _> = text.parse();
-    size.map(|size| size.as_u64()).map_err(|_text| "write a number of bytes, or a size such as 500MiB".into())
+    let wanted = "write a number of bytes, or a size such as 500MiB";
+    if text.starts_with('-') {
+        return Err(format!("a size can't be negative: {wanted}"));
+    }
+    if let Some(number) = go_integer(text) {
+        return Ok(number);
+    }
+    let long = one_letter(text).unwrap_or_else(|| text.to_owned());
+    let size: Result<ByteSize, _> = long.parse();
+    size.map(|size| size.as_u64()).map_err(|_text| wanted.into())
+}
+
+/// `100G` as `100GiB`; none of a text that is no number with a unit of one letter.
+fn one_letter(text: &str) -> Option<String> {
+    let letter = text.chars().next_back()?.to_ascii_uppercase();
+    let number = text.get(..text.len() - 1)?;
+    let is_one = "KMGTP".contains(letter) && number.trim_end().ends_with(|c: char| c.is_ascii_digit());
+    is_one.then(|| format!("{number}{letter}iB"))
+}
+
+/// What to tell the operator about how a size was understood.
+pub(super) fn size_note(text: &str) -> Option<String> {
+    one_letter(text).map(|long| {
+        format!("`{}` is read as {long}: write that, or {text}B for powers of 1000", text.escape_debug())
+    })
+}
+
+/// A whole number as Go's `strconv.ParseInt` reads it with base 0, because rest-server's flags take that.
+fn go_integer(text: &str) -> Option<u64> {
+    let (radix, digits) = match text.get(..2).map(str::to_ascii_lowercase).as_deref() {
+        Some("0x") => (16, text.get(2..)?),
+        Some("0o") => (8, text.get(2..)?),
+        Some("0b") => (2, text.get(2..)?),
+        Some(two) if two.starts_with('0') => (8, text.get(1..)?),
+        _ => (10, text),
+    };
+    let digits = digits.strip_prefix('_').filter(|_| radix != 10).unwrap_or(digits);
+    if digits.contains('+') || digits.starts_with('_') || digits.ends_with('_') || digits.contains("__") {
+        return None;
+    }
+    u64::from_str_radix(&digits.replace('_', ""), radix).ok()
+}
+
+/// The quota of all: rest-server takes any number below 1 for no limit.
+fn max_size(text: &str) -> Result<Option<u64>, String> {
+    if text.strip_prefix('-').is_some_and(|number| go_integer(number).is_some()) {
+        return Ok(None);
+    }
+    size(text).map(|most| Some(most).filter(|most| *most > 0))
 }
 
 pub(super) fn rate(text: &str) -> Result<u64, String> {
@@ -274,8 +342,12 @@ fn direct_io(text: &str) -> Result<DirectIo, String> {
     }
 }
 
-fn log_target(text: &str) -> LogTarget {
-    if text == "-" { LogTarget::Stdout } else { LogTarget::File(text.into()) }
+fn log_target(text: &str) -> Option<LogTarget> {
+    match text {
+        "" => None,
+        "-" => Some(LogTarget::Stdout),
+        file => Some(LogTarget::File(file.into())),
+    }
 }
 
 #[cfg(test)]
@@ -299,7 +371,31 @@ mod tests {
 
     #[test]
     fn values() {
-        assert_eq!(size("1KiB"), Ok(1024));
+        for (text, bytes) in [
+            ("1KiB", 1024),
+            ("1KB", 1000),
+            ("100G", 100 << 30),
+            ("1.5k", 1536),
+            ("2 T", 2 << 40),
+            ("7", 7),
+            ("0x100000", 1 << 20),
+            ("1_000_000", 1_000_000),
+            ("0o17", 15),
+            ("017", 15),
+            ("0b11", 3),
+            ("0", 0),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "-1", "1_", "_1", "1__0", "0x", "G", "x", "1X"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+        assert!(size("-5GiB").is_err_and(|why| why.contains("negative")));
+        assert_eq!((max_size("-1"), max_size("0"), max_size("5")), (Ok(None), Ok(None), Ok(Some(5))));
+        assert!(max_size("-x").is_err());
+        assert!(
+            size_note("100G").is_some_and(|note| note.contains("100GiB")) && size_note("100GiB").is_none()
+        );
         assert!(
             size("x").is_err() && rate("10").is_err() && mode("999").is_err() && mode("0660") == Ok(0o660)
         );

@@ -11,6 +11,8 @@ use crate::settings::resolve::Draft;
 
 /// The variable that names the settings file.
 const CONFIG_VARIABLE: &str = "PACKHOUSE_CONFIG";
+/// What a variable's value has in it if it was no UTF-8.
+const NOT_TEXT: char = char::REPLACEMENT_CHARACTER;
 
 /// The variables of the environment.
 pub type Variables = BTreeMap<String, String>;
@@ -23,6 +25,8 @@ pub struct Loaded {
     pub origins: Vec<(&'static Key, Vec<String>, String)>,
     /// The settings file.
     pub file: Option<PathBuf>,
+    /// What is no mistake, and should be known.
+    pub notes: Vec<Problem>,
 }
 
 /// Why there are no settings.
@@ -34,26 +38,34 @@ pub struct Problems {
     pub only_flags: bool,
 }
 
-/// Brings together what file, environment and flags say.
+/// Brings together what file, environment and flags say. An empty variable counts as not set.
 ///
 /// # Errors
 /// Everything that is wrong with them.
 pub fn load(given: &Given, variables: &Variables) -> Result<Loaded, Problems> {
+    let set: Variables = variables
+        .iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     let mut draft = Draft::default();
-    let mut problems = Vec::new();
+    let mut problems = misspelt(&set);
+    let mut notes = Vec::new();
     let mut chosen: HashMap<&str, (&'static Key, Vec<String>, String)> = HashMap::new();
-    let path = given.config.clone().or_else(|| variables.get(CONFIG_VARIABLE).map(Into::into));
+    let path = given.config.clone().or_else(|| set.get(CONFIG_VARIABLE).map(Into::into));
     if let Some(path) = &path {
         match file::read(path, &mut draft) {
-            Ok((values, wrong)) => {
-                problems.extend(wrong);
-                chosen.extend(values.into_iter().map(|v| (v.key.name, (v.key, v.texts, v.place))));
+            Ok(read) => {
+                problems.extend(read.problems);
+                notes.extend(read.notes);
+                chosen.extend(read.values.into_iter().map(|v| (v.key.name, (v.key, v.texts, v.place))));
             }
-            Err(problem) => problems.push(problem),
+            // What it would have said is missing everywhere: that is no other mistake.
+            Err(problem) => return Err(Problems { all: vec![problem], only_flags: false }),
         }
     }
     for key in keys::all() {
-        match from_environment(key, variables) {
+        match from_environment(key, &set) {
             Ok(Some((texts, place))) => drop(chosen.insert(key.name, (key, texts, place))),
             Ok(None) => {}
             Err(problem) => problems.push(problem),
@@ -67,28 +79,65 @@ pub fn load(given: &Given, variables: &Variables) -> Result<Loaded, Problems> {
     let origins: Vec<_> = keys::all().filter_map(|key| chosen.remove(key.name)).collect();
     for (key, texts, place) in &origins {
         for text in texts {
+            let problem = |text| Problem { place: place.clone(), text };
             if let Err(why) = (key.set)(&mut draft, text) {
                 only_flags &= place.starts_with("--");
-                problems.push(Problem {
-                    place: place.clone(),
-                    text: format!("`{}`: {why}", text.escape_debug()),
-                });
+                problems.push(problem(format!("`{}`: {why}", text.escape_debug())));
             }
+            notes.extend(note(key, text).map(problem));
         }
     }
     // A flag of rest-server that is none here is a matter of settings, whoever says it.
     only_flags &= draft.cpu_profile.is_none();
+    let place = path.as_ref().map_or_else(|| "settings".into(), |path| path.display().to_string());
+    notes.extend(draft.notes().into_iter().map(|text| Problem { place: place.clone(), text }));
     match draft.resolve() {
-        Ok(settings) if problems.is_empty() => return Ok(Loaded { settings, origins, file: path }),
+        Ok(settings) if problems.is_empty() => return Ok(Loaded { settings, origins, file: path, notes }),
         Ok(_) => {}
         Err(more) => {
-            let place = path.as_ref().map_or_else(|| "settings".into(), |path| path.display().to_string());
             problems.extend(more.into_iter().map(|text| Problem { place: place.clone(), text }));
             only_flags &= origins.iter().all(|(_, _, place)| place.starts_with("--"));
         }
     }
     problems.sort_by_key(line_and_column);
     Err(Problems { all: problems, only_flags })
+}
+
+/// How a value was understood, where that is not plain.
+fn note(key: &Key, text: &str) -> Option<String> {
+    match key.kind {
+        Kind::Size if key.name == "max-size" && text.starts_with('-') => {
+            Some(format!("`{}` is no limit", text.escape_debug()))
+        }
+        Kind::Size => keys::size_note(text),
+        _ => None,
+    }
+}
+
+impl Loaded {
+    /// The settings that differ from those of `old` and can't change in a running server. Values are compared, not how
+    /// they are written: to spell a default out changes nothing.
+    pub fn unchangeable(&self, old: &Self) -> Vec<&'static str> {
+        let fixed = keys::all().filter(|key| !key.live);
+        fixed
+            .filter(|key| self.with_value_of(old, key) != Some(&self.settings).cloned())
+            .map(|key| key.name)
+            .collect()
+    }
+
+    /// The settings of now with one of `old`'s in the place of its own; none if they do not fit together.
+    fn with_value_of(&self, old: &Self, key: &Key) -> Option<Settings> {
+        let own = self.origins.iter().filter(|(other, ..)| other.name != key.name);
+        let theirs = old.origins.iter().filter(|(other, ..)| other.name == key.name);
+        let mut draft = Draft::default();
+        for (key, texts, _) in own.chain(theirs) {
+            texts.iter().try_for_each(|text| (key.set)(&mut draft, text)).ok()?;
+        }
+        // What only the file can say is the same.
+        draft.settings.access.users.clone_from(&self.settings.access.users);
+        draft.settings.quotas.repos.clone_from(&self.settings.quotas.repos);
+        draft.resolve().ok()
+    }
 }
 
 /// In the order of the file; what stands elsewhere comes behind.
@@ -108,8 +157,12 @@ fn from_environment(
         Kind::List => text.split([',', ' ']).filter(|part| !part.is_empty()).map(Into::into).collect(),
         _ => vec![text.to_owned()],
     };
-    if let Some(text) = variables.get(&name) {
-        return Ok(Some((split(text), name)));
+    match variables.get(&name) {
+        Some(text) if text.contains(NOT_TEXT) => {
+            return Err(Problem { place: name, text: "its value is no UTF-8".into() });
+        }
+        Some(text) => return Ok(Some((split(text), name))),
+        None => {}
     }
     let by_file = format!("{name}_FILE");
     let is_a_setting = keys::all().any(|key| key.variable() == by_file);
@@ -120,23 +173,39 @@ fn from_environment(
     }
 }
 
-/// Variables that look like settings and are none, each with the one that may be meant. Not an error: Kubernetes makes
-/// variables of its own for a service of our name.
-pub fn misspelt(variables: &Variables) -> Vec<(String, String)> {
+/// Variables that look like settings and are none. An operator who wrote `PACKHOUSE_APPENDONLY=true` must not have a server
+/// that lets clients delete.
+fn misspelt(variables: &Variables) -> Vec<Problem> {
+    const PREFIX: &str = "PACKHOUSE_";
     let known: Vec<_> = keys::all().map(Key::variable).chain([CONFIG_VARIABLE.to_owned()]).collect();
-    let ours = variables.keys().filter(|name| name.starts_with("PACKHOUSE_"));
-    let unknown = ours.filter(|name| {
+    let unknown = variables.keys().filter(|name| {
         let base = name.strip_suffix("_FILE").unwrap_or(name);
-        !known.iter().any(|known| known == *name || known == base)
+        let is_known = known.iter().any(|known| known == *name || known == base);
+        name.starts_with(PREFIX) && !is_known && !is_of_kubernetes(name)
     });
-    // What all names begin with would make all of them alike.
-    let own = |name: &str| name.trim_start_matches("PACKHOUSE_").to_owned();
-    let names: Vec<_> = known.iter().map(|name| own(name)).collect();
+    let own = |name: &str| name.trim_start_matches(PREFIX).to_owned();
+    // What all names begin with would make all of them alike, and words run together would make none of them alike.
+    let plain = |name: &str| own(name).replace('_', "");
+    let names: Vec<_> = known.iter().map(|name| (plain(name), own(name))).collect();
     let hint = |name: &String| {
-        let meant = similar(&own(name), names.iter().map(String::as_str))?;
-        Some((name.clone(), format!("PACKHOUSE_{meant}")))
+        let meant = similar(&plain(name), names.iter().map(|(plain, _)| plain.as_str()))
+            .and_then(|meant| names.iter().find(|(plain, _)| plain == meant))
+            .map_or(String::new(), |(_, meant)| format!(": did you mean {PREFIX}{meant}?"));
+        Problem { place: name.clone(), text: format!("this variable is no setting{meant}") }
     };
-    unknown.filter_map(hint).collect()
+    unknown.map(hint).collect()
+}
+
+/// Whether Kubernetes makes such a variable, for a service whose name begins with ours:
+/// `PACKHOUSE_SERVICE_HOST`, `PACKHOUSE_MAIN_SERVICE_PORT_HTTP`, `PACKHOUSE_PORT`, `PACKHOUSE_PORT_8000_TCP_ADDR`.
+fn is_of_kubernetes(name: &str) -> bool {
+    let has_number = |rest: &str| {
+        rest.split('_').next().is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT")
+        || name.match_indices("_PORT_").any(|(at, port)| name.get(at + port.len()..).is_some_and(has_number))
 }
 
 #[cfg(test)]
@@ -181,12 +250,12 @@ mod tests {
             loaded(file, &[("PACKHOUSE_IO_DRIVER", "magic")], &["--max-size", "x"]).err().expect("problems");
         for wanted in [
             "F:2:1: there is no setting `listn`: did you mean `listen`?",
-            "F:3:11: write a whole number",
-            "F:5:19: write list, read, append or full",
+            "F:3:11: `many`: write a whole number",
+            "F:5:19: `write`: write list, read, append or full",
             "F:5:28: a path begins with /",
             "F:6:8: write text in quotes",
             "F:7:1: there is no setting `max-sise`: did you mean `max-size`?",
-            "F:9:12: write a number of bytes, or a size such as 500MiB",
+            "F:9:12: `a lot`: write a number of bytes, or a size such as 500MiB",
             "PACKHOUSE_IO_DRIVER: `magic`: write auto, uring or epoll",
             "--max-size: `x`: write a number of bytes, or a size such as 500MiB",
         ] {
@@ -201,9 +270,9 @@ mod tests {
         assert!(problems.iter().any(|problem| problem.starts_with("F:2:")), "{problems:?}");
         let missing = load(&given(&["--config", "/no/such/file"]).expect("known"), &Variables::new());
         assert!(
-            missing
-                .err()
-                .is_some_and(|p| !p.only_flags && p.all.iter().any(|p| p.text.contains("can't be read")))
+            missing.err().is_some_and(|p| !p.only_flags
+                && p.all.len() == 1
+                && p.all[0].text.contains("can't be read"))
         );
     }
 
@@ -213,9 +282,8 @@ mod tests {
             (&["--tls-cert", "x"][..], "without tls"),
             (&["--tls", "--tls-cert", "x"], "every tls-cert needs its tls-key"),
             (&["--cpu-profile", "x"], "perf record"),
-            (&["--no-auth", "--private-repos"], "private-repos needs to know users"),
+            (&["--no-auth", "--acl-file", "x"], "acl-file needs to know users"),
             (&["--workers", "1", "--cpus", "0"], "use one of them"),
-            (&["--prometheus-no-auth"], "add --prometheus"),
         ] {
             let all: Vec<_> = ["--path", "/d"].iter().chain(flags).copied().collect();
             let problems =
@@ -236,10 +304,80 @@ mod tests {
         let got = loaded("path = \"/d\"", &[("PACKHOUSE_HTPASSWD_FILE", "/u")], &[])
             .unwrap_or_else(|e| panic!("{e:?}"));
         assert_eq!(got.settings.logins.htpasswd, Some("/u".into()));
-        let variables = Variables::from([
-            ("PACKHOUSE_LISTN".to_owned(), String::new()),
-            ("PACKHOUSE_SERVICE_HOST".into(), String::new()),
-        ]);
-        assert_eq!(misspelt(&variables), [("PACKHOUSE_LISTN".to_owned(), "PACKHOUSE_LISTEN".to_owned())]);
+    }
+
+    #[test]
+    fn a_variable_that_is_no_setting_ends_the_start_and_an_empty_one_is_not_set() {
+        let load = |name: &str, value: &str| loaded("path = \"/d\"", &[(name, value)], &[]);
+        for (name, meant) in [
+            ("PACKHOUSE_LISTN", "did you mean PACKHOUSE_LISTEN?"),
+            ("PACKHOUSE_APPENDONLY", "did you mean PACKHOUSE_APPEND_ONLY?"),
+            ("PACKHOUSE_NOAUTH", "did you mean PACKHOUSE_NO_AUTH?"),
+            ("PACKHOUSE_ZZZ", "is no setting"),
+            ("PACKHOUSE_PORT_X", "is no setting"),
+        ] {
+            let problems = load(name, "true").err().expect("a problem");
+            assert!(problems[0].starts_with(name) && problems[0].contains(meant), "{problems:?}");
+        }
+        for of_kubernetes in [
+            "PACKHOUSE_SERVICE_HOST",
+            "PACKHOUSE_MAIN_SERVICE_PORT",
+            "PACKHOUSE_SERVICE_PORT_HTTP",
+            "PACKHOUSE_PORT",
+            "PACKHOUSE_PORT_8000_TCP",
+            "PACKHOUSE_MAIN_PORT_8000_TCP_ADDR",
+        ] {
+            assert!(load(of_kubernetes, "tcp://10.0.0.1:8000").is_ok(), "{of_kubernetes}");
+        }
+        for empty in [
+            "PACKHOUSE_LOG",
+            "PACKHOUSE_MAX_SIZE",
+            "PACKHOUSE_TLS",
+            "PACKHOUSE_TLS_CERT_FILE",
+            "PACKHOUSE_LISTN",
+        ] {
+            assert!(load(empty, "").is_ok_and(|got| got.origins.len() == 1), "{empty}");
+        }
+        assert!(load("PACKHOUSE_PATH", "/d\u{fffd}").is_err());
+    }
+
+    #[test]
+    fn what_is_taken_and_means_nothing_is_told() {
+        for (flags, wanted) in [
+            (&["--no-auth", "--private-repos"][..], "private-repos has no effect"),
+            (&["--prometheus-no-auth"], "prometheus-no-auth has no effect"),
+            (&["--max-size", "-1"], "`-1` is no limit"),
+            (&["--max-size=-0x10"], "is no limit"),
+            (&["--min-free", "100G"], "`100G` is read as 100GiB"),
+        ] {
+            let got = loaded("path = \"/d\"", &[], flags).unwrap_or_else(|e| panic!("{e:?}"));
+            assert!(got.notes.iter().any(|note| note.text.contains(wanted)), "{flags:?}: {:?}", got.notes);
+            assert!(!got.settings.access.private_repos);
+        }
+        let got = loaded("path = \"/d\"\n[users.a]\nmax-size = \"5G\"\n", &[], &[])
+            .unwrap_or_else(|e| panic!("{e:?}"));
+        assert_eq!(got.notes.len(), 1);
+        assert_eq!(got.settings.access.users["a"].max_size, Some(5 << 30));
+    }
+
+    #[test]
+    fn a_reload_compares_values_and_not_how_they_are_written() {
+        let old = loaded("path = \"/d\"\nmin-free = 1024\n", &[], &[]).unwrap_or_else(|e| panic!("{e:?}"));
+        for same in [
+            "sandbox = true",
+            "listen = \":8000\"",
+            "state-dir = \"/d/.packhouse\"",
+            "io-driver = \"auto\"",
+            "append-only = true",
+        ] {
+            let new = loaded(&format!("{same}\npath = \"/d/\"\nmin-free = \"1KiB\"\n"), &[], &[]);
+            assert_eq!(new.unwrap_or_else(|e| panic!("{e:?}")).unchangeable(&old), [""; 0], "{same}");
+        }
+        for (other, name) in
+            [("sandbox = false", "sandbox"), ("listen = \":1\"", "listen"), ("workers = 3", "workers")]
+        {
+            let new = loaded(&format!("{other}\npath = \"/d\"\nmin-free = 1024\n"), &[], &[]);
+            assert_eq!(new.unwrap_or_else(|e| panic!("{e:?}")).unchangeable(&old), [name]);
+        }
     }
 }

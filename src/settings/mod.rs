@@ -35,6 +35,12 @@ pub struct Settings {
     pub path: PathBuf,
     /// The server's own folder.
     pub state_dir: PathBuf,
+    /// Other servers use the data folder too.
+    pub shared_folder: bool,
+    /// The data folder must not lie on the root's file system.
+    pub require_mount: bool,
+    /// A disk that can't make anything durable is refused.
+    pub require_durable: bool,
     /// Where to listen.
     pub listen: Vec<ListenAddress>,
     /// Where to listen for health checks and metrics alone.

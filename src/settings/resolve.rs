@@ -63,6 +63,9 @@ fn defaults() -> Settings {
     Settings {
         path: PathBuf::new(),
         state_dir: PathBuf::new(),
+        shared_folder: false,
+        require_mount: false,
+        require_durable: false,
         listen: Vec::new(),
         admin_listen: Vec::new(),
         socket_mode: None,
@@ -122,6 +125,9 @@ impl Draft {
         let Some(path) = self.path.clone().filter(|_| problems.is_empty()) else { return Err(problems) };
         let tls = self.tls_settings(&path);
         let mut settings = self.settings;
+        // Without users there are no folders of theirs.
+        settings.access.private_repos &=
+            !(self.no_auth && self.client_ca.is_none() && settings.logins.proxy_header.is_none());
         settings.state_dir = self.state_dir.unwrap_or_else(|| default_state_dir(&path));
         settings.listen =
             if self.listen.is_empty() { vec![ListenAddress::AnyHost(8000)] } else { self.listen };
@@ -157,6 +163,23 @@ impl Draft {
         })
     }
 
+    /// What has no effect and is no mistake: rest-server takes it, too.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let logins = &self.settings.logins;
+        let anonymous = self.no_auth && self.client_ca.is_none() && logins.proxy_header.is_none();
+        let all = [
+            (
+                self.prometheus_no_auth && !self.prometheus,
+                "prometheus-no-auth has no effect without prometheus: there are no metrics",
+            ),
+            (
+                anonymous && self.settings.access.private_repos,
+                "private-repos has no effect with no-auth: without users everybody reaches everything",
+            ),
+        ];
+        all.into_iter().filter(|(holds, _)| *holds).map(|(_, text)| text.to_owned()).collect()
+    }
+
     fn problems(&self) -> Vec<String> {
         let tls_only = !self.certs.is_empty()
             || !self.keys.is_empty()
@@ -166,7 +189,7 @@ impl Draft {
         let anonymous = self.no_auth && self.client_ca.is_none() && logins.proxy_header.is_none();
         let access = &self.settings.access;
         let all = [
-            (self.path.is_none(), "path: there is no data folder: give --path DIR"),
+            (self.path.is_none(), "path: the data folder is not set: give --path DIR"),
             (
                 self.cpu_profile.is_some(),
                 "cpu-profile: packhouse does not profile itself: run `perf record -g -p PID` beside it",
@@ -188,16 +211,8 @@ impl Draft {
                 "proxy-auth-username and tls-client-ca both name the user: use one of them",
             ),
             (
-                self.prometheus_no_auth && !self.prometheus,
-                "prometheus-no-auth has no effect without prometheus: add --prometheus",
-            ),
-            (
                 self.workers.is_some() && self.cpus.is_some(),
                 "workers and cpus both say how many workers there are: use one of them",
-            ),
-            (
-                anonymous && access.private_repos,
-                "private-repos needs to know users: it does not go with no-auth",
             ),
             (
                 anonymous && access.acl_file.is_some(),

@@ -4,7 +4,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::settings::file::{Places, scalar};
-use crate::settings::keys::{Kind, number, rate, size};
+use crate::settings::keys::{Kind, number, rate, similar, size, size_note};
 use crate::settings::resolve::Draft;
 use crate::settings::{OTHERS, UserRules};
 use crate::types::{PathPattern, RepoPath, Right};
@@ -53,6 +53,7 @@ fn user_rule(
     places: &mut Places<'_>,
 ) -> Result<(), String> {
     let text = |kind| scalar(kind, value.get_ref());
+    let quoted = |text: &str, why: String| format!("`{}`: {why}", text.escape_debug());
     match name.get_ref().as_ref() {
         "rights" => match value.get_ref() {
             DeValue::Table(table) => {
@@ -66,12 +67,23 @@ fn user_rule(
             rules.keys_closed = match text(Kind::Text)?.as_str() {
                 "open" => Some(false),
                 "closed" => Some(true),
-                _ => return Err("write \"open\" or \"closed\"".into()),
+                other => return Err(quoted(other, "write \"open\" or \"closed\"".into())),
             };
         }
-        "max-size" => rules.max_size = Some(size(&text(Kind::Size)?)?),
-        "max-uploads" => rules.max_uploads = Some(number(&text(Kind::Number)?, 1, usize::MAX)?),
-        "upload-rate" => rules.upload_rate = Some(rate(&text(Kind::Size)?)?),
+        "max-size" => {
+            let text = text(Kind::Size)?;
+            places.note(value, size_note(&text));
+            rules.max_size = Some(size(&text).map_err(|why| quoted(&text, why))?);
+        }
+        "max-uploads" => {
+            let text = text(Kind::Number)?;
+            rules.max_uploads = Some(number(&text, 1, usize::MAX).map_err(|why| quoted(&text, why))?);
+        }
+        "upload-rate" => {
+            let text = text(Kind::Size)?;
+            places.note(value, size_note(&text));
+            rules.upload_rate = Some(rate(&text).map_err(|why| quoted(&text, why))?);
+        }
         _ => places.unknown(name, USER_KEYS.iter().map(|(known, _)| *known)),
     }
     Ok(())
@@ -85,9 +97,15 @@ fn right((path, value): Entry<'_, '_>, rights: &mut Vec<(PathPattern, Right)>, p
         Ok(pattern) => pattern,
         Err(text) => return places.wrong(path, text),
     };
-    let right =
-        scalar(Kind::Text, value.get_ref()).and_then(|text| text.parse::<Right>().map_err(Into::into));
-    match right {
+    let parse = |text: String| {
+        text.parse::<Right>().map_err(|why| {
+            let known = Right::ALL.iter().map(|right| right.as_str());
+            let meant =
+                similar(&text, known).map_or(String::new(), |right| format!(": did you mean `{right}`?"));
+            format!("`{}`: {why}{meant}", text.escape_debug())
+        })
+    };
+    match scalar(Kind::Text, value.get_ref()).and_then(parse) {
         Ok(right) => rights.push((pattern, right)),
         Err(text) => places.wrong(value, text),
     }
@@ -101,7 +119,10 @@ pub(super) fn repos(repos: &DeTable<'_>, draft: &mut Draft, places: &mut Places<
         };
         for (name, value) in table {
             let parsed = if name.get_ref().as_ref() == "max-size" {
-                scalar(Kind::Size, value.get_ref()).and_then(|text| size(&text))
+                scalar(Kind::Size, value.get_ref()).and_then(|text| {
+                    places.note(value, size_note(&text));
+                    size(&text).map_err(|why| format!("`{}`: {why}", text.escape_debug()))
+                })
             } else {
                 places.unknown(name, REPO_KEYS.iter().map(|(known, _)| *known));
                 continue;
