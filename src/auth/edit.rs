@@ -1,15 +1,14 @@
 //! Changes to a password file by an operator: all or nothing, one at a time, what else is in the file stays.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use crate::auth::htpasswd::{Line, lines};
 use crate::auth::is_name;
-use crate::io::state::lock_folder;
+use crate::io::records;
+use crate::io::state::lock_file;
 
 /// Longest password that bcrypt takes into account, in bytes.
 pub const MAX_PASSWORD_BYTES: usize = 72;
@@ -62,83 +61,63 @@ pub fn hash(password: &str, cost: u32) -> Result<String, EditError> {
 
 /// The names of all users of a file, in its order.
 pub fn users(path: &Path) -> Result<Vec<String>, EditError> {
-    let text = std::fs::read_to_string(path).map_err(|cause| EditError::Io { path: path.into(), cause })?;
+    let text = std::fs::read(path).map_err(|cause| EditError::Io { path: path.into(), cause })?;
     let names = lines(&text).filter_map(|(_, line)| match line {
-        Line::Entry { user, .. } => Some(user.to_owned()),
-        Line::Nothing | Line::Malformed => None,
+        Line::Entry { user, .. } => Some(user.into_owned()),
+        Line::Nothing | Line::Malformed(_) => None,
     });
     Ok(names.collect())
 }
 
-/// Changes one user of a file, which is made if it is missing (0600).
+/// Changes one user of a file. One that is missing is made for a new user, with mode 0600 and the owner of its folder; one
+/// that is there keeps mode, owner and access control list.
 pub fn edit(path: &Path, user: &str, change: &Change<'_>) -> Result<(), EditError> {
-    if !is_name(user) || user.starts_with('#') || user.trim() != user {
+    if !is_name(user) || user.starts_with('#') || user.starts_with('"') || user.trim() != user {
         return Err(EditError::Name);
     }
     let failed = |cause| EditError::Io { path: path.into(), cause };
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let _one_at_a_time = lock_folder(folder).map_err(failed)?;
-    let old = match std::fs::read_to_string(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+    let is_new = matches!(change, Change::Add(_)) && !path.exists();
+    let locked = lock_file(path, matches!(change, Change::Add(_)));
+    let _one_at_a_time = match locked {
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !matches!(change, Change::Add(_)) => {
+            return Err(EditError::Missing(user.into()));
+        }
         other => other.map_err(failed)?,
     };
-    replace(path, folder, &changed(&old, user, change)?).map_err(failed)
+    if is_new {
+        records::give_to_owner_of_folder(path);
+    }
+    let old = std::fs::read(path).map_err(failed)?;
+    records::replace(path, &changed(&old, user, change)?, 0o600).map_err(failed)
 }
 
-fn changed(old: &str, user: &str, change: &Change<'_>) -> Result<String, EditError> {
-    let is_users = |line: &str| matches!(Line::parse(line), Line::Entry { user: other, .. } if other == user);
-    let there = old.lines().any(is_users);
-    let mut kept: Vec<String> = Vec::new();
+fn changed(old: &[u8], user: &str, change: &Change<'_>) -> Result<Vec<u8>, EditError> {
+    let is_users =
+        |line: &[u8]| matches!(Line::parse(line), Line::Entry { user: other, .. } if other == user);
+    let lines = || old.strip_suffix(b"\n").unwrap_or(old).split(|byte| *byte == b'\n');
+    let there = lines().any(is_users);
+    let mut kept: Vec<Vec<u8>> = Vec::new();
     let mut replaced = false;
-    for line in old.lines() {
+    for line in lines().filter(|_| !old.is_empty()) {
         match change {
             // Of two entries the last would count: none may be left.
             Change::Remove if is_users(line) => {}
             Change::Replace(_) if is_users(line) && replaced => {}
             Change::Replace(hash) if is_users(line) => {
                 replaced = true;
-                kept.push(format!("{user}:{hash}"));
+                kept.push(format!("{user}:{hash}").into());
             }
-            _ => kept.push(line.to_owned()),
+            _ => kept.push(line.to_vec()),
         }
     }
     match change {
         Change::Add(_) if there => return Err(EditError::Exists(user.into())),
         Change::Replace(_) | Change::Remove if !there => return Err(EditError::Missing(user.into())),
-        Change::Add(hash) => kept.push(format!("{user}:{hash}")),
+        Change::Add(hash) => kept.push(format!("{user}:{hash}").into()),
         Change::Replace(_) | Change::Remove => {}
     }
-    kept.push(String::new());
-    Ok(kept.join("\n"))
-}
-
-/// Puts `text` in the place of the file: a reader sees the old one or the new one. The server's user goes on owning it.
-fn replace(path: &Path, folder: &Path, text: &str) -> io::Result<()> {
-    // Through a symbolic link the file behind it is meant, not the link.
-    let target = std::fs::canonicalize(path).unwrap_or_else(|_missing| path.to_owned());
-    let mut name = target.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let temp = target.with_file_name(name);
-    let written = (|| {
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&temp)?;
-        if let Ok(old) = std::fs::metadata(&target) {
-            let new = file.metadata()?;
-            if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
-                std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()))?;
-            }
-        }
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temp, &target)?;
-        File::open(target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(folder))?.sync_all()
-    })();
-    if written.is_err() {
-        std::fs::remove_file(&temp).ok();
-    }
-    written
+    kept.push(Vec::new());
+    Ok(kept.join(&b'\n'))
 }
 
 #[cfg(test)]

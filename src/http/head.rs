@@ -79,8 +79,11 @@ pub enum HeadError {
     /// 431.
     #[error("the request head has more than {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} headers")]
     TooLarge,
+    /// 501.
+    #[error("the only Transfer-Encoding known is `chunked`")]
+    Coding,
     /// 505.
-    #[error("only HTTP/1.0 and HTTP/1.1 are spoken here")]
+    #[error("only HTTP/1 is spoken here")]
     Version,
 }
 
@@ -91,6 +94,7 @@ impl HeadError {
             Self::Bad(_) => StatusCode::BAD_REQUEST,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Coding => StatusCode::NOT_IMPLEMENTED,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
         }
     }
@@ -110,6 +114,12 @@ impl Scanner {
     /// # Errors
     /// Over a limit, or a line that ends in a bare LF.
     pub fn find_end(&mut self, received: &[u8]) -> Result<Option<usize>, HeadError> {
+        // A record of TLS: its type, and the version's first byte.
+        if received.starts_with(&[22, 3]) {
+            return Err(HeadError::Bad(
+                "the client speaks TLS, and this port does not: see --tls, or use http://",
+            ));
+        }
         let fresh = received.get(self.seen..).unwrap_or_default();
         for (offset, _) in fresh.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
             let upto = received.get(..=self.seen + offset).unwrap_or_default();
@@ -144,6 +154,28 @@ pub fn skip_empty_lines(received: &[u8]) -> usize {
 /// # Errors
 /// Anything that is malformed, ambiguous or over a limit.
 pub fn parse(head: &[u8]) -> Result<Head, HeadError> {
+    match parse_as_named(head) {
+        // What a later version of HTTP/1 adds may be ignored (RFC 9110 section 2.5).
+        Err(HeadError::Version) => match as_1_1(head) {
+            Some(head) => parse_as_named(&head),
+            None => Err(HeadError::Version),
+        },
+        other => other,
+    }
+}
+
+/// The same head with `HTTP/1.1` in the place of `HTTP/1.2` to `HTTP/1.9`; none of any other.
+fn as_1_1(head: &[u8]) -> Option<Vec<u8>> {
+    let end = head.iter().position(|byte| *byte == b'\r')?;
+    let minor = end.checked_sub(1)?;
+    let is_later = head.get(..end)?.strip_suffix(&[*head.get(minor)?])?.ends_with(b" HTTP/1.");
+    let mut head = head.to_vec();
+    let digit = head.get_mut(minor).filter(|digit| is_later && (b'2'..=b'9').contains(*digit))?;
+    *digit = b'1';
+    Some(head)
+}
+
+fn parse_as_named(head: &[u8]) -> Result<Head, HeadError> {
     let mut lines = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
     let whole =
@@ -246,7 +278,8 @@ fn framing(headers: &HeaderMap, is_1_1: bool) -> Result<Framing, HeadError> {
             (Some(_), _) => Err(HeadError::Bad("both Content-Length and Transfer-Encoding are given")),
             _ if !is_1_1 => Err(HeadError::Bad("HTTP/1.0 has no Transfer-Encoding")),
             (_, None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
-            _ => Err(HeadError::Bad("the only Transfer-Encoding known is a single `chunked`")),
+            (_, None) if names_codings(coding.as_bytes()) => Err(HeadError::Coding),
+            _ => Err(HeadError::Bad("the Transfer-Encoding is malformed")),
         };
     }
     let Some(first) = lengths.next() else { return Ok(Framing::Empty) };
@@ -256,6 +289,14 @@ fn framing(headers: &HeaderMap, is_1_1: bool) -> Result<Framing, HeadError> {
     digits(first.as_bytes())
         .map(Framing::Length)
         .ok_or(HeadError::Bad("Content-Length is no number of bytes"))
+}
+
+/// Whether the value of a `Transfer-Encoding` is a list of codings of which one is not `chunked`.
+fn names_codings(value: &[u8]) -> bool {
+    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let are_tokens = codings.clone().all(|coding| !coding.is_empty() && coding.iter().all(is_token));
+    are_tokens && codings.any(|coding| !coding.eq_ignore_ascii_case(b"chunked"))
 }
 
 /// A decimal number of digits only (`str::parse` would take a sign), unless it overflows.
@@ -316,12 +357,11 @@ mod tests {
             "Content-Length: \r\n",
             "Content-Length: 100000000000000000000000\r\n",
             "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-            "Transfer-Encoding: gzip\r\n",
+            "Transfer-Encoding: ,\r\n",
+            "Transfer-Encoding: gzip,,chunked\r\n",
             "Transfer-Encoding: chunked, chunked\r\n",
-            "Transfer-Encoding: gzip, chunked\r\n",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
             "Transfer-Encoding: \r\n",
-            "Transfer-Encoding: xchunked\r\n",
             "Transfer-Encoding : chunked\r\n",
             "X: a\r\n folded\r\n",
             "X: a\rb\r\n",
@@ -329,6 +369,13 @@ mod tests {
             "Host: other\r\n",
         ] {
             assert!(matches!(with(bad), Err(HeadError::Bad(_))), "{bad:?} gave {:?}", with(bad));
+        }
+        for unknown in ["gzip", "gzip, chunked", "xchunked", "chunked, gzip", "identity"] {
+            assert_eq!(
+                with(&format!("Transfer-Encoding: {unknown}\r\n")),
+                Err(HeadError::Coding),
+                "{unknown}"
+            );
         }
     }
 
@@ -346,7 +393,14 @@ mod tests {
             parsed("GET / HTTP/1.1\r\n\r\n").err(),
             Some(HeadError::Bad("the Host header is missing"))
         );
-        assert_eq!(parsed("PRI * HTTP/2.0\r\n\r\n").err(), Some(HeadError::Version));
+        for later in 2..=9 {
+            let head = ok(&format!("GET / HTTP/1.{later}\r\nHost: h\r\n\r\n"));
+            assert!(head.is_1_1 && head.keep_alive);
+        }
+        assert!(parsed("GET / HTTP/1.2\r\n\r\n").is_err(), "it needs a Host");
+        for other in ["PRI * HTTP/2.0", "GET / HTTP/0.9", "GET / HTTP/3.1"] {
+            assert_eq!(parsed(&format!("{other}\r\n\r\n")).err(), Some(HeadError::Version), "{other}");
+        }
         assert!(matches!(parsed("GET / x HTTP/1.1\r\n\r\n").err(), Some(HeadError::Bad(_))));
         assert!(parsed("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
         assert!(parsed("GET / HTTP/1.1\r\nHost: a b\r\n\r\n").is_err());

@@ -5,6 +5,7 @@
 
 pub mod body;
 pub mod chunked;
+pub mod condition;
 pub mod conn;
 pub mod date;
 pub mod forwarded;

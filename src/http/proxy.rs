@@ -1,15 +1,20 @@
-//! The PROXY protocol, version 2: the address of the client, told by a proxy before the first byte of the client.
+//! The PROXY protocol, versions 1 and 2 (haproxy's `proxy-protocol.txt`): the address of the client, told by a proxy before the first byte of the client.
 
 use std::io;
 use std::net::IpAddr;
 
+use ppp::v1;
 use ppp::v2::{Addresses, Command, Header};
 use thiserror::Error;
 
 use crate::io::socket::Socket;
 
-/// The fixed part of a header.
+/// What tells the versions apart: the signature of version 2, which is shorter than the shortest line of version 1.
+const SIGNATURE_BYTES: usize = 12;
+/// The fixed part of a header of version 2.
 const FIXED_BYTES: usize = 16;
+/// The longest line of version 1.
+const MAX_LINE_BYTES: usize = 107;
 /// The most that may follow: addresses and what proxies add to them.
 const MAX_REST_BYTES: usize = 4096;
 
@@ -20,7 +25,9 @@ pub enum ProxyError {
     #[error("the connection ended before it was complete")]
     Io(#[from] io::Error),
     /// Something else came.
-    #[error("it is missing or malformed: the proxy must send version 2 (see --proxy-protocol)")]
+    #[error(
+        "it is missing or malformed: with --proxy-protocol the proxy must send one (haproxy: send-proxy-v2, nginx: proxy_protocol on)"
+    )]
     Malformed,
     /// Nothing came in time.
     #[error("it did not arrive in time")]
@@ -29,12 +36,19 @@ pub enum ProxyError {
 
 /// Reads a header. None if the proxy speaks for itself: a health check.
 pub async fn read(socket: &Socket) -> Result<Option<IpAddr>, ProxyError> {
-    let fixed = exactly(socket, Vec::new(), FIXED_BYTES).await?;
+    let begin = exactly(socket, Vec::new(), SIGNATURE_BYTES).await?;
+    if begin.starts_with(v1::PROTOCOL_PREFIX.as_bytes()) {
+        return read_line(socket, begin).await;
+    }
+    if !begin.starts_with(ppp::v2::PROTOCOL_PREFIX) {
+        return Err(ProxyError::Malformed);
+    }
+    let fixed = exactly(socket, begin, FIXED_BYTES - SIGNATURE_BYTES).await?;
     let length = match fixed.get(FIXED_BYTES - 2..) {
         Some(&[high, low]) => usize::from(u16::from_be_bytes([high, low])),
         _ => return Err(ProxyError::Malformed),
     };
-    if !fixed.starts_with(ppp::v2::PROTOCOL_PREFIX) || length > MAX_REST_BYTES {
+    if length > MAX_REST_BYTES {
         return Err(ProxyError::Malformed);
     }
     let all = exactly(socket, fixed, length).await?;
@@ -45,6 +59,23 @@ pub async fn read(socket: &Socket) -> Result<Option<IpAddr>, ProxyError> {
         (Command::Local, _) => None,
         // A client without an address must not pass for the proxy itself.
         (Command::Proxy, _) => return Err(ProxyError::Malformed),
+    })
+}
+
+/// Reads the rest of a line of version 1: byte by byte, because what follows it is the client's.
+async fn read_line(socket: &Socket, mut line: Vec<u8>) -> Result<Option<IpAddr>, ProxyError> {
+    while !line.ends_with(b"\n") {
+        if line.len() == MAX_LINE_BYTES {
+            return Err(ProxyError::Malformed);
+        }
+        line = exactly(socket, line, 1).await?;
+    }
+    let header = v1::Header::try_from(line.as_slice()).map_err(|_parse| ProxyError::Malformed)?;
+    Ok(match header.addresses {
+        v1::Addresses::Tcp4(ends) => Some(ends.source_address.into()),
+        v1::Addresses::Tcp6(ends) => Some(ends.source_address.to_canonical()),
+        // The proxy speaks for itself (a health check of haproxy), or its client has no address of a network.
+        v1::Addresses::Unknown => None,
     })
 }
 

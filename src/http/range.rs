@@ -1,6 +1,5 @@
 //! The `Range` header (RFC 9110 section 14). Pure.
 
-use crate::http::head::digits;
 use crate::types::ByteRange;
 
 /// What a `Range` header asks of an object.
@@ -42,8 +41,14 @@ fn one_range(header: &[u8]) -> Option<(Option<u64>, Option<u64>)> {
     let spec = spec.trim_ascii();
     let dash = spec.iter().position(|byte| *byte == b'-')?;
     let (first, last) = (spec.get(..dash)?, spec.get(dash + 1..)?);
-    let number = |text: &[u8]| if text.is_empty() { Some(None) } else { digits(text).map(Some) };
+    let number = |text: &[u8]| if text.is_empty() { Some(None) } else { number(text).map(Some) };
     Some((number(first)?, number(last)?))
+}
+
+/// A number of digits only. One that is too large for any object is the largest there is.
+fn number(text: &[u8]) -> Option<u64> {
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
+    text.iter().try_fold(0_u64, |sum, byte| Some(sum.saturating_mul(10).saturating_add(digit(byte)?)))
 }
 
 #[cfg(test)]
@@ -76,8 +81,11 @@ mod tests {
             ("", Selection::Full),
             ("abc", Selection::Full),
             ("+1-2", Selection::Full),
-            ("0-99999999999999999999", Selection::Full),
-            ("99999999999999999999-", Selection::Full),
+            ("0-99999999999999999999", part(0, 18)),
+            ("99999999999999999999-", Selection::Unsatisfiable),
+            ("99999999999999999999-99999999999999999998", Selection::Unsatisfiable),
+            ("-99999999999999999999", part(0, 18)),
+            ("18446744073709551616-", Selection::Unsatisfiable),
         ] {
             assert_eq!(select(spec), wanted, "{spec}");
         }

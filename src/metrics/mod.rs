@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::types::HandshakeFailure;
+
 pub mod blobs;
 pub mod render;
 
@@ -30,8 +32,10 @@ impl Counter {
 /// The methods that are told apart.
 pub const METHODS: [&str; 5] = ["GET", "HEAD", "POST", "DELETE", "other"];
 /// The statuses that are told apart; 0 is any other.
-pub const STATUSES: [u16; 20] =
-    [200, 206, 400, 401, 403, 404, 405, 408, 413, 414, 416, 417, 429, 431, 500, 501, 503, 505, 507, 0];
+pub const STATUSES: [u16; 22] = [
+    200, 206, 304, 400, 401, 403, 404, 405, 408, 412, 413, 414, 416, 417, 429, 431, 500, 501, 503, 505, 507,
+    0,
+];
 /// Upper ends of the classes of durations, in milliseconds.
 pub const DURATIONS_MS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 1000, 5000, 30_000, 120_000];
 
@@ -95,6 +99,8 @@ pub struct Counters {
     pub accept_failures: Counter,
     /// Connections refused because their address has too many.
     pub crowded: Counter,
+    /// TLS handshakes that failed, by reason.
+    pub handshakes: [Counter; HandshakeFailure::ALL.len()],
     /// Requests that had to wait because as many ran as there are descriptors for.
     pub waits: Counter,
 }
@@ -119,6 +125,14 @@ impl Counters {
     pub fn note_refusal(&self, why: Refusal) {
         let at = Refusal::ALL.iter().position(|(known, _)| *known == why);
         if let Some(counter) = at.and_then(|at| self.refusals.get(at)) {
+            counter.increment();
+        }
+    }
+
+    /// Counts a TLS handshake that failed.
+    pub fn note_handshake(&self, why: HandshakeFailure) {
+        let at = HandshakeFailure::ALL.iter().position(|(known, _)| *known == why);
+        if let Some(counter) = at.and_then(|at| self.handshakes.get(at)) {
             counter.increment();
         }
     }

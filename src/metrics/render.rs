@@ -1,4 +1,4 @@
-//! Numbers as text that Prometheus reads (`OpenMetrics`).
+//! Numbers as text that Prometheus reads: its own text format, or `OpenMetrics` for who asks for that.
 
 use std::fmt;
 
@@ -11,9 +11,44 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::metrics::{Counters, DURATIONS_MS, METHODS, Refusal, STATUSES, blobs};
+use crate::types::HandshakeFailure;
 
-/// The media type of the text.
-pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// A format of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus's own, version 0.0.4, which every scraper reads.
+    Text,
+    /// `OpenMetrics` 1.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The format that the values of `Accept` prefer: `OpenMetrics` where it is named and not valued less than plain text.
+    pub fn asked_for<'a>(accept: impl Iterator<Item = &'a [u8]>) -> Self {
+        let quality = |range: &str, wanted: &str| -> Option<f32> {
+            let mut parts = range.split(';').map(str::trim);
+            let is_it = parts.next().is_some_and(|media| media.eq_ignore_ascii_case(wanted));
+            let q = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
+            is_it.then(|| q.unwrap_or(1.0))
+        };
+        let (mut open, mut text) = (0.0_f32, 0.0_f32);
+        for value in accept.filter_map(|value| str::from_utf8(value).ok()) {
+            for range in value.split(',').map(str::trim) {
+                open = open.max(quality(range, "application/openmetrics-text").unwrap_or(0.0));
+                text = text.max(quality(range, "text/plain").unwrap_or(0.0));
+            }
+        }
+        if open > 0.0 && open >= text { Self::OpenMetrics } else { Self::Text }
+    }
+
+    /// Its media type.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -115,6 +150,13 @@ impl Snapshot {
             "Connections refused because their address has too many",
             sum(&|c| c.crowded.get()),
         );
+        let handshakes = HandshakeFailure::ALL.iter().enumerate().map(|(at, (_, name))| {
+            let count = sum(&|c: &Counters| c.handshakes.get(at).map_or(0, super::Counter::get));
+            (vec![("reason", (*name).to_owned())], count)
+        });
+        let help =
+            "TLS handshakes that failed; distrusted_by_client is a client that does not know our authority";
+        self.counter("packhouse_handshake_failures", help, handshakes.collect());
         self.count(
             "packhouse_request_waits",
             "Requests that waited for others: the limit on open files lets no more run at once",
@@ -130,14 +172,40 @@ impl Snapshot {
     }
 
     /// The text.
-    pub fn text(self) -> String {
+    pub fn text(self, format: Format) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self));
         let mut text = String::new();
         // Writing to a string can't fail.
         encode(&mut text, &registry).ok();
-        text
+        match format {
+            Format::OpenMetrics => text,
+            Format::Text => plain(&text),
+        }
     }
+}
+
+/// The same numbers in Prometheus's own format. Its comments name a counter as its samples do, with `_total`, and it has no
+/// mark at its end.
+fn plain(open: &str) -> String {
+    let mut out = String::with_capacity(open.len());
+    let mut lines = open.lines().filter(|line| *line != "# EOF").peekable();
+    let name_of = |line: &str| line.split(' ').nth(2).unwrap_or_default().to_owned();
+    while let Some(line) = lines.next() {
+        // HELP comes before TYPE, which knows whether it is a counter.
+        let is_counter = |line: &&str| line.starts_with("# TYPE ") && line.ends_with(" counter");
+        let of_counter = is_counter(&line)
+            || line.starts_with("# HELP ")
+                && lines.peek().is_some_and(|next| is_counter(next) && name_of(next) == name_of(line));
+        let name = name_of(line);
+        if of_counter {
+            out.push_str(&line.replacen(&name, &format!("{name}_total"), 1));
+        } else {
+            out.push_str(line);
+        }
+        out.push('\n');
+    }
+    out
 }
 
 impl Collector for Snapshot {
@@ -207,7 +275,7 @@ mod tests {
         let mut snapshot = Snapshot::default();
         snapshot.blobs(&[shared]);
         snapshot.workers(&[counters]);
-        let text = snapshot.text();
+        let text = snapshot.text(Format::OpenMetrics);
         for line in [
             "# TYPE rest_server_blob_write counter",
             r#"rest_server_blob_write_total{repo="a/b",type="data",user="x\"y"} 2"#,
@@ -221,6 +289,34 @@ mod tests {
             "# EOF",
         ] {
             assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_plain_format_names_counters_as_their_samples() {
+        let mut snapshot = Snapshot::default();
+        snapshot.count("packhouse_x", "An x", 5);
+        snapshot.value("packhouse_y", "A y", 1.0);
+        let text = snapshot.text(Format::Text);
+        let wanted = "# HELP packhouse_x_total An x\n# TYPE packhouse_x_total counter\npackhouse_x_total 5\n# HELP packhouse_y A y\n# TYPE packhouse_y gauge\npackhouse_y 1.0\n";
+        assert_eq!(text, wanted);
+        let asked = |accept: &str| Format::asked_for([accept.as_bytes()].into_iter());
+        for plain in [
+            "",
+            "*/*",
+            "text/plain",
+            "text/html, */*;q=0.1",
+            "application/openmetrics-text;q=0.1, text/plain;q=0.5",
+            "application/openmetrics-text; q=0",
+        ] {
+            assert_eq!(asked(plain), Format::Text, "{plain}");
+        }
+        // As Prometheus 2 and 3 ask.
+        for open in [
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            "application/openmetrics-text",
+        ] {
+            assert_eq!(asked(open), Format::OpenMetrics, "{open}");
         }
     }
 }

@@ -63,7 +63,7 @@ impl Material {
         // Ours is the order of the processors that packs are decrypted on: AES in hardware.
         config.ignore_client_order = true;
         // Nothing else is spoken here.
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         // New at every load: no session outlives the certificates, authorities and revocations that it began with.
         config.ticketer = ring::Ticketer::new()?;
         Ok(Self { config: Arc::new(config), ends })
@@ -85,7 +85,10 @@ impl Material {
         let expired = self.ends.iter().filter(|(_, end)| u64::try_from(*end).unwrap_or(0) < now);
         expired
             .map(|(file, _)| {
-                format!("{}: the certificate has expired: renew it, then send SIGHUP", file.display())
+                format!(
+                    "{}: the certificate has expired: renew it; the new one is read without a restart",
+                    file.display()
+                )
             })
             .collect()
     }
@@ -102,13 +105,31 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = read(path)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let begun = begun(&text, "CERTIFICATE");
     match all {
+        Ok(all) if all.len() != begun => Err(half_read(path, all.len(), begun)),
         Ok(all) if all.is_empty() => {
             Err(content(path, "there is no certificate in it: it must be PEM, with BEGIN CERTIFICATE"))
         }
         Ok(all) => Ok(all),
         Err(e) => Err(content(path, format!("the PEM is malformed: {e}"))),
     }
+}
+
+/// How many sections of a kind a PEM file begins. One that is glued to the end of another, without a line of its own, is
+/// not found by a reader, which then serves a chain without its middle.
+fn begun(text: &[u8], kind: &str) -> usize {
+    let begin = format!("BEGIN {kind}-----");
+    text.windows(begin.len()).filter(|window| *window == begin.as_bytes()).count()
+}
+
+fn half_read(path: &Path, read: usize, begun: usize) -> TlsError {
+    content(
+        path,
+        format!(
+            "{begun} sections begin in it and {read} can be read: each BEGIN and each END must be a line of its own"
+        ),
+    )
 }
 
 /// A certificate with its key, and when it ends.
@@ -124,7 +145,11 @@ fn pair(cert: &Path, key: &Path) -> Result<(CertifiedKey, i64), TlsError> {
             rustls::Error::InconsistentKeys(_) => {
                 content(key, format!("this is not the key of the certificate in {}", cert.display()))
             }
-            other => content(key, other),
+            // What rustls says of it is `failed to parse private key as …`, of every key that ring does not take.
+            _ => content(
+                key,
+                "this key can't be used: packhouse takes RSA of 2048 to 4096 bits, ECDSA P-256 and P-384, and Ed25519",
+            ),
         })?;
     Ok((certified, end))
 }
@@ -143,6 +168,10 @@ fn verifier(
         let text = read(path)?;
         let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
         let lists = lists.map_err(|e| content(path, format!("the PEM is malformed: {e}")))?;
+        let begun = begun(&text, "X509 CRL");
+        if lists.len() != begun {
+            return Err(half_read(path, lists.len(), begun));
+        }
         if lists.is_empty() {
             return Err(content(
                 path,

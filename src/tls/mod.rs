@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::io::runtime::timeout;
 use crate::io::socket::Socket;
+use crate::types::HandshakeFailure;
 
 pub mod material;
 pub mod peer;
@@ -52,9 +53,64 @@ pub enum HandshakeError {
     /// The client was too slow.
     #[error("the TLS handshake took too long")]
     TooSlow,
+    /// The client went away before it had said anything: a check whether the port is open, no handshake.
+    #[error("the client said nothing")]
+    Silent,
+    /// The client speaks HTTP without TLS.
+    #[error("the client sent an HTTP request to an HTTPS server")]
+    PlainHttp,
     /// It failed.
     #[error("the TLS handshake failed: {0}")]
-    Failed(#[from] io::Error),
+    Failed(io::Error),
+}
+
+impl HandshakeError {
+    /// What to count it as; none if it is no failure.
+    pub fn reason(&self) -> Option<HandshakeFailure> {
+        Some(match self {
+            Self::Silent => return None,
+            Self::TooSlow => HandshakeFailure::TooSlow,
+            Self::PlainHttp => HandshakeFailure::PlainHttp,
+            Self::Failed(e) => {
+                let cause = e.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+                cause.map_or(HandshakeFailure::Connection, reason_of)
+            }
+        })
+    }
+}
+
+/// What an error of rustls is about.
+fn reason_of(e: &rustls::Error) -> HandshakeFailure {
+    use rustls::{AlertDescription as Alert, CertificateError, Error, PeerIncompatible};
+
+    match e {
+        Error::NoCertificatesPresented => HandshakeFailure::NoCertificate,
+        Error::InvalidCertificate(CertificateError::Revoked) => HandshakeFailure::Revoked,
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => HandshakeFailure::UnknownAuthority,
+        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            HandshakeFailure::Expired
+        }
+        Error::InvalidCertificate(_) => HandshakeFailure::Certificate,
+        Error::AlertReceived(
+            Alert::UnknownCA
+            | Alert::BadCertificate
+            | Alert::CertificateUnknown
+            | Alert::CertificateExpired
+            | Alert::CertificateRevoked
+            | Alert::UnsupportedCertificate
+            | Alert::UnrecognisedName,
+        ) => HandshakeFailure::Distrusted,
+        Error::AlertReceived(Alert::ProtocolVersion)
+        | Error::PeerIncompatible(
+            PeerIncompatible::SupportedVersionsExtensionRequired
+            | PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::Tls13RequiredForQuic,
+        ) => HandshakeFailure::Version,
+        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => HandshakeFailure::Incompatible,
+        _ => HandshakeFailure::Protocol,
+    }
 }
 
 /// Accepts TLS connections. Shared by all workers.
@@ -90,7 +146,7 @@ impl Acceptor {
     pub async fn accept(&self, socket: Socket, limit: Duration) -> Result<Stream, HandshakeError> {
         let config = self.material.load().config();
         match timeout(limit, TlsSocket::accept(socket, config)).await {
-            Ok(accepted) => Ok(Stream::Tls(Box::new(accepted?))),
+            Ok(accepted) => accepted.map(|socket| Stream::Tls(Box::new(socket))),
             Err(_) => Err(HandshakeError::TooSlow),
         }
     }

@@ -13,7 +13,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 
 use crate::io::buffer::copy;
 use crate::io::socket::{Detached, Socket};
-use crate::tls::peer;
+use crate::tls::{HandshakeError, peer};
 
 /// Most bytes that are received, or encrypted and sent, at once.
 pub const PIECE_BYTES: usize = 128 * 1024;
@@ -24,6 +24,17 @@ const RECORD_BYTES: usize = 16 * 1024;
 const RECORD_OVERHEAD: usize = 64;
 /// The largest piece, encrypted.
 const ENCRYPTED_BYTES: usize = PIECE_BYTES + (PIECE_BYTES / RECORD_BYTES + 1) * RECORD_OVERHEAD;
+
+/// Bytes that tell HTTP from TLS.
+const PEEK_BYTES: usize = 5;
+const PLAIN_HTTP_ANSWER: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+
+/// Whether a connection begins like a request of HTTP/1 or the preface of HTTP/2: a record of TLS begins with a byte below 32.
+fn is_http(begin: [u8; PEEK_BYTES]) -> bool {
+    [b"GET /", b"HEAD ", b"POST ", b"PUT /", b"DELET", b"OPTIO", b"PATCH", b"CONNE", b"TRACE", b"PRI *"]
+        .contains(&&begin)
+}
 
 thread_local! {
     /// Where records are decrypted and encrypted.
@@ -91,18 +102,36 @@ impl TlsSocket {
     }
 
     /// Shakes hands.
-    pub(super) async fn accept(socket: Socket, config: Arc<ServerConfig>) -> io::Result<Self> {
-        let tls = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
+    pub(super) async fn accept(socket: Socket, config: Arc<ServerConfig>) -> Result<Self, HandshakeError> {
+        socket.readable().await.map_err(HandshakeError::Failed)?;
+        let mut begin = [0; PEEK_BYTES];
+        match socket.peek(&mut begin).map_err(HandshakeError::Failed)? {
+            Some(0) => return Err(HandshakeError::Silent),
+            Some(_) if is_http(begin) => {
+                // Go's answer, and so rest-server's: to an alert of TLS such a client has nothing to say to its user.
+                socket.send(PLAIN_HTTP_ANSWER, false).ok();
+                socket.finish();
+                return Err(HandshakeError::PlainHttp);
+            }
+            _ => {}
+        }
+        let tls = UnbufferedServerConnection::new(config)
+            .map_err(|e| HandshakeError::Failed(io::Error::other(e)))?;
         let mut new = Self::new(socket, tls);
+        new.shake_hands().await.map_err(HandshakeError::Failed)?;
+        Ok(new)
+    }
+
+    async fn shake_hands(&mut self) -> io::Result<()> {
         loop {
-            new.socket.readable().await?;
-            let received = new.receive(&mut []);
-            while !new.push()? {
-                new.socket.writable().await?;
+            self.socket.readable().await?;
+            let received = self.receive(&mut []);
+            while !self.push()? {
+                self.socket.writable().await?;
             }
             match received? {
-                Some((_, Wants::Nothing)) => return Ok(new),
-                _ if new.ended => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Some((_, Wants::Nothing)) => return Ok(()),
+                _ if self.ended => return Err(io::ErrorKind::UnexpectedEof.into()),
                 _ => {}
             }
         }

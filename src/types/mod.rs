@@ -5,6 +5,7 @@
 
 pub mod blob;
 pub mod direct;
+pub mod handshake;
 pub mod listen;
 pub mod network;
 pub mod range;
@@ -15,6 +16,7 @@ pub mod user;
 
 pub use blob::{BlobId, BlobType, Handle, Object};
 pub use direct::DirectIo;
+pub use handshake::HandshakeFailure;
 pub use listen::ListenAddress;
 pub use network::ClientNetwork;
 pub use range::ByteRange;

@@ -26,8 +26,9 @@ impl Default for Timeouts {
             head: Duration::from_secs(10),
             // restic keeps idle connections for 90 s; ours must not be the side that closes first.
             idle: Duration::from_mins(2),
-            stall: Duration::from_mins(1),
-            // `restic --limit-upload 1` (1 KiB/s over five connections) still gets 204 B/s on each.
+            // restic itself gives up after five minutes without progress: ours must not be the side that closes first. With
+            // `--limit-upload 1` (1 KiB/s) each of its five connections sends 32 KiB every 160 s.
+            stall: Duration::from_mins(6),
             min_rate: 64,
             grace: Duration::from_mins(2),
         }
