@@ -13,11 +13,11 @@ test *ARGS:
 
 # The tests at full size: a million blobs, a million requests.
 test-large:
-    PACKHOUSE_TEST_BLOBS=1000000 PACKHOUSE_TEST_REQUESTS=1000000 tests/run case_48 leak_nothing
+    TEST_BLOBS=1000000 TEST_REQUESTS=1000000 tests/run case_48 leak_nothing
 
 # Fifty power cuts of each kind, a hundred kills, and the simulator without one sync after the other.
 test-durability:
-    PACKHOUSE_CUTS=50 PACKHOUSE_KILLS=100 tests/run --run-ignored all -E 'binary(power)'
+    TEST_CUTS=50 TEST_KILLS=100 tests/run --run-ignored all -E 'binary(power)'
     tests/mutants
 
 # Every order in which threads can meet, and AddressSanitizer.

@@ -33,6 +33,9 @@ pub enum Error {
     /// 405, with the methods that are allowed.
     #[error("the method is not one of {0}")]
     Method(&'static str),
+    /// 412.
+    #[error("the object is not the one that If-Match names")]
+    Precondition,
     /// 413, with the most bytes that such an object may have.
     #[error("the object is larger than the {0} bytes that its type may have")]
     TooLarge(u64),
@@ -80,11 +83,12 @@ impl Error {
             ) => StatusCode::UNAUTHORIZED,
             Self::Auth(AuthError::Overloaded) | Self::TooManyUploads => StatusCode::TOO_MANY_REQUESTS,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Quota(QuotaError::Full) => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Quota(QuotaError::Full(_)) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::Precondition => StatusCode::PRECONDITION_FAILED,
             Self::Range(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             // What a client may try again later without a new upload is 503; for an upload restic knows 507.
@@ -121,6 +125,7 @@ impl Error {
             Self::BadRequest(_)
             | Self::Method(_)
             | Self::TargetTooLong
+            | Self::Precondition
             | Self::Range(_)
             | Self::Expectation
             | Self::Body(_) => Refusal::Request,
@@ -137,6 +142,9 @@ impl Error {
                 store::Error::ReadOnly
                 | store::Error::Suspended
                 | store::Error::Busy
+                | store::Error::NotDurable
+                | store::Error::NotDir
+                | store::Error::NoFolder { .. }
                 | store::Error::Io { .. } => Refusal::Server,
             },
         }
@@ -164,11 +172,15 @@ const fn of_store(error: &store::Error) -> StatusCode {
             StatusCode::FORBIDDEN
         }
         store::Error::Mismatch => StatusCode::BAD_REQUEST,
-        store::Error::NoSpace | store::Error::Reserved | store::Error::ReadOnly | store::Error::Suspended => {
-            StatusCode::INSUFFICIENT_STORAGE
-        }
+        store::Error::NoSpace
+        | store::Error::Reserved
+        | store::Error::ReadOnly
+        | store::Error::NotDurable
+        | store::Error::Suspended => StatusCode::INSUFFICIENT_STORAGE,
         store::Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
         store::Error::NameTooLong => StatusCode::URI_TOO_LONG,
-        store::Error::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        store::Error::NotDir | store::Error::NoFolder { .. } | store::Error::Io { .. } => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
     }
 }

@@ -142,14 +142,14 @@ async fn object<S: Store>(
     match head.method {
         Method::HEAD => {
             live.decide(rules, who, repo, Action::List).await?;
-            object::head(live, handle).await
+            object::head(live, head, handle).await
         }
         Method::GET => {
             live.decide(rules, who, repo, Action::Read).await?;
             let answer = object::get(live, head, handle).await?;
-            let reading = match handle.object {
-                Object::Blob(kind, _) => Some(live.blobs.row(who, repo, kind)),
-                Object::Config => None,
+            let reading = match (handle.object, &answer.content) {
+                (Object::Blob(kind, _), Content::Object(..)) => Some(live.blobs.row(who, repo, kind)),
+                _ => None,
             };
             Ok(Answer { reading, ..answer })
         }

@@ -1,22 +1,27 @@
 //! How the server is: health for load balancers, numbers for Prometheus.
 
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use http::{Method, StatusCode};
+use http::header::ACCEPT;
+use http::{HeaderValue, Method, StatusCode};
 
 use crate::api::{Answer, Content, Error};
 use crate::http::head::Target;
 use crate::http::{Head, ResponseHead};
 use crate::io::limits::process_figures;
-use crate::io::signal::Flag;
+use crate::io::runtime::{Elapsed, timeout};
+use crate::io::signal::Latch;
 use crate::metrics::blobs::SharedRows;
-use crate::metrics::render::{MEDIA_TYPE, Snapshot};
-use crate::metrics::{Counters, LoginCounters, ScrubCounters};
+use crate::metrics::render::{Format, Snapshot};
+use crate::metrics::{Counter, Counters, LoginCounters, ScrubCounters};
 use crate::quota::Ledger;
 use crate::store::Store;
 use crate::store::health::Health;
 use crate::tls::Acceptor;
+
+/// How long a disk may take to answer whether it takes uploads.
+const READY_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where all parts of the server tell how they are.
 pub struct Status {
@@ -33,9 +38,92 @@ pub struct Status {
     /// The verification of what is stored.
     pub scrub: Arc<ScrubCounters>,
     /// Raised when the server is to end.
-    pub stopping: Arc<Flag>,
+    pub stopping: Arc<Latch>,
     /// Whose certificates end some day.
     pub tls: Option<Arc<Acceptor>>,
+    /// What came of reloads.
+    pub reloads: Reloads,
+    /// Why the disk stores nothing at all, found at the start.
+    pub cannot_store: Option<String>,
+}
+
+/// What a reload reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Everything, on SIGHUP and `packhouse reload`.
+    Settings,
+    /// The password file.
+    Users,
+    /// Certificates, keys, authorities, revocations.
+    Certificates,
+    /// The file of rights.
+    Rights,
+}
+
+/// What came of the last reloads. Written by the supervisor, read by `/readyz` and `/metrics`.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    /// What failed and has not succeeded since, and why.
+    failed: Mutex<Vec<(Part, String)>>,
+    /// Reloads that failed.
+    failures: Counter,
+}
+
+impl Reloads {
+    fn failed(&self) -> MutexGuard<'_, Vec<(Part, String)>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A part was read and holds.
+    pub fn note_right(&self, part: Part) {
+        self.failed().retain(|(other, _)| *other != part);
+    }
+
+    /// Everything was read and holds.
+    pub fn note_all_right(&self) {
+        self.failed().clear();
+    }
+
+    /// A part could not be read, or is wrong. True if that is news.
+    pub fn note_failed(&self, part: Part, why: &str) -> bool {
+        self.failures.increment();
+        let mut failed = self.failed();
+        let is_news = !failed.iter().any(|(known, text)| *known == part && text == why);
+        failed.retain(|(other, _)| *other != part);
+        failed.push((part, why.to_owned()));
+        is_news
+    }
+
+    /// The same of a watched file, which is tried again and again: told in the log when it is news.
+    pub fn note_failed_file(&self, part: Part, consequence: &str, why: &str) {
+        if self.note_failed(part, why) {
+            log::error!("{consequence}: {why}");
+        }
+    }
+
+    /// Whether a watched file could not be read and may be readable by now.
+    pub fn has_failed_files(&self) -> bool {
+        self.failed().iter().any(|(part, _)| *part != Part::Settings)
+    }
+
+    /// The parts that failed.
+    fn parts(&self) -> Vec<Part> {
+        self.failed().iter().map(|(part, _)| *part).collect()
+    }
+}
+
+impl Part {
+    /// What strangers may know of its failure: no path. The log has the rest.
+    const fn public_text(self) -> &'static str {
+        match self {
+            Self::Settings => "the last reload was refused, the old settings hold: see the log",
+            Self::Users => "the password file can't be read or is wrong, the old users hold: see the log",
+            Self::Certificates => {
+                "the certificates can't be read or are wrong, the old ones hold: see the log"
+            }
+            Self::Rights => "the file of rights can't be read or is wrong, the old rights hold: see the log",
+        }
+    }
 }
 
 /// A path that is not restic's.
@@ -77,30 +165,61 @@ pub(super) async fn respond<S: Store>(
     let (head, text) = match page {
         Page::Health => (ResponseHead::text(StatusCode::OK), "ok\n".into()),
         Page::Ready => {
-            let (code, text) = status.readiness();
+            let (code, text) = status.readiness(store).await;
             (ResponseHead::text(code), format!("{text}\n"))
         }
         Page::Metrics => {
-            let head = ResponseHead::new(StatusCode::OK).with("Content-Type", MEDIA_TYPE);
-            (head, status.metrics(store.space().await.ok()))
+            let format = Format::asked_for(head.headers.get_all(ACCEPT).iter().map(HeaderValue::as_bytes));
+            let writable = status.is_ready(store).await.is_ok();
+            let space = timeout(READY_LIMIT, store.space()).await.ok().and_then(Result::ok);
+            let head = ResponseHead::new(StatusCode::OK).with("Content-Type", format.media_type());
+            (head, status.metrics(format, writable, space))
         }
     };
     Ok(Answer::new(head.with("Cache-Control", "no-store"), Content::Text(text.into())))
 }
 
 impl Status {
-    fn readiness(&self) -> (StatusCode, String) {
-        if self.stopping.is_raised() {
-            return (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping".into());
+    /// The answer of `/readyz`: 200 if uploads are taken, and what an operator should know all the same.
+    async fn readiness<S: Store>(&self, store: &S) -> (StatusCode, String) {
+        if let Err(why) = self.is_ready(store).await {
+            return (StatusCode::SERVICE_UNAVAILABLE, why);
         }
-        match self.health.check_writable() {
-            Ok(()) => (StatusCode::OK, "ok".into()),
-            Err(e) => (StatusCode::SERVICE_UNAVAILABLE, e.to_string()),
+        let mut text = String::from("ok");
+        if !store.is_durable() {
+            text.push_str(
+                "\nacknowledged objects may not survive a power cut here: the disk can't flush, or is memory",
+            );
+        }
+        for part in self.reloads.parts() {
+            text.push('\n');
+            text.push_str(part.public_text());
+        }
+        (StatusCode::OK, text)
+    }
+
+    /// Fails, with the reason, if this server takes no uploads, or lets users in by a password file that it can't read.
+    async fn is_ready<S: Store>(&self, store: &S) -> Result<(), String> {
+        if self.stopping.is_raised() {
+            return Err("the server is stopping".into());
+        }
+        if let Some(why) = &self.cannot_store {
+            return Err(format!("the disk of the data folder stores nothing: {why}"));
+        }
+        match timeout(READY_LIMIT, store.check_ready()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Err(e.to_string()),
+            Err(Elapsed) => return Err("the disk of the data folder does not answer".into()),
+        }
+        if self.reloads.parts().contains(&Part::Users) {
+            Err(Part::Users.public_text().into())
+        } else {
+            Ok(())
         }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "Prometheus has floating-point numbers only")]
-    fn metrics(&self, space: Option<(u64, u64)>) -> String {
+    fn metrics(&self, format: Format, writable: bool, space: Option<(u64, u64)>) -> String {
         let mut all = Snapshot::default();
         all.blobs(&self.blobs);
         all.workers(&self.workers);
@@ -116,8 +235,11 @@ impl Status {
         let help =
             "When everything had last been read back, in seconds since 1970; 0 if never in this process";
         all.value("packhouse_scrub_end_seconds", help, self.scrub.last_end() as f64);
-        let writable = f64::from(u8::from(self.health.check_writable().is_ok()));
-        all.value("packhouse_writable", "1 if the store takes uploads", writable);
+        all.value("packhouse_writable", "1 if the store takes uploads", f64::from(u8::from(writable)));
+        let reloaded = f64::from(u8::from(self.reloads.failed().is_empty()));
+        let help = "1 if settings and watched files were read without an error when they were last read";
+        all.value("packhouse_reload_success", help, reloaded);
+        all.count("packhouse_reload_failures", "Reloads that failed", self.reloads.failures.get());
         if let Some((free, bytes)) = space {
             all.value("packhouse_disk_free_bytes", "Bytes free on the disk of the data folder", free as f64);
             all.value("packhouse_disk_size_bytes", "Bytes of the disk of the data folder", bytes as f64);
@@ -128,7 +250,7 @@ impl Status {
         let help = "When a certificate ends, in seconds since 1970";
         all.gauge("packhouse_certificate_end_seconds", help, ends.collect());
         process(&mut all);
-        all.text()
+        all.text(format)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "Prometheus has floating-point numbers only")]

@@ -3,7 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 
-use crate::quota::bounds::{Admission, Bounds, Sum};
+use crate::quota::bounds::{Admission, Bounds, Shortage, Sum};
 use crate::quota::place::Place;
 use crate::types::RepoPath;
 
@@ -241,6 +241,21 @@ impl Book {
         verdict
     }
 
+    /// Which quota an upload that is not admitted does not fit into: the narrowest.
+    pub(super) fn shortage(&self, repo: &RepoPath, place: Place, asked: u64) -> Shortage {
+        if place.is_locks() {
+            let held = self.repos.get(repo).map_or(0, |account| account.locks);
+            return Shortage { of: format!("the locks of {repo}"), limit: LOCK_ROOM, held, asked };
+        }
+        let user = String::from_utf8_lossy(&first_folder(repo)).escape_debug().to_string();
+        let names = [repo.to_string(), format!("the user {user}"), "all repositories together".into()];
+        let full = self.constraints(repo).into_iter().zip(names).find_map(|((held, limit), of)| {
+            let is_full = held.admit(asked, limit) == Admission::Full;
+            is_full.then(|| Shortage { of, limit: limit.unwrap_or(0), held: held.lower, asked })
+        });
+        full.unwrap_or_else(|| Shortage { of: repo.to_string(), limit: 0, held: 0, asked })
+    }
+
     /// What is held where a limit may be, and the limits.
     fn constraints(&self, repo: &RepoPath) -> [(Bounds, Option<u64>); 3] {
         let folder = first_folder(repo);
@@ -383,6 +398,10 @@ impl Book {
 
     pub(super) fn uncounted(&self) -> BTreeSet<RepoPath> {
         self.repos.iter().filter(|(_, a)| a.uncounted).map(|(repo, _)| repo.clone()).collect()
+    }
+
+    pub(super) fn known(&self) -> BTreeSet<RepoPath> {
+        self.repos.keys().cloned().collect()
     }
 
     pub(super) fn begin_count(&mut self, repo: &RepoPath) {

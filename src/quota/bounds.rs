@@ -1,5 +1,7 @@
 //! What is there at least and at most. Pure.
 
+use thiserror::Error;
+
 /// What is said to an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
@@ -9,6 +11,22 @@ pub(super) enum Admission {
     /// It fits by the lower bound only.
     Counting,
     Full,
+}
+
+/// Why an upload does not fit: which quota it is, and how much of it is used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "the quota of {of} is used up: {held} of {limit} bytes are stored or reserved, and {asked} more do not fit"
+)]
+pub struct Shortage {
+    /// Whose quota.
+    pub of: String,
+    /// The quota, in bytes.
+    pub limit: u64,
+    /// Bytes that are stored at least, or reserved.
+    pub held: u64,
+    /// Bytes that were asked for.
+    pub asked: u64,
 }
 
 /// At least, and at most; none if that is not known.

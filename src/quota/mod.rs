@@ -25,6 +25,7 @@ pub mod journal;
 pub mod place;
 
 pub use book::{Limits, Ticket, Usage};
+pub use bounds::Shortage;
 pub use place::Place;
 
 use book::Book;
@@ -35,11 +36,11 @@ use journal::Journal;
 const STEP: u64 = 1 << 20;
 
 /// Why an upload is not admitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum QuotaError {
     /// It does not fit.
-    #[error("the quota is used up")]
-    Full,
+    #[error(transparent)]
+    Full(Box<Shortage>),
     /// Whether it fits is not known yet.
     #[error("what is stored is still being counted, and this may or may not fit the quota")]
     Counting,
@@ -127,11 +128,18 @@ impl Ledger {
 
     async fn reserve(&self, repo: &RepoPath, place: Place, bytes: u64) -> Result<(), QuotaError> {
         loop {
-            match self.book().admit(repo, place, bytes) {
+            let admission = {
+                let mut book = self.book();
+                match book.admit(repo, place, bytes) {
+                    Admission::Full => Err(QuotaError::Full(Box::new(book.shortage(repo, place, bytes)))),
+                    other => Ok(other),
+                }
+            };
+            match admission? {
                 Admission::Granted => return Ok(()),
-                Admission::Full => return Err(QuotaError::Full),
                 Admission::Counting => return Err(QuotaError::Counting),
-                Admission::NeedsLease => {}
+                // `Full` has ended this already.
+                Admission::NeedsLease | Admission::Full => {}
             }
             self.lease(repo, bytes).await?;
         }
@@ -163,6 +171,11 @@ impl Ledger {
     /// The repositories that are to be counted although no folder of theirs was found: what was known of them is old.
     pub fn uncounted(&self) -> BTreeSet<RepoPath> {
         self.book().uncounted()
+    }
+
+    /// All repositories of which anything is known.
+    pub fn known(&self) -> BTreeSet<RepoPath> {
+        self.book().known()
     }
 
     /// Begins to count a repository.
@@ -333,6 +346,16 @@ mod tests {
         ledger
     }
 
+    /// The limit and the use that a refusal names.
+    fn full(limit: u64, held: u64, asked: u64) -> Result<(), QuotaError> {
+        Err(QuotaError::Full(Box::new(Shortage {
+            of: "all repositories together".into(),
+            limit,
+            held,
+            asked,
+        })))
+    }
+
     fn store(ledger: &Arc<Ledger>, n: u8, bytes: u64) -> Result<(), QuotaError> {
         let mut claim = run(ledger.claim(&handle(n), Some(bytes)))?;
         claim.published(bytes);
@@ -344,16 +367,16 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let ledger = counted(total(100), dir.path());
         assert_eq!(store(&ledger, 1, 60), Ok(()));
-        assert_eq!(store(&ledger, 2, 41), Err(QuotaError::Full));
+        assert_eq!(store(&ledger, 2, 41), full(100, 60, 41));
         let held = run(ledger.claim(&handle(3), Some(40))).expect("fits");
-        assert_eq!(store(&ledger, 4, 1), Err(QuotaError::Full));
+        assert_eq!(store(&ledger, 4, 1), full(100, 100, 1));
         drop(held);
         assert_eq!(store(&ledger, 4, 40), Ok(()));
         ledger.changing(&handle(4)).removed(40);
         assert_eq!(store(&ledger, 5, 30), Ok(()));
         ledger.close();
         let ledger = Arc::new(Ledger::open(total(100), Some(dir.path())).expect("opens"));
-        assert_eq!(store(&ledger, 6, 11), Err(QuotaError::Full));
+        assert_eq!(store(&ledger, 6, 11), full(100, 90, 11));
         assert_eq!(store(&ledger, 6, 10), Ok(()));
     }
 
@@ -365,7 +388,7 @@ mod tests {
         drop(ledger);
         let ledger = Arc::new(Ledger::open(total(1000), Some(dir.path())).expect("opens"));
         assert_eq!(store(&ledger, 2, 10), Err(QuotaError::Counting), "the lease went up to the limit");
-        assert_eq!(store(&ledger, 2, 1001), Err(QuotaError::Full));
+        assert_eq!(store(&ledger, 2, 1001), full(1000, 0, 1001));
         let repo = handle(1).repo;
         assert!(ledger.uncounted().contains(&repo));
         ledger.begin_count(&repo);
@@ -376,7 +399,7 @@ mod tests {
         }
         ledger.end_count(&repo);
         assert!(run(ledger.end_counts()));
-        assert_eq!(store(&ledger, 2, 941), Err(QuotaError::Full));
+        assert_eq!(store(&ledger, 2, 941), full(1000, 60, 941));
         assert_eq!(store(&ledger, 2, 940), Ok(()));
     }
 
@@ -390,7 +413,7 @@ mod tests {
         assert_eq!(store(&ledger, 1, 9), Ok(()));
         assert!(ledger.set_limits(total(10)), "now it must be counted");
         assert_eq!(store(&ledger, 2, 1), Err(QuotaError::Counting));
-        assert_eq!(store(&ledger, 2, 2), Err(QuotaError::Full));
+        assert_eq!(store(&ledger, 2, 2), full(10, 9, 2));
     }
 
     #[test]

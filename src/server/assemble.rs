@@ -10,15 +10,17 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use crossbeam::channel::{Sender, unbounded};
 
-use crate::api::status::Status;
+use crate::api::status::{Reloads, Status};
 use crate::api::{Live, Rules};
 use crate::io::blocking::Pools;
 use crate::io::buffer::BUFFER_BYTES;
 use crate::io::dir::Dir;
+use crate::io::flush::Flushes;
 use crate::io::listener;
 use crate::io::runtime::{self, Driver, block_on};
+use crate::io::signal::Signal;
 use crate::io::state::StateDir;
-use crate::io::{Fault, affinity};
+use crate::io::{Fault, affinity, syscalls};
 use crate::logging::access::AccessLog;
 use crate::metrics::Counters;
 use crate::metrics::blobs::BlobCounters;
@@ -28,17 +30,19 @@ use crate::server::StartError;
 use crate::server::balance::Balance;
 use crate::server::banner::{self, Facts};
 use crate::server::confine::Confined;
-use crate::server::control::{self, Event};
-use crate::server::count::{self, Wanted};
-use crate::server::door::Door;
-use crate::server::drain::{Outcome, Watch};
+use crate::server::control::{self, Commanded, Event};
+use crate::server::count::{self, CountRequests};
+use crate::server::door::{Door, MuteProxies};
+use crate::server::drain::{Outcome, Supervisor};
+use crate::server::folders;
 use crate::server::gate::Gates;
 use crate::server::listen::Listening;
 use crate::server::probe::{Abilities, probe};
-use crate::server::reload::{self, Again, Reloader};
+use crate::server::reload::{Again, Reloader};
 use crate::server::rules::{self, Held};
 use crate::server::scrub::{self, Scrub};
 use crate::server::shard::{Shard, Shared};
+use crate::server::watch::{self, Watched};
 use crate::settings::{IoDriver, Loaded, LogTarget, Settings, Workers};
 use crate::store::disk::Disk;
 use crate::store::fs::{FsStore, Options};
@@ -70,15 +74,20 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, 
     let (events, happened) = unbounded();
     control::listen_for_signals(events.clone())
         .map_err(|cause| StartError::System { step: "listen for signals", cause })?;
+    if !syscalls::found().openat2 {
+        return Err(StartError::NoOpenat2(io::Error::other("a system call filter forbids it")));
+    }
+    let is_stopped = || matches!(happened.try_recv(), Ok(Event::Signal(Signal::Stop)));
+    let Some(data_lock) = folders::hold_data(settings, is_stopped)? else { return Ok(Outcome::Stopped) };
     let driver = choose_driver(settings.io_driver)?;
     let workers = workers(&settings.workers)?;
-    let files = rules::files(settings);
-    let stamps = reload::look(&files);
-    let files = Arc::new(ArcSwap::from_pointee(files));
+    // Before they are read, so that a change meanwhile is seen.
+    let watched = Arc::new(ArcSwap::from_pointee(Watched::of(rules::files(settings))));
     let (rules, held) = first_rules(settings)?;
-    let (disk, abilities) = open_disk(settings, workers.len())?;
     let health = Arc::new(Health::new(settings.min_free));
-    let state = hold_state(settings, &health)?;
+    let (disk, abilities) = open_disk(settings, workers.len(), &health)?;
+    let state = folders::hold_state(settings)?;
+    state.as_ref().map_or(Ok(()), |state| folders::compare_with_last(settings, state))?;
     let ledger = open_ledger(settings, state.as_ref())?;
     let access_log = open_access_log(settings)?;
     let listeners: Vec<_> = sockets.into_iter().map(|socket| socket.listening(held.tls.as_ref())).collect();
@@ -87,6 +96,7 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, 
         stopping: Arc::default(),
         gates,
         crowd: Arc::default(),
+        mute_proxies: MuteProxies::default(),
         balance: Arc::new(Balance::new(workers.len(), settings.balance)),
         access_log: access_log.clone(),
     });
@@ -96,7 +106,7 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, 
         users: held.passwords.as_ref().map(|passwords| passwords.users()),
         max_connections: shared.gates.connections.limit(),
         max_requests: shared.gates.requests.limit(),
-        abilities,
+        abilities: &abilities,
         volatile: disk.root().is_volatile(),
         listeners: &listeners,
         told,
@@ -104,8 +114,15 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, 
     };
     banner::print(settings, &facts);
     let counters: Vec<Arc<Counters>> = workers.iter().map(|_| Arc::default()).collect();
-    let status = status(&counters, &health, &ledger, &held, &shared);
-    let wanted = Wanted::new(!rules::quotas(settings).is_empty());
+    let status = status(&counters, &health, &ledger, &held, &shared, abilities.cannot_store);
+    let counts = CountRequests::new(!rules::quotas(settings).is_empty());
+    let commanded = Commanded {
+        health: Arc::clone(&health),
+        stopping: Arc::clone(&shared.stopping),
+        counts: Arc::clone(&counts),
+        events: events.clone(),
+    };
+    listen_for_commands(state.as_ref(), commanded);
     start_scrub(settings, state.as_ref(), &status)?;
     let parts = Parts {
         driver,
@@ -115,8 +132,9 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, 
         rules: Arc::clone(&rules),
         ledger: Arc::clone(&ledger),
         rates: Arc::default(),
-        status,
-        wanted: Arc::clone(&wanted),
+        status: Arc::clone(&status),
+        counts: Arc::clone(&counts),
+        shared_folder: settings.shared_folder,
         max_folder_depth: settings.max_folder_depth,
         buffers: (TRANSFER_BYTES / BUFFER_BYTES / workers.len()).max(MIN_BUFFERS),
         sendfile: settings.sendfile,
@@ -125,12 +143,24 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, 
         events: events.clone(),
     };
     start(&parts, &workers, &listeners)?;
-    reload::watch(Arc::clone(&files), stamps, events)
+    watch::start(Arc::clone(&watched), Arc::clone(&status), events)
         .map_err(|cause| StartError::System { step: "start threads", cause })?;
-    let count = Box::new(move || wanted.ask());
-    let reloader = Reloader { loaded, again, held, rules, files, ledger, access_log, count, sandbox };
-    let watch = Watch { happened, workers: workers.len(), listeners, shared, counters, reloader };
-    Ok(watch.until_the_end())
+    let reloader =
+        Reloader { loaded, again, held, rules, watched, ledger, access_log, counts, sandbox, status };
+    let supervisor =
+        Supervisor { happened, workers: workers.len(), listeners, shared, counters, reloader, data_lock };
+    Ok(supervisor.run())
+}
+
+/// Takes commands of the operator, if there is a state folder for the socket, and its disk takes sockets.
+fn listen_for_commands(state: Option<&StateDir>, commanded: Commanded) {
+    let Some(state) = state else { return };
+    if let Err(e) = control::listen_for_commands(state.path(), commanded) {
+        log::warn!(
+            "{}: no control socket can be made here: {e}: `packhouse reload`, `repo resume` and `repo recount` do not reach this server; SIGHUP and a restart do the same",
+            state.path().display()
+        );
+    }
 }
 
 fn status(
@@ -139,6 +169,7 @@ fn status(
     ledger: &Arc<Ledger>,
     held: &Held,
     shared: &Shared,
+    cannot_store: Option<io::Error>,
 ) -> Arc<Status> {
     Arc::new(Status {
         workers: counters.to_vec(),
@@ -149,25 +180,15 @@ fn status(
         scrub: Arc::default(),
         stopping: Arc::clone(&shared.stopping),
         tls: held.tls.clone(),
+        reloads: Reloads::default(),
+        cannot_store: cannot_store.map(|e| e.to_string()),
     })
-}
-
-/// All that is wrong with the files that settings name.
-pub fn check(settings: &Settings) -> Vec<String> {
-    let mut problems = match rules::prepare(settings) {
-        Ok(prepared) => prepared.expired().into_iter().chain(prepared.nobody()).collect(),
-        Err(problems) => problems,
-    };
-    if settings.path.exists() && !settings.path.is_dir() {
-        problems.push(format!("path: {} is no folder", settings.path.display()));
-    }
-    problems
 }
 
 fn first_rules(settings: &Settings) -> Result<(Arc<ArcSwap<Rules>>, Held), StartError> {
     let prepared = rules::prepare(settings).map_err(StartError::Files)?;
-    if let Some(problem) = prepared.nobody() {
-        return Err(StartError::Files(vec![problem]));
+    for problem in prepared.nobody().into_iter().chain(prepared.unknown_users()) {
+        log::warn!("{problem}");
     }
     for problem in prepared.expired() {
         log::error!("{problem}");
@@ -205,6 +226,7 @@ fn start_scrub(settings: &Settings, state: Option<&StateDir>, status: &Status) -
         depth: settings.max_folder_depth,
         state_dir: state.path().into(),
         period: settings.scrub_period,
+        alone: !settings.shared_folder,
         quarantine: settings.scrub_quarantine,
         health: Arc::clone(&status.health),
         ledger: Arc::clone(&status.ledger),
@@ -242,6 +264,7 @@ fn workers(wanted: &Workers) -> Result<Vec<Option<usize>>, StartError> {
     match wanted {
         Workers::Auto => Ok(vec![None; affinity::available()]),
         Workers::Count(count) => Ok(vec![None; *count]),
+        Workers::Pinned(_) if !syscalls::found().pin => Err(StartError::NoPinning),
         Workers::Pinned(cpus) => {
             let forbidden = affinity::first_forbidden(cpus)
                 .map_err(|cause| StartError::System { step: "ask for the processors", cause })?;
@@ -256,37 +279,41 @@ fn options(settings: &Settings, unnamed_temps: bool) -> Options {
     Options { verify, hash_lanes, group_commit, unnamed_temps }
 }
 
-fn open_disk(settings: &Settings, workers: usize) -> Result<(LocalDisk, Abilities), StartError> {
+fn open_disk(
+    settings: &Settings,
+    workers: usize,
+    health: &Health,
+) -> Result<(LocalDisk, Abilities), StartError> {
     let readers = (READERS_PER_WORKER * workers).min(MAX_READERS);
     let writers = (WRITERS_PER_WORKER * workers).min(MAX_WRITERS);
     let pools = Pools::new(readers, writers, POOL_QUEUE)
         .map_err(|cause| StartError::System { step: "start threads", cause })?;
-    let root = Dir::open_root(&settings.path, Arc::new(pools))
+    let flushes = Flushes::new(settings.require_durable);
+    let root = Dir::open_root(&settings.path, Arc::new(pools), flushes, !settings.shared_folder)
         .map_err(|cause| StartError::DataFolder { path: settings.path.clone(), cause })?;
     let abilities = probe(&root, settings.direct_io);
+    if let Some(why) = not_durable(&root).filter(|_| settings.require_durable) {
+        return Err(StartError::NotDurable { path: settings.path.clone(), why });
+    }
+    let lacks_renames = |e: &io::Error| Fault::of(e) == Fault::Unsupported;
+    if settings.shared_folder && abilities.cannot_store.as_ref().is_some_and(lacks_renames) {
+        return Err(StartError::NotShareable(settings.path.clone()));
+    }
+    if let Some(e) = &abilities.failed_flush {
+        health.note_flush(e);
+    }
     let modes = if settings.group_accessible { Modes::GROUP } else { Modes::PRIVATE };
     // Another file system below the folder is asked anew, file by file.
     let direct = if abilities.direct_io { DirectIo::On } else { settings.direct_io };
     Ok((LocalDisk::new(root, modes, direct), abilities))
 }
 
-fn hold_state(settings: &Settings, health: &Arc<Health>) -> Result<Option<StateDir>, StartError> {
-    let failed = |cause| StartError::StateFolder { path: settings.state_dir.clone(), cause };
-    let state = match StateDir::acquire(&settings.state_dir) {
-        Err(e) if Fault::of(&e) == Fault::ReadOnly => {
-            log::warn!("{}: read-only: running without a state folder", settings.state_dir.display());
-            return Ok(None);
-        }
-        other => other.map_err(failed)?,
-    };
-    match &state {
-        Some(state) => control::listen_for_commands(state.path(), Arc::clone(health)).map_err(failed)?,
-        None => log::warn!(
-            "{}: another packhouse holds this folder: running without one",
-            settings.state_dir.display()
-        ),
+/// Why nothing is durable below a folder, if so.
+fn not_durable(root: &Dir) -> Option<&'static str> {
+    if root.is_volatile() {
+        return Some("is in memory (tmpfs)");
     }
-    Ok(state)
+    root.lacks_flushes().then_some("lies on a disk that can't flush")
 }
 
 /// What a worker is made of.
@@ -300,7 +327,8 @@ struct Parts {
     ledger: Arc<Ledger>,
     rates: Arc<Rates>,
     status: Arc<Status>,
-    wanted: Arc<Wanted>,
+    counts: Arc<CountRequests>,
+    shared_folder: bool,
     max_folder_depth: usize,
     buffers: usize,
     sendfile: bool,
@@ -355,8 +383,9 @@ async fn work(parts: Parts, sockets: Vec<(listener::Shared, Door)>, number: usiz
             let report = sweep(&swept, parts.max_folder_depth, None).await;
             log::debug!("the walk after the start has ended: {report:?}");
         });
-        let (ledger, wanted) = (Arc::clone(&parts.ledger), Arc::clone(&parts.wanted));
-        runtime::spawn(count::serve(disk.clone(), ledger, wanted, parts.max_folder_depth));
+        let (ledger, counts) = (Arc::clone(&parts.ledger), Arc::clone(&parts.counts));
+        let shared = parts.shared_folder;
+        runtime::spawn(count::serve(disk.clone(), ledger, counts, parts.max_folder_depth, shared));
     }
     let store = FsStore::new(disk, parts.options, parts.health);
     let blobs = parts.status.blobs.get(number).map(Arc::clone).unwrap_or_default();

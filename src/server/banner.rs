@@ -20,7 +20,7 @@ pub struct Facts<'a> {
     /// Most requests at once.
     pub max_requests: usize,
     /// What the file system of the data folder can do.
-    pub abilities: Abilities,
+    pub abilities: &'a Abilities,
     /// Whether the data is gone when the machine goes down.
     pub volatile: bool,
     /// The bound sockets.
@@ -60,6 +60,12 @@ pub fn print(settings: &Settings, facts: &Facts<'_>) {
         for (cert, key) in &tls.pairs {
             say(format!("TLS enabled, private key {}, pubkey {}", key.display(), cert.display()));
         }
+    }
+    if let Some(e) = &facts.abilities.no_access {
+        log::warn!("{}: {e}: this user can't list it or make repositories in it", settings.path.display());
+    }
+    if let Some(e) = &facts.abilities.cannot_store {
+        log::error!("the disk of the data folder stores nothing: {e}: every upload will fail");
     }
     let of_settings = warnings(settings, facts);
     for warning in facts.warnings.iter().map(String::as_str).chain(of_settings) {

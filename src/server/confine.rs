@@ -5,17 +5,16 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use crate::io::limits;
 use crate::io::sandbox::{Enforced, Reach, restrict};
 use crate::io::user::{ServiceUser, is_root};
+use crate::io::{limits, syscalls};
 use crate::server::StartError;
+use crate::server::folders;
 use crate::server::listen::{self, Bound};
 use crate::server::rules;
 use crate::settings::{Loaded, LogTarget, Settings};
-use crate::store::local::Modes;
 use crate::types::ListenAddress;
 
 /// What is read beside what the settings name: the process's own figures, and how much of the machine it may use.
@@ -67,10 +66,16 @@ impl Sandbox {
 /// Something that was asked for can't be had.
 pub fn confine(loaded: &Loaded, more: Vec<PathBuf>) -> Result<Confined, StartError> {
     let settings = &loaded.settings;
+    let (mut told, mut warnings) = (Vec::new(), Vec::new());
+    // Before there is another thread.
+    let forbidden = syscalls::find_out().forbidden();
+    if !forbidden.is_empty() {
+        let forbidden = forbidden.join(", ");
+        warnings.push(format!("a system call filter forbids {forbidden}: going on without"));
+    }
     limits::set_umask(settings.group_accessible);
     let user = service_user(settings)?;
-    let (mut told, mut warnings) = (Vec::new(), Vec::new());
-    make_folders(settings, user.as_ref(), &mut told)?;
+    folders::make(settings, user.as_ref(), &mut told)?;
     let sockets = listen::bind(settings)?;
     if let Some(user) = &user {
         let failed = |cause| StartError::User { name: user.to_string(), cause };
@@ -99,7 +104,11 @@ pub fn confine(loaded: &Loaded, more: Vec<PathBuf>) -> Result<Confined, StartErr
     Ok(Confined { sockets, sandbox, told, warnings })
 }
 
-fn service_user(settings: &Settings) -> Result<Option<ServiceUser>, StartError> {
+/// The user that a server with these settings becomes, unless it is that user already.
+///
+/// # Errors
+/// There is no such user, or this process can't become it.
+pub fn service_user(settings: &Settings) -> Result<Option<ServiceUser>, StartError> {
     let Some(name) = &settings.user else { return Ok(None) };
     let failed = |cause| StartError::User { name: name.clone(), cause };
     let user = ServiceUser::find(name).map_err(failed)?;
@@ -108,41 +117,6 @@ fn service_user(settings: &Settings) -> Result<Option<ServiceUser>, StartError> 
         (false, true) => Ok(Some(user)),
         (false, false) => Err(failed(io::Error::other("only root can become another user"))),
     }
-}
-
-/// Makes the data folder and the state folder where they are missing: later they could not be made.
-fn make_folders(
-    settings: &Settings,
-    user: Option<&ServiceUser>,
-    told: &mut Vec<String>,
-) -> Result<(), StartError> {
-    let modes = if settings.group_accessible { Modes::GROUP } else { Modes::PRIVATE };
-    let data = |cause| StartError::DataFolder { path: settings.path.clone(), cause };
-    if !settings.path.exists() {
-        make_durably(&settings.path, modes.dir, user).map_err(data)?;
-        told.push(format!("Made the data folder {}", settings.path.display()));
-    }
-    if !settings.state_dir.exists() {
-        // Without one it runs too, where the file system is read-only: whoever needs it will say so.
-        make_durably(&settings.state_dir, Modes::PRIVATE.dir, user).ok();
-    }
-    Ok(())
-}
-
-/// Makes a folder and its parents as far as they are missing, and flushes their names.
-fn make_durably(path: &Path, mode: u32, user: Option<&ServiceUser>) -> io::Result<()> {
-    let path = std::path::absolute(path)?;
-    let missing: Vec<_> = path.ancestors().take_while(|folder| !folder.exists()).collect();
-    std::fs::DirBuilder::new().recursive(true).mode(mode).create(&path)?;
-    for folder in missing {
-        if let Some(user) = user {
-            user.own(folder)?;
-        }
-        if let Some(parent) = folder.parent() {
-            File::open(parent)?.sync_all()?;
-        }
-    }
-    Ok(())
 }
 
 /// What the settings name. Files are replaced by others, so that it is their folders that stay within reach. systemd may
@@ -176,12 +150,16 @@ fn folders_of(file: &Path) -> Vec<PathBuf> {
 fn enter(reach: &Reach, told: &mut Vec<String>, warnings: &mut Vec<String>) -> Sandbox {
     let within =
         reach.write.iter().chain(&reach.read).filter_map(|folder| folder.canonicalize().ok()).collect();
+    if !syscalls::found().landlock {
+        // Which filter it is was told above.
+        return Sandbox::default();
+    }
     let own = File::open("/proc/self").ok();
     match restrict(reach) {
         Ok(Enforced::Fully) => told.push("Sandbox: Landlock".into()),
         Ok(Enforced::Partly) => told.push("Sandbox: Landlock, as far as this kernel knows it".into()),
         Ok(Enforced::Not) => {
-            warnings.push("no sandbox: this kernel has no Landlock (Linux 5.13, lsm=landlock)".into());
+            warnings.push("no sandbox: this kernel has no Landlock (Linux 5.13, lsm=landlock), or a system call filter hides it".into());
             return Sandbox::default();
         }
         Err(e) => {

@@ -65,7 +65,9 @@ pub async fn serve<S: Store>(
         }
         let sitting = seat.take().unwrap_or_else(|| shard.shared.balance.sit(shard.number));
         let start = now();
-        let next = match conn.read_head().await {
+        // Half a head at the stop is no request in flight: its client tries again elsewhere.
+        let Either::Right(head) = race(shard.stopping.wait(), conn.read_head()).await else { return None };
+        let next = match head {
             Ok(head) => Box::pin(exchange(&shard, &mut conn, &origin, &head, start)).await,
             Err(NoRequest::Closed) => Next::Abort,
             Err(refused) => Box::pin(refuse_head(&shard, &mut conn, &origin, &refused, start)).await,
@@ -75,7 +77,7 @@ pub async fn serve<S: Store>(
             Next::Request if !conn.is_idle() => turn().await,
             Next::Request => {}
             Next::Linger => {
-                Box::pin(conn.linger()).await;
+                shard.linger(Box::pin(conn.linger())).await;
                 return None;
             }
             Next::Abort => return None,
@@ -336,6 +338,8 @@ impl Entry<'_> {
             self.write_access(log, who, status, sent);
         }
         let level = match status.as_u16() {
+            // A method, coding or version that is not spoken here is the client's matter.
+            501 | 505 => log::Level::Info,
             500.. => log::Level::Error,
             400.. => log::Level::Info,
             _ if written.is_err() => log::Level::Info,

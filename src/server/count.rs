@@ -24,15 +24,23 @@ const ROUNDS: u32 = 1000;
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// Asks for counts, from any thread.
-pub struct Wanted {
+pub struct CountRequests {
     wanted: AtomicBool,
+    /// One is under way.
+    counting: AtomicBool,
     event: Event,
 }
 
-impl Wanted {
+impl CountRequests {
     /// One is wanted from the beginning, or not.
     pub fn new(wanted: bool) -> Arc<Self> {
-        Arc::new(Self { wanted: AtomicBool::new(wanted), event: Event::new() })
+        let counting = AtomicBool::new(false);
+        Arc::new(Self { wanted: AtomicBool::new(wanted), counting, event: Event::new() })
+    }
+
+    /// Whether one is asked for or under way.
+    pub fn is_busy(&self) -> bool {
+        self.counting.load(Ordering::SeqCst) || self.wanted.load(Ordering::SeqCst)
     }
 
     /// Asks for one.
@@ -43,23 +51,34 @@ impl Wanted {
 
     /// Waits until one is asked for.
     async fn next(&self) {
-        until(&self.event, || self.wanted.swap(false, Ordering::SeqCst).then_some(())).await;
+        until(&self.event, || self.wanted.load(Ordering::SeqCst).then_some(())).await;
+        // In this order, so that there is no moment in which neither is set.
+        self.counting.store(true, Ordering::SeqCst);
+        self.wanted.store(false, Ordering::SeqCst);
     }
 }
 
-/// Counts whenever it is asked for.
-pub async fn serve<D: Disk>(disk: D, ledger: Arc<Ledger>, wanted: Arc<Wanted>, depth: usize) {
+/// Counts whenever it is asked for. Where the folder is `shared`, what other servers store is not known.
+pub async fn serve<D: Disk>(
+    disk: D,
+    ledger: Arc<Ledger>,
+    requests: Arc<CountRequests>,
+    depth: usize,
+    shared: bool,
+) {
     loop {
-        wanted.next().await;
-        count(&disk, &ledger, depth).await;
+        requests.next().await;
+        count(&disk, &ledger, depth, shared).await;
+        requests.counting.store(false, Ordering::SeqCst);
     }
 }
 
 /// Counts everything once; what could not be counted, again and again for a while.
-pub async fn count<D: Disk>(disk: &D, ledger: &Arc<Ledger>, depth: usize) {
+pub async fn count<D: Disk>(disk: &D, ledger: &Arc<Ledger>, depth: usize, shared: bool) {
     let mut repos: BTreeSet<RepoPath> = census::repositories(disk, depth).await.into_iter().collect();
-    repos.extend(ledger.uncounted());
     let found = repos.len();
+    // Those of which something is known and no folder is found, too: somebody may have removed one by hand.
+    repos.extend(ledger.known());
     let mut pause = PAUSE;
     for _ in 0..ROUNDS {
         for repo in &repos {
@@ -69,7 +88,13 @@ pub async fn count<D: Disk>(disk: &D, ledger: &Arc<Ledger>, depth: usize) {
         }
         repos = ledger.uncounted();
         if ledger.end_counts().await && repos.is_empty() {
-            log::info!("counted what {found} repositories hold: the quotas are exact");
+            if shared {
+                log::info!(
+                    "counted what {found} repositories hold: what other servers store from now on is not known"
+                );
+            } else {
+                log::info!("counted what {found} repositories hold: the quotas are exact");
+            }
             return;
         }
         sleep(pause).await;

@@ -1,8 +1,9 @@
 //! From an accepted socket to a connection that can be served: PROXY header, share of the address, TLS handshake.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
 
@@ -35,6 +36,25 @@ pub enum Turned {
     /// No TLS.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
+}
+
+/// Proxies of which it was told that they send no header, so that it is told once of each.
+#[derive(Default)]
+pub struct MuteProxies(Mutex<HashSet<Option<IpAddr>>>);
+
+impl MuteProxies {
+    /// Proxies that are remembered at most.
+    const MOST: usize = 64;
+
+    /// Notes one. True if that is news.
+    pub fn note(&self, peer: Peer) -> bool {
+        let address = match peer {
+            Peer::Tcp(address) => Some(address.ip().to_canonical()),
+            Peer::Unix => None,
+        };
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.len() < Self::MOST && known.insert(address)
+    }
 }
 
 /// A connection that can be served.

@@ -9,7 +9,8 @@ use sd_notify::NotifyState;
 use crate::io::signal::Signal;
 use crate::logging::PLAIN;
 use crate::metrics::{Counter, Counters};
-use crate::server::control::Event;
+use crate::server::control::{Event, Reply};
+use crate::server::folders::DataLock;
 use crate::server::listen::Listening;
 use crate::server::reload::Reloader;
 use crate::server::shard::Shared;
@@ -28,8 +29,8 @@ pub enum Outcome {
     Failed,
 }
 
-/// What the waiting thread looks after.
-pub struct Watch {
+/// The thread that waits for the end, and what it looks after.
+pub struct Supervisor {
     /// What happens to the server.
     pub happened: Receiver<Event>,
     /// Number of workers.
@@ -42,11 +43,13 @@ pub struct Watch {
     pub counters: Vec<Arc<Counters>>,
     /// What takes new settings.
     pub reloader: Reloader,
+    /// The data folder, held to the end.
+    pub data_lock: DataLock,
 }
 
-impl Watch {
+impl Supervisor {
     /// Waits until all workers have drained, or one has failed.
-    pub fn until_the_end(mut self) -> Outcome {
+    pub fn run(mut self) -> Outcome {
         let (mut ready, mut drained, mut cut) = (0, 0, 0);
         while drained < self.workers {
             match self.next() {
@@ -55,9 +58,12 @@ impl Watch {
                     self.announce(ready);
                 }
                 Ok(Event::Signal(Signal::Reload)) => {
-                    notify(&[NotifyState::Reloading]);
-                    self.reloader.reload();
-                    notify(&[NotifyState::Ready]);
+                    // What came of it is in the log.
+                    drop(self.reload());
+                }
+                Ok(Event::Reload(reply)) => {
+                    // The operator may have gone.
+                    reply.send(self.reload()).ok();
                 }
                 Ok(Event::Signal(Signal::Reopen)) => self.reloader.reopen(),
                 Ok(Event::FilesChanged) => self.reloader.reload_files(),
@@ -84,6 +90,13 @@ impl Watch {
         }
         self.farewell(cut);
         Outcome::Stopped
+    }
+
+    fn reload(&mut self) -> Reply {
+        notify(&[NotifyState::Reloading]);
+        let done = self.reloader.reload();
+        notify(&[NotifyState::Ready]);
+        done.map_err(|problems| problems.join("\n"))
     }
 
     /// A worker that does not answer any more must not keep the process alive.
@@ -124,12 +137,11 @@ impl Watch {
         let sum = |pick: &dyn Fn(&Counters) -> u64| self.counters.iter().map(|c| pick(c)).sum::<u64>();
         let get = |pick: fn(&Counters) -> &Counter| sum(&|counters| pick(counters).get());
         log::info!(
-            "shutdown cleanly: {} connections, {} requests, {} refusals, {} panics, {} stalls, {} failed accepts",
+            "shutdown cleanly: {} connections, {} requests, {} refusals, {} panics, {} failed accepts",
             get(|c| &c.connections),
             sum(&Counters::all_requests),
             sum(&Counters::all_refusals),
             get(|c| &c.panics),
-            get(|c| &c.stalls),
             get(|c| &c.accept_failures)
         );
     }

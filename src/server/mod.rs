@@ -3,6 +3,7 @@
 pub mod assemble;
 pub mod balance;
 pub mod banner;
+pub mod check;
 pub mod confine;
 pub mod connection;
 pub mod control;
@@ -11,6 +12,7 @@ pub mod crowd;
 pub mod door;
 pub mod drain;
 pub mod error;
+pub mod folders;
 pub mod gate;
 pub mod inventory;
 pub mod listen;
@@ -20,7 +22,9 @@ pub mod rules;
 pub mod scrub;
 pub mod shard;
 pub mod upkeep;
+pub mod watch;
 
-pub use assemble::{check, run};
-pub use confine::confine;
+pub use assemble::run;
+pub use check::check;
+pub use confine::{confine, service_user};
 pub use error::StartError;

@@ -18,7 +18,7 @@ use crate::policy::rate::{Allowance, Allowances};
 use crate::policy::{Grants, Policy, Rights};
 use crate::quota;
 use crate::settings::{Access, Metrics, OTHERS, Settings, TlsVersion, UserRules};
-use crate::tls::{Acceptor, Files, Material};
+use crate::tls::{Acceptor, Files, Material, TlsError};
 use crate::types::UserName;
 
 /// Time until an empty password file is looked at again.
@@ -89,7 +89,13 @@ pub fn material(settings: &Settings) -> Result<Option<Material>, String> {
         client_crl: tls.client_crl.clone(),
         client_optional: tls.client_optional,
     };
-    Material::load(&files).map(Some).map_err(|e| format!("cannot serve TLS: {e}."))
+    Material::load(&files).map(Some).map_err(|e| {
+        let remedy = match e {
+            TlsError::Read { .. } => " Give --tls-cert and --tls-key files that this user may read.",
+            _ => "",
+        };
+        format!("cannot serve TLS: {e}.{remedy}")
+    })
 }
 
 /// Who has which right.
@@ -149,11 +155,27 @@ impl Prepared<'_> {
         self.material.as_ref().map(Material::problems).unwrap_or_default()
     }
 
-    /// Why nobody could log in. In a running server that is what the operator wants, at its start it is a mistake.
+    /// Why nobody could log in, which may be what the operator wants: the users come later.
     pub fn nobody(&self) -> Option<String> {
         let file = self.settings.logins.htpasswd.as_ref()?;
         let none = self.users.as_ref().is_some_and(Htpasswd::is_empty);
-        none.then(|| remedy(&format!("{} has no user that can log in", file.display())))
+        none.then(|| {
+            format!(
+                "{} has no user that can log in: add one with `packhouse user add --htpasswd-file FILE USER`",
+                file.display()
+            )
+        })
+    }
+
+    /// Users that have rules and no password, where a password is the only way to log in.
+    pub fn unknown_users(&self) -> Vec<String> {
+        let Some(users) = &self.users else { return Vec::new() };
+        let by_certificate = self.settings.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        let named = self.settings.access.users.keys().filter(|name| *name != OTHERS && !by_certificate);
+        named
+            .filter(|name| !users.has(name))
+            .map(|name| format!("[users.{}]: the password file has no such user", name.escape_debug()))
+            .collect()
     }
 
     /// Number of users with a password.

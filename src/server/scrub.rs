@@ -12,6 +12,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use serde::{Deserialize, Serialize};
 
 use crate::io::affinity;
+use crate::io::records;
 use crate::io::runtime::{Driver, block_on, now, sleep};
 use crate::metrics::ScrubCounters;
 use crate::quota::Ledger;
@@ -70,6 +71,8 @@ pub struct Scrub {
     pub state_dir: PathBuf,
     /// In which everything is read once.
     pub period: Duration,
+    /// Whether no other process writes there.
+    pub alone: bool,
     /// Whether damaged objects are renamed.
     pub quarantine: bool,
     /// Hears of damage.
@@ -125,11 +128,7 @@ impl Progress {
     /// Writes down how far it is. Where that can't be done, on a full disk or a read-only one, the rest is to be read all the
     /// same.
     fn save(&mut self, file: &Path) {
-        let write = || {
-            let new = file.with_extension("new");
-            std::fs::write(&new, serde_json::to_vec(self)?)?;
-            std::fs::rename(new, file)
-        };
+        let write = || records::replace(file, &serde_json::to_vec(self)?, 0o600);
         let written: io::Result<()> = write();
         if let Err(e) = &written
             && !self.unsaved
@@ -170,7 +169,7 @@ pub fn start(scrub: Scrub) -> io::Result<()> {
             log::warn!("the verification of what is stored runs at ordinary priority: {e}");
         }
         // Its threads are as idle as this one.
-        let ran = open(&scrub.path).and_then(|disk| block_on(Driver::Epoll, scrub.run(disk)));
+        let ran = open(&scrub.path, scrub.alone).and_then(|disk| block_on(Driver::Epoll, scrub.run(disk)));
         if let Err(e) = ran {
             log::error!("what is stored is not verified: {e}");
         }
@@ -266,7 +265,7 @@ impl Scrub {
         let handle = checked.place.handle();
         let changing = handle.as_ref().map(|handle| self.ledger.changing(handle));
         match scrubber.quarantine(checked, SECOND_LOOK, QUIET).await {
-            Ok(Some(Quarantined { path, synced })) => {
+            Ok(Ok(Quarantined { path, synced })) => {
                 if let Err(e) = synced {
                     self.health.note_flush(&e);
                 }
@@ -276,9 +275,7 @@ impl Scrub {
                     changing.removed(checked.size);
                 }
             }
-            Ok(None) => {
-                log::warn!("{shown}: stays: it was written to of late, or a second look found it otherwise");
-            }
+            Ok(Err(why)) => log::warn!("{shown}: stays: {}", why.text(QUIET)),
             Err(e) => log::error!("{shown}: can't be put into quarantine: {e}"),
         }
     }

@@ -10,32 +10,39 @@ use std::time::Duration;
 use event_listener::Event;
 
 use crate::api::Live;
+use crate::http::proxy::ProxyError;
 use crate::io::BufferPool;
 use crate::io::gate::Permit;
 use crate::io::listener::{Acceptor, Shared as SharedListener};
 use crate::io::runtime::{Either, race, sleep, spawn, supervise, timeout, turn};
-use crate::io::signal::Flag;
+use crate::io::signal::Latch;
 use crate::io::socket::Socket;
 use crate::io::wake::until;
 use crate::logging::access::AccessLog;
 use crate::server::balance::{Balance, Moving, Parcel, Seat};
 use crate::server::connection;
 use crate::server::crowd::Crowd;
-use crate::server::door::{self, Door, Turned, Visitor};
+use crate::server::door::{self, Door, MuteProxies, Turned, Visitor};
 use crate::server::gate::Gates;
 use crate::store::Store;
 
 /// How long an accept loop rests after a failure, such as for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a server that is stopping waits for clients that have their answer to close: one that still sends would lose it
+/// to the reset of the connection.
+const LINGER_AT_STOP: Duration = Duration::from_millis(250);
+
 /// What all shards share.
 pub struct Shared {
     /// Raised when the server is to end: no new connections, no new requests.
-    pub stopping: Arc<Flag>,
+    pub stopping: Arc<Latch>,
     /// How many connections and requests there may be.
     pub gates: Gates,
     /// How many of one address.
     pub crowd: Arc<Crowd>,
+    /// Proxies that send no header.
+    pub mute_proxies: MuteProxies,
     /// Which worker serves which connection.
     pub balance: Arc<Balance>,
     /// Where requests are logged.
@@ -57,11 +64,13 @@ pub struct Shard<S> {
     /// Which of the workers this is.
     pub number: usize,
     /// Raised when the one that is shared was. Every request waits for it, which takes a lock that no other worker takes.
-    pub stopping: Flag,
+    pub stopping: Latch,
     requests: Cell<u64>,
     /// Tells this process's request ids from those of another.
     id_prefix: u32,
     connections: Cell<usize>,
+    /// Of those, the ones that are answered and only wait for the client to close.
+    lingering: Cell<usize>,
     connection_ended: Event,
 }
 
@@ -76,10 +85,11 @@ impl<S: Store> Shard<S> {
             sendfile: true,
             shared,
             number,
-            stopping: Flag::default(),
+            stopping: Latch::default(),
             requests: Cell::new(0),
             id_prefix,
             connections: Cell::new(0),
+            lingering: Cell::new(0),
             connection_ended: Event::new(),
         }
     }
@@ -99,9 +109,11 @@ impl<S: Store> Shard<S> {
         spawn(adopt(Rc::clone(&self)));
         self.shared.stopping.wait().await;
         self.stopping.raise();
-        let drained = until(&self.connection_ended, || (self.connections.get() == 0).then_some(()));
-        timeout(drain, drained).await.ok();
-        Ok(self.connections.get())
+        let answered = until(&self.connection_ended, || (self.unanswered() == 0).then_some(()));
+        timeout(drain, answered).await.ok();
+        let ended = until(&self.connection_ended, || (self.connections.get() == 0).then_some(()));
+        timeout(LINGER_AT_STOP, ended).await.ok();
+        Ok(self.unanswered())
     }
 }
 
@@ -110,6 +122,20 @@ impl<S> Shard<S> {
     fn lose(&self, cause: &std::io::Error) {
         log::warn!("a connection was lost on its way to another worker: {cause}");
         self.live.counters.connections_ended.increment();
+    }
+
+    /// Connections with a request that is not answered yet.
+    fn unanswered(&self) -> usize {
+        self.connections.get().saturating_sub(self.lingering.get())
+    }
+
+    /// The last answer of a connection is sent; until `closing` ends it only waits for the client to close. A server that is
+    /// stopping does not wait for that.
+    pub async fn linger(&self, closing: impl Future<Output = ()>) {
+        self.lingering.set(self.lingering.get() + 1);
+        self.connection_ended.notify(usize::MAX);
+        closing.await;
+        self.lingering.set(self.lingering.get().saturating_sub(1));
     }
 
     /// An id for the next request.
@@ -247,8 +273,21 @@ async fn enter<S: Store>(shard: &Shard<S>, door: &Door, socket: Socket) -> Optio
         Either::Left(()) => None,
         Either::Right(Ok(visitor)) => Some(visitor),
         Either::Right(Err(turned)) => {
-            if let Turned::Crowded = turned {
-                shard.live.counters.crowded.increment();
+            let counters = &shard.live.counters;
+            match &turned {
+                Turned::Crowded => counters.crowded.increment(),
+                Turned::Handshake(e) => {
+                    if let Some(reason) = e.reason() {
+                        counters.note_handshake(reason);
+                        log::info!("{peer}: no TLS: reason={} {e}", reason.name());
+                        return None;
+                    }
+                }
+                Turned::Proxy(ProxyError::Malformed) if shard.shared.mute_proxies.note(peer) => {
+                    log::warn!("{peer}: not served: {turned}. This is told once of each proxy");
+                    return None;
+                }
+                Turned::Proxy(_) => {}
             }
             log::debug!("{peer}: not served: {turned}");
             None

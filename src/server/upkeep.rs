@@ -8,7 +8,7 @@ use crate::io::affinity;
 use crate::io::runtime::{Driver, block_on};
 use crate::server::inventory::open;
 use crate::server::scrub::{Pace, SECOND_LOOK};
-use crate::store::scrub::{Scrubber, Verdict};
+use crate::store::scrub::{NotRenamed, Scrubber, Verdict};
 use crate::store::sweep;
 pub use crate::store::sweep::Report;
 use crate::types::{RepoPath, escaped};
@@ -39,8 +39,8 @@ pub enum Step {
         path: PathBuf,
         /// What is wrong with it.
         verdict: Verdict,
-        /// Where it is now, if it was renamed.
-        quarantined: Option<PathBuf>,
+        /// If it was to be renamed: where it is now, or why it stays.
+        quarantine: Option<Result<PathBuf, NotRenamed>>,
     },
     /// Something could not be looked at.
     Failed(String),
@@ -68,7 +68,7 @@ pub struct Sums {
 pub fn verify(what: &Verify, mut tell: impl FnMut(Step)) -> io::Result<Sums> {
     // Without it this is only less polite.
     affinity::idle().ok();
-    let disk = open(&what.path)?;
+    let disk = open(&what.path, false)?;
     block_on(Driver::Epoll, async {
         let mut scrubber = Scrubber::new(disk, what.repo.as_ref(), what.depth, None).await;
         if let Some(repo) = &what.repo
@@ -105,17 +105,19 @@ pub fn verify(what: &Verify, mut tell: impl FnMut(Step)) -> io::Result<Sums> {
             }
             sums.damaged += u64::from(checked.verdict.is_loss());
             sums.misplaced += u64::from(checked.verdict == Verdict::Misplaced);
-            let mut quarantined = None;
-            if what.quarantine && checked.is_for_quarantine() {
+            let mut quarantine = None;
+            if what.quarantine && checked.verdict.is_loss() && !checked.is_for_quarantine() {
+                quarantine = Some(Err(NotRenamed::Needed));
+            } else if what.quarantine && checked.is_for_quarantine() {
                 match scrubber.quarantine(&checked, SECOND_LOOK, what.quiet).await {
-                    Ok(done) => quarantined = done.map(|done| done.path),
+                    Ok(done) => quarantine = Some(done.map(|done| done.path)),
                     Err(e) => {
                         sums.failed += 1;
                         tell(Step::Failed(format!("{}: {e}", escaped(&checked.place.path()))));
                     }
                 }
             }
-            tell(Step::Found { path: checked.place.path(), verdict: checked.verdict, quarantined });
+            tell(Step::Found { path: checked.place.path(), verdict: checked.verdict, quarantine });
         }
     })?
 }
@@ -125,6 +127,6 @@ pub fn verify(what: &Verify, mut tell: impl FnMut(Step)) -> io::Result<Sums> {
 /// # Errors
 /// The folder can't be opened.
 pub fn sweep(path: &Path, depth: usize, foreign_age: Duration) -> io::Result<Report> {
-    let disk = open(path)?;
+    let disk = open(path, false)?;
     block_on(Driver::Epoll, sweep::sweep(&disk, depth, Some(foreign_age)))
 }

@@ -107,7 +107,7 @@ fn nothing_outside_can_be_reached() {
     if !has_landlock() {
         return;
     }
-    const INSIDE: &str = "PACKHOUSE_TEST_INSIDE";
+    const INSIDE: &str = "TEST_INSIDE";
     if let Some(dir) = std::env::var_os(INSIDE) {
         return escape(Path::new(&dir));
     }

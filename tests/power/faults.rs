@@ -19,10 +19,10 @@ const CLIENTS: u64 = 16;
 /// Objects that a client may store between two kills.
 const STEP: u64 = 10_000;
 
-/// `PACKHOUSE_KILLS=N` makes N of them.
+/// `TEST_KILLS=N` makes N of them.
 #[test]
 fn what_was_acknowledged_survives_kills_under_load() {
-    let kills = std::env::var("PACKHOUSE_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"));
+    let kills = std::env::var("TEST_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"));
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let mut told = Told::default();

@@ -1,6 +1,6 @@
 //! Real power cuts: whatever was acknowledged is there afterwards, whole; what was deleted is not; nothing is left over.
 //!
-//! `PACKHOUSE_CUTS=N` makes N cuts of each kind. `PACKHOUSE_CUT_SERVER=PROGRAM` cuts rest-server or rclone instead, and only
+//! `TEST_CUTS=N` makes N cuts of each kind. `TEST_CUT_SERVER=PROGRAM` cuts rest-server or rclone instead, and only
 //! tells what they lost. Needs root, loop devices, xfs_io(8), and for btrfs qemu-storage-daemon(1).
 #![allow(clippy::pedantic, clippy::restriction, unreachable_pub, reason = "tests")]
 
@@ -134,7 +134,7 @@ fn cut(file_system: &str, how: Cut, round: u64) -> Option<Tally> {
     let mut disk = Disk::new(file_system, how)?;
     let data = disk.point.join("data");
     let state = tempfile::tempdir().unwrap();
-    let program = std::env::var("PACKHOUSE_CUT_SERVER").ok();
+    let program = std::env::var("TEST_CUT_SERVER").ok();
     // Every other time there is a quota, whose journal goes through the cut as well.
     let (counts, kept) = ((round ^ (round / 2)) % 2 == 1, disk.point.join("state"));
     let state_dir = if counts { kept.to_str().unwrap() } else { state.path().to_str().unwrap() };
@@ -230,14 +230,14 @@ fn seed_of(config: &Path) -> u64 {
 }
 
 fn cuts(file_system: &str, how: Cut) {
-    let rounds = std::env::var("PACKHOUSE_CUTS").map_or(CUTS, |rounds| rounds.parse().expect("a number"));
+    let rounds = std::env::var("TEST_CUTS").map_or(CUTS, |rounds| rounds.parse().expect("a number"));
     let mut sum = Tally::default();
     for round in 0..rounds {
         let Some(tally) = cut(file_system, how, round) else { return };
         sum += tally;
     }
     println!("*** {file_system}, {how:?}, {rounds} cuts: {sum:?} ***");
-    if std::env::var_os("PACKHOUSE_CUT_SERVER").is_some() {
+    if std::env::var_os("TEST_CUT_SERVER").is_some() {
         return;
     }
     assert_eq!((sum.lost, sum.wrong, sum.undeleted, sum.left_over), (0, 0, 0, 0));

@@ -424,8 +424,7 @@ fn more_uploads_than_buffers_end_all() {
 
 #[test]
 fn many_requests_leak_nothing() {
-    let count: usize =
-        std::env::var("PACKHOUSE_TEST_REQUESTS").map_or(100_000, |count| count.parse().unwrap());
+    let count: usize = std::env::var("TEST_REQUESTS").map_or(100_000, |count| count.parse().unwrap());
     on_both(|driver| {
         let server = Server::start(driver, NO_SCRUB);
         let path = server.store("/r1/", "keys", &noise(3000, 1));

@@ -158,8 +158,8 @@ fn case_47_lists_while_locks_come_and_go() {
 
 #[test]
 fn case_48_a_list_of_many_blobs_takes_little_memory() {
-    // A million on demand: PACKHOUSE_TEST_BLOBS=1000000.
-    let count: u32 = std::env::var("PACKHOUSE_TEST_BLOBS").map_or(50_000, |count| count.parse().unwrap());
+    // A million on demand: TEST_BLOBS=1000000.
+    let count: u32 = std::env::var("TEST_BLOBS").map_or(50_000, |count| count.parse().unwrap());
     on_both(|driver| {
         // One worker, for all of them.
         let server = Server::start(driver, &["--workers", "1"]);

@@ -19,7 +19,7 @@ pub fn programs(variable: &str, name: &str) -> Vec<PathBuf> {
 }
 
 pub fn restics() -> Vec<PathBuf> {
-    let found = programs("PACKHOUSE_RESTIC", "restic");
+    let found = programs("TEST_RESTIC", "restic");
     if found.is_empty() {
         skip("no restic was found");
     }

@@ -96,7 +96,7 @@ fn round_trip(restic: &Restic, tree: &Path, restored: &Path) {
 }
 
 fn behind_rest_server(client: &Path, data: &Path) {
-    let Some(program) = programs("PACKHOUSE_REST_SERVER", "rest-server").into_iter().next() else {
+    let Some(program) = programs("TEST_REST_SERVER", "rest-server").into_iter().next() else {
         // Only a second reader, from another Debian suite: its absence is no failure.
         return eprintln!("\n*** SKIPPED: rest-server is not there to open the same repository ***\n");
     };
@@ -178,7 +178,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, passes: impl Fn(&[u8]) -> bool) 
 
 #[test]
 fn rustic_backs_up_checks_and_prunes() {
-    let Some(program) = programs("PACKHOUSE_RUSTIC", "rustic-client").into_iter().next() else {
+    let Some(program) = programs("TEST_RUSTIC", "rustic-client").into_iter().next() else {
         return skip("rustic's client was not built: tests/run does it");
     };
     let dir = tempfile::tempdir().unwrap();

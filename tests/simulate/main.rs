@@ -2,8 +2,8 @@
 //!
 //! A history has four clients of two workers on the model disk, who store, repeat, delete and give up, and somebody who
 //! copies files in beside them. Before every operation on the disk the power of a copy of it is cut: of what was not
-//! synced nothing, all or any part survives. A seed is one history, always the same: `PACKHOUSE_SEED=N` runs that one.
-//! `PACKHOUSE_SEEDS=N` runs so many of them.
+//! synced nothing, all or any part survives. A seed is one history, always the same: `TEST_SEED=N` runs that one.
+//! `TEST_SEEDS=N` runs so many of them.
 #![allow(clippy::pedantic, clippy::restriction, unreachable_pub, reason = "tests")]
 
 use packhouse::io::runtime::{Driver, begin, block_on};
@@ -39,13 +39,13 @@ fn run(seeds: impl Iterator<Item = u64>, flaw: Option<Flaw>) -> Result<End, Stri
 }
 
 fn all_hold(part: u64, parts: u64) {
-    if let Some(seed) = number("PACKHOUSE_SEED") {
+    if let Some(seed) = number("TEST_SEED") {
         run(std::iter::once(seed), None).unwrap();
         return;
     }
-    let seeds = number("PACKHOUSE_SEEDS").unwrap_or(SEEDS);
+    let seeds = number("TEST_SEEDS").unwrap_or(SEEDS);
     let End { cuts, .. } = run((part..seeds).step_by(parts as usize), None)
-        .unwrap_or_else(|wrong| panic!("{wrong}\nPACKHOUSE_SEED=N runs that one again"));
+        .unwrap_or_else(|wrong| panic!("{wrong}\nTEST_SEED=N runs that one again"));
     println!("{cuts} power cuts in {} histories, nothing lost", seeds / parts);
     assert!(cuts > seeds, "there were hardly any");
 }

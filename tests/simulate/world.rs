@@ -262,7 +262,7 @@ async fn live(world: &Rc<World>, options: Options, is_last: bool) {
     // While the store is counted the upper bounds hold; here that may take a whole life.
     let counts = world.quota.is_none() || !world.random.once_in(3);
     if counts {
-        count(&world.disk, &ledger, DEPTH).await;
+        count(&world.disk, &ledger, DEPTH, false).await;
     }
     let health = Arc::new(Health::new(Some(0)));
     let disk = FaultyDisk::new(world.disk.clone(), life);
@@ -284,7 +284,7 @@ async fn live(world: &Rc<World>, options: Options, is_last: bool) {
         turn().await;
     }
     if is_last && !counts {
-        count(&world.disk, &ledger, DEPTH).await;
+        count(&world.disk, &ledger, DEPTH, false).await;
     }
     if stops {
         ledger.close();
@@ -417,7 +417,7 @@ async fn scrub(worker: &Worker) {
         if checked.is_for_quarantine() {
             let handle = checked.place.handle().expect("an object");
             let changing = worker.ledger.changing(&handle);
-            if let Ok(Some(_)) = scrubber.quarantine(&checked, Duration::ZERO, Duration::ZERO).await {
+            if let Ok(Ok(_)) = scrubber.quarantine(&checked, Duration::ZERO, Duration::ZERO).await {
                 changing.removed(checked.size);
             }
         }

@@ -1,0 +1,151 @@
+//! What `packhouse config check` finds beyond the settings themselves: files and folders that a server could not use, and
+//! rules that can't do what they seem to.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::io::dir::check_access;
+use crate::server::inventory;
+use crate::server::rules;
+use crate::settings::{Loaded, LogTarget, Settings};
+use crate::types::Right;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What keeps a server from starting, or from what it is for.
+    pub problems: Vec<String>,
+    /// What works, and perhaps not as it is meant.
+    pub warnings: Vec<String>,
+}
+
+/// Looks at everything that settings name, as the user that calls it.
+pub fn check(loaded: &Loaded) -> Findings {
+    let settings = &loaded.settings;
+    let mut found = Findings::default();
+    found.warnings.extend(loaded.notes.iter().map(ToString::to_string));
+    found.files(loaded);
+    found.folders(settings);
+    found.rights(settings);
+    found.quotas(settings);
+    found
+}
+
+impl Findings {
+    fn files(&mut self, loaded: &Loaded) {
+        let settings = &loaded.settings;
+        match rules::prepare(settings) {
+            Ok(prepared) => {
+                self.problems.extend(prepared.expired());
+                self.warnings.extend(prepared.nobody());
+                self.warnings.extend(prepared.unknown_users());
+            }
+            Err(problems) => self.problems.extend(problems),
+        }
+        if let Some(file) = &loaded.file
+            && let Err(e) = std::fs::File::open(file)
+        {
+            self.warnings.push(format!("{}: {e}: a reload will not be able to read it", file.display()));
+        }
+        if let Some(LogTarget::File(log)) = &settings.access_log {
+            let opened = match std::fs::metadata(log) {
+                Ok(_) => std::fs::File::options().append(true).open(log).map(drop),
+                Err(_) => check_access(log.parent().unwrap_or(log)),
+            };
+            self.problems
+                .extend(opened.err().map(|e| format!("log: {} can't be written: {e}", log.display())));
+        }
+    }
+
+    fn folders(&mut self, settings: &Settings) {
+        let Settings { path, state_dir, .. } = settings;
+        match std::fs::metadata(path) {
+            Ok(meta) if !meta.is_dir() => {
+                self.problems.push(format!("path: {} is no folder", path.display()));
+            }
+            Ok(_) => {
+                let denied = check_access(path).err();
+                self.problems.extend(denied.map(|e| format!("path: {} can't be used: {e}", path.display())));
+            }
+            Err(_) => self.problems.extend(cannot_make(path).map(|why| format!("path: {why}"))),
+        }
+        match std::fs::metadata(state_dir) {
+            Ok(meta) if !meta.is_dir() => {
+                self.problems.push(format!("state-dir: {} is no folder", state_dir.display()));
+            }
+            Ok(_) => {
+                let denied = check_access(state_dir).err();
+                let why = |e| {
+                    format!(
+                        "state-dir: {} can't be used: {e}: the server goes on without one",
+                        state_dir.display()
+                    )
+                };
+                self.warnings.extend(denied.map(why));
+            }
+            Err(_) if state_dir.starts_with(path) => {}
+            Err(_) => self.problems.extend(cannot_make(state_dir).map(|why| format!("state-dir: {why}"))),
+        }
+    }
+
+    fn rights(&mut self, settings: &Settings) {
+        if !settings.access.append_only {
+            return;
+        }
+        for (user, rules) in &settings.access.users {
+            let full = rules.rights.iter().flatten().find(|(_, right)| *right == Right::Full);
+            let warning = full.map(|(pattern, _)| {
+                format!(
+                    "append-only caps the right `full` of user {} on {pattern} to `append`",
+                    user.escape_debug()
+                )
+            });
+            self.warnings.extend(warning);
+        }
+    }
+
+    /// A quota that is used up before the server starts.
+    fn quotas(&mut self, settings: &Settings) {
+        let limits = rules::quotas(settings);
+        if limits.is_empty() || !settings.path.is_dir() {
+            return;
+        }
+        let all = match inventory::all(&settings.path, settings.max_folder_depth) {
+            Ok(all) => all,
+            Err(e) => {
+                self.warnings.push(format!("what is stored can't be counted for the quotas: {e}"));
+                return;
+            }
+        };
+        let (mut total, mut users) = (0, HashMap::<Vec<u8>, u64>::new());
+        for one in &all {
+            // Locks do not count.
+            let bytes = one.total.bytes
+                - one.parts.iter().find(|(name, _)| *name == "locks").map_or(0, |(_, sum)| sum.bytes);
+            total += bytes;
+            if let Some(folder) = one.repo.folders().first() {
+                *users.entry(folder.as_bytes().to_vec()).or_default() += bytes;
+            }
+            self.used_up(&one.repo.to_string(), bytes, limits.repos.get(&one.repo).copied());
+        }
+        self.used_up("all repositories together", total, limits.total);
+        for (user, limit) in &limits.users {
+            let name = format!("user {}", user.escape_ascii());
+            self.used_up(&name, users.get(user).copied().unwrap_or(0), Some(*limit));
+        }
+    }
+
+    fn used_up(&mut self, whose: &str, held: u64, limit: Option<u64>) {
+        if let Some(limit) = limit.filter(|limit| held > *limit) {
+            self.warnings.push(format!(
+                "the quota of {whose} is {limit} bytes, and {held} are stored already: nothing more can be stored"
+            ));
+        }
+    }
+}
+
+/// Why a folder that is missing can't be made at the start, if so.
+fn cannot_make(path: &Path) -> Option<String> {
+    let parent = std::path::absolute(path).ok()?.parent()?.to_owned();
+    (!parent.is_dir()).then(|| format!("there is no folder {}: is its disk mounted?", parent.display()))
+}
