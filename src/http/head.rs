@@ -278,8 +278,8 @@ fn framing(headers: &HeaderMap, is_1_1: bool) -> Result<Framing, HeadError> {
             (Some(_), _) => Err(HeadError::Bad("both Content-Length and Transfer-Encoding are given")),
             _ if !is_1_1 => Err(HeadError::Bad("HTTP/1.0 has no Transfer-Encoding")),
             (_, None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
-            (_, None) if names_codings(coding.as_bytes()) => Err(HeadError::Coding),
-            _ => Err(HeadError::Bad("the Transfer-Encoding is malformed")),
+            (_, None) => Err(HeadError::Coding),
+            _ => Err(HeadError::Bad("there is more than one Transfer-Encoding header")),
         };
     }
     let Some(first) = lengths.next() else { return Ok(Framing::Empty) };
@@ -289,14 +289,6 @@ fn framing(headers: &HeaderMap, is_1_1: bool) -> Result<Framing, HeadError> {
     digits(first.as_bytes())
         .map(Framing::Length)
         .ok_or(HeadError::Bad("Content-Length is no number of bytes"))
-}
-
-/// Whether the value of a `Transfer-Encoding` is a list of codings of which one is not `chunked`.
-fn names_codings(value: &[u8]) -> bool {
-    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    let are_tokens = codings.clone().all(|coding| !coding.is_empty() && coding.iter().all(is_token));
-    are_tokens && codings.any(|coding| !coding.eq_ignore_ascii_case(b"chunked"))
 }
 
 /// A decimal number of digits only (`str::parse` would take a sign), unless it overflows.
@@ -357,11 +349,7 @@ mod tests {
             "Content-Length: \r\n",
             "Content-Length: 100000000000000000000000\r\n",
             "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-            "Transfer-Encoding: ,\r\n",
-            "Transfer-Encoding: gzip,,chunked\r\n",
-            "Transfer-Encoding: chunked, chunked\r\n",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
-            "Transfer-Encoding: \r\n",
             "Transfer-Encoding : chunked\r\n",
             "X: a\r\n folded\r\n",
             "X: a\rb\r\n",
@@ -370,7 +358,7 @@ mod tests {
         ] {
             assert!(matches!(with(bad), Err(HeadError::Bad(_))), "{bad:?} gave {:?}", with(bad));
         }
-        for unknown in ["gzip", "gzip, chunked", "xchunked", "chunked, gzip", "identity"] {
+        for unknown in ["gzip", "gzip, chunked", "xchunked", "chunked, chunked", "identity", ",", ""] {
             assert_eq!(
                 with(&format!("Transfer-Encoding: {unknown}\r\n")),
                 Err(HeadError::Coding),

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::io::Fault;
 use crate::io::blocking::Pools;
 use crate::io::file::{File, is_older_than};
 use crate::io::flush::Flushes;
@@ -78,7 +80,7 @@ pub struct Entry {
 /// Room on a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
-    /// Bytes in all.
+    /// Bytes in all; 0 where the file system counts none.
     pub bytes: u64,
     /// Bytes that this user may still write.
     pub free_bytes: u64,
@@ -117,7 +119,7 @@ impl Identity {
         let fd = openat(CWD, path, OPEN_DIR, Mode::empty())?;
         let DirId { inode, born, .. } = dir_id(&fd)?;
         let born = i64::try_from(born).unwrap_or(0);
-        Ok(Self { file_system: fstatvfs(&fd)?.f_fsid, inode, born })
+        Ok(Self { file_system: fstatvfs(&fd).map_or(0, |stat| stat.f_fsid), inode, born })
     }
 
     /// Whether two may be the same file system: a disk may get another number when the machine starts (xfs takes that of
@@ -144,8 +146,9 @@ impl Dir {
     pub fn open_root(path: &Path, pools: Arc<Pools>, flushes: Arc<Flushes>, alone: bool) -> io::Result<Self> {
         let fd = openat(CWD, path, OPEN_DIR, Mode::empty())?;
         drop(openat2(&fd, ".", OPEN_DIR, Mode::empty(), BENEATH)?);
-        let volatile = if is_volatile(&fd)? { Some(fstat(&fd)?.st_dev) } else { None };
-        Self::new(fd, Arc::new(Site { pools, volatile, flushes, alone }))
+        let volatile = if is_volatile(&fd) { Some(fstat(&fd)?.st_dev) } else { None };
+        let inodes_unknown = AtomicBool::new(false);
+        Self::new(fd, Arc::new(Site { pools, volatile, flushes, inodes_unknown, alone }))
     }
 
     fn new(fd: OwnedFd, site: Arc<Site>) -> io::Result<Self> {
@@ -368,15 +371,29 @@ impl Dir {
         self.node.writing(move |fd| site.flushes.settle("folder", fsync(fd).map_err(Into::into))).await
     }
 
-    /// Room on the file system of this directory.
+    /// Room on the file system of this directory, all 0 where it counts none.
     pub async fn space(&self) -> io::Result<Space> {
-        let s = self.node.reading(|fd| Ok(fstatvfs(fd)?)).await?;
-        Ok(Space {
+        let uncounted = Space { bytes: 0, free_bytes: 0, inodes: 0, free_inodes: 0 };
+        let s = match self.node.reading(|fd| Ok(fstatvfs(fd)?)).await {
+            Err(e) if Fault::of(&e) == Fault::Unsupported => return Ok(uncounted),
+            other => other?,
+        };
+        let space = Space {
             bytes: s.f_blocks.saturating_mul(s.f_frsize),
             free_bytes: s.f_bavail.saturating_mul(s.f_frsize),
             inodes: s.f_files,
             free_inodes: s.f_favail,
-        })
+        };
+        if self.node.site.inodes_unknown.load(Ordering::Relaxed) && space.free_inodes == 0 {
+            return Ok(Space { inodes: 0, ..space });
+        }
+        Ok(space)
+    }
+
+    /// A file could be made here although no inode is free, by the file system's own word (rclone's mounts say so): from now
+    /// on that is not believed.
+    pub fn doubt_free_inodes(&self) {
+        self.node.site.inodes_unknown.store(true, Ordering::Relaxed);
     }
 
     /// Which directory this is. Answered from memory: the directory is open.
@@ -414,11 +431,11 @@ fn rename_atomically(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<bool
     match linkat(dir, from, dir, to, AtFlags::empty()) {
         // link(2) refuses to replace, too.
         Ok(()) => Ok(unlinkat(dir, from, AtFlags::empty()).map(|()| true)?),
-        // exfat, vfat and many FUSE file systems have no links, and each says so in its own way.
-        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::MLINK | Errno::ACCESS) => {
-            Ok(false)
-        }
-        Err(e) => Err(e.into()),
+        // These are about this name or this moment.
+        Err(e @ (Errno::EXIST | Errno::NOENT | Errno::NOSPC | Errno::DQUOT | Errno::ROFS)) => Err(e.into()),
+        // exfat, vfat and many FUSE file systems have no links, and each says so in its own way: PERM, OPNOTSUPP, NOSYS, or
+        // (rclone) IO. A disk that really fails says so again, to the plain rename that comes next.
+        Err(_) => Ok(false),
     }
 }
 
@@ -460,8 +477,9 @@ pub(super) fn probe_openat2() -> io::Result<()> {
 pub(super) fn make_unnamed(dir: &OwnedFd, mode: u32) -> io::Result<OwnedFd> {
     const BTRFS_MAGIC: i64 = 0x9123_683e;
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    match fstatfs(dir)?.f_type {
-        BTRFS_MAGIC => Err(Errno::OPNOTSUPP.into()),
+    match fstatfs(dir).map(|stat| stat.f_type) {
+        Ok(BTRFS_MAGIC) => Err(Errno::OPNOTSUPP.into()),
+        // What does not tell what it is is not btrfs.
         _ => Ok(openat(dir, ".", flags, Mode::from_raw_mode(mode))?),
     }
 }
@@ -472,10 +490,10 @@ pub(super) fn link_unnamed(file: &impl AsRawFd, dir: &OwnedFd, name: &OsStr) -> 
     Ok(linkat(CWD, unnamed, dir, name, AtFlags::SYMLINK_FOLLOW)?)
 }
 
-fn is_volatile(fd: &OwnedFd) -> io::Result<bool> {
+fn is_volatile(fd: &OwnedFd) -> bool {
     const RAMFS_MAGIC: i64 = 0x8584_58f6;
     const TMPFS_MAGIC: i64 = 0x0102_1994;
-    Ok(matches!(fstatfs(fd)?.f_type, RAMFS_MAGIC | TMPFS_MAGIC))
+    fstatfs(fd).is_ok_and(|stat| matches!(stat.f_type, RAMFS_MAGIC | TMPFS_MAGIC))
 }
 
 fn meta_of(fd: &OwnedFd) -> io::Result<Meta> {

@@ -320,16 +320,8 @@ impl File {
                         name.truncate(length);
                         Ok(String::from_utf8(name).ok())
                     }
-                    Err(
-                        Errno::NODATA
-                        | Errno::OPNOTSUPP
-                        | Errno::NOSYS
-                        | Errno::RANGE
-                        | Errno::INVAL
-                        | Errno::PERM
-                        | Errno::ACCESS,
-                    ) => Ok(None),
-                    Err(e) => Err(e.into()),
+                    // None is kept, or none can be.
+                    Err(_) => Ok(None),
                 }
             })
             .await
@@ -348,12 +340,12 @@ impl File {
     }
 }
 
-/// Notes who a file belongs to. Blocks.
+/// Notes who a file belongs to. Blocks. A disk that keeps no attributes says so in many ways (OPNOTSUPP, PERM, with rclone
+/// IO); without its owner only the right to delete removes a lock, which is better than no lock.
 pub(super) fn note_owner(fd: impl AsFd, owner: &str) -> io::Result<()> {
     match fsetxattr(fd, OWNER, owner.as_bytes(), XattrFlags::empty()) {
-        // Without its owner only the right to delete removes a lock, which is better than no lock.
-        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM | Errno::ACCESS) => Ok(()),
-        Err(e) => Err(e.into()),
+        Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::ROFS)) => Err(e.into()),
+        _ => Ok(()),
     }
 }
 

@@ -52,6 +52,11 @@ pub fn file(file: &File) -> io::Result<()> {
     forgive(file.sync_all())
 }
 
+/// The same without what is not needed to read it again, such as its time.
+pub fn data(file: &File) -> io::Result<()> {
+    forgive(file.sync_data())
+}
+
 /// Makes the names in a folder durable, as far as its disk can. Blocks.
 pub fn folder(path: &Path) -> io::Result<()> {
     forgive(File::open(path)?.sync_all())

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rustix::fs::fstat;
 
@@ -16,6 +17,8 @@ pub(super) struct Site {
     pub volatile: Option<u64>,
     /// What its flushes are worth.
     pub flushes: Arc<Flushes>,
+    /// How many inodes are free is not to be believed: the root has none left by its own word, and makes files.
+    pub inodes_unknown: AtomicBool,
     /// No other process writes below the root: a name that is free stays free until this process takes it.
     pub alone: bool,
 }

@@ -19,6 +19,8 @@ use pin_project_lite::pin_project;
 use rustix::io::Errno;
 use thiserror::Error;
 
+use crate::io::syscalls;
+
 /// How a worker waits for the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
@@ -50,6 +52,10 @@ pub struct NoUring {
 /// # Errors
 /// With the reason and what the operator can do about it.
 pub fn probe_uring() -> Result<(), NoUring> {
+    if !syscalls::found().io_uring {
+        let cause = io::Error::other("a system call filter forbids it");
+        return Err(NoUring { cause, remedy: "Allow it (systemd: SystemCallFilter=@aio)." });
+    }
     let mut probe = Probe::new();
     IoUring::new(8)
         .and_then(|ring| ring.submitter().register_probe(&mut probe))

@@ -17,6 +17,7 @@ use std::sync::{Mutex, PoisonError};
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
+use crate::io::flush;
 use crate::types::{FolderName, RepoPath};
 
 const NAME: &str = "quota";
@@ -60,13 +61,13 @@ impl Folder for PathBuf {
         let mut options = File::options();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(self.join(name))?;
         file.write_all(content)?;
-        file.sync_all()
+        flush::file(&file)
     }
 
     fn append(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let mut file = File::options().append(true).open(self.join(name))?;
         file.write_all(content)?;
-        file.sync_data()
+        flush::data(&file)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -78,7 +79,7 @@ impl Folder for PathBuf {
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        File::open(self)?.sync_all()
+        flush::folder(self)
     }
 }
 

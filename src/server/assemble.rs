@@ -206,9 +206,17 @@ fn open_ledger(settings: &Settings, state: Option<&StateDir>) -> Result<Arc<Ledg
             "without a state folder of its own this server counts what is stored anew at every start, and knows nothing of what others store"
         );
     }
-    let opened = Ledger::open(limits, state.map(StateDir::path));
-    let ledger =
-        opened.map_err(|cause| StartError::StateFolder { path: settings.state_dir.clone(), cause })?;
+    let failed = |cause| StartError::System { step: "start threads", cause };
+    let ledger = match Ledger::open(limits.clone(), state.map(StateDir::path)) {
+        Err(e) if state.is_some() => {
+            log::warn!(
+                "{}: the journal of the quota can't be used: {e}: going on without it, what is stored is counted anew at every start. Remove the file `quota` there, or give this user the right to",
+                settings.state_dir.display()
+            );
+            Ledger::open(limits, None).map_err(failed)?
+        }
+        opened => opened.map_err(failed)?,
+    };
     Ok(Arc::new(ledger))
 }
 

@@ -6,6 +6,7 @@ use std::io;
 
 use crate::io::Fault;
 use crate::io::dir::Dir;
+use crate::io::file::File;
 use crate::io::runtime::{self, Driver, block_on};
 use crate::types::DirectIo;
 
@@ -35,14 +36,19 @@ pub fn probe(root: &Dir, direct: DirectIo) -> Abilities {
             no_access: root.check_access().await.err(),
             ..Abilities::default()
         };
-        if let Err(e) = try_named(root, &name, direct, &mut found).await {
-            if is_excused(&e) {
-                Abilities { unnamed_temps: true, owners: true, direct_io: direct == DirectIo::Auto, ..found }
-            } else {
-                Abilities { cannot_store: Some(e), ..found }
+        let temp = format!("{name}-named");
+        match root.create_locked(OsStr::new(&temp), 0o600).await {
+            Ok(file) => {
+                if root.space().await.is_ok_and(|space| space.inodes > 0 && space.free_inodes == 0) {
+                    root.doubt_free_inodes();
+                }
+                found.cannot_store = try_named(root, &file, (&temp, &name), direct, &mut found).await.err();
+                found
             }
-        } else {
-            found
+            Err(e) if is_excused(&e) => {
+                Abilities { unnamed_temps: true, owners: true, direct_io: direct == DirectIo::Auto, ..found }
+            }
+            Err(e) => Abilities { cannot_store: Some(e), ..found },
         }
     };
     block_on(Driver::Epoll, all)
@@ -66,11 +72,15 @@ async fn try_unnamed(root: &Dir, name: &str) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Stores a file as an upload with a temporary name is stored.
-async fn try_named(root: &Dir, name: &str, direct: DirectIo, found: &mut Abilities) -> io::Result<()> {
+/// Stores a file, which is called `temp`, under its `name`, as an upload with a temporary name is stored.
+async fn try_named(
+    root: &Dir,
+    file: &File,
+    (temp, name): (&str, &str),
+    direct: DirectIo,
+    found: &mut Abilities,
+) -> io::Result<()> {
     const SOMEBODY: &str = "packhouse";
-    let temp = format!("{name}-named");
-    let file = root.create_locked(OsStr::new(&temp), 0o600).await?;
     let noted = file.set_owner(SOMEBODY).await;
     let owned = match noted {
         Ok(()) => file.owner().await.map(|owner| owner.as_deref() == Some(SOMEBODY)),
@@ -79,14 +89,17 @@ async fn try_named(root: &Dir, name: &str, direct: DirectIo, found: &mut Abiliti
     found.owners = can(owned);
     found.direct_io = direct == DirectIo::Auto && can(file.probe_direct_io().await);
     let flushed = file.sync_data().await;
-    let renamed = root.rename(OsStr::new(&temp), OsStr::new(name)).await;
-    let left = if renamed.is_ok() { name } else { &temp };
+    let renamed = root.rename(OsStr::new(temp), OsStr::new(name)).await;
+    let left = if renamed.is_ok() { name } else { temp };
     let removed = root.unlink(OsStr::new(left)).await;
     let names_flushed = root.sync().await;
     if let Err(e) = flushed.and(names_flushed) {
         // One that the disk lacks is told by `io::flush`; with --require-durable it comes here, and ends the start.
         found.failed_flush = Some(e).filter(|e| Fault::of(e) != Fault::Unsupported);
     }
-    renamed?;
-    removed.map(drop)
+    match renamed.and(removed.map(drop)) {
+        // It filled up, or was made read-only, just now.
+        Err(e) if matches!(Fault::of(&e), Fault::ReadOnly | Fault::NoSpace) => Ok(()),
+        other => other,
+    }
 }

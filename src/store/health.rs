@@ -75,7 +75,7 @@ impl Health {
             spaces.get_mut(&device).filter(|(asked, _)| now().duration_since(*asked) < SPACE_IS_FRESH);
         let (_, space) = fresh.ok_or(Error::Reserved)?;
         self.check_space(space, length, inodes)?;
-        space.free_bytes -= length;
+        space.free_bytes = space.free_bytes.saturating_sub(length);
         space.free_inodes = space.free_inodes.saturating_sub(inodes);
         Ok(())
     }
@@ -91,7 +91,7 @@ impl Health {
 
     fn check_space(&self, space: &Space, length: u64, inodes: u64) -> Result<(), Error> {
         let reserve = self.min_free.unwrap_or_else(|| RESERVE_BYTES.min(space.bytes / 100));
-        let bytes = space.free_bytes >= length.saturating_add(reserve);
+        let bytes = space.bytes == 0 || space.free_bytes >= length.saturating_add(reserve);
         let files = space.inodes == 0 || space.free_inodes >= inodes.saturating_add(RESERVE_INODES);
         if bytes && files { Ok(()) } else { Err(Error::Reserved) }
     }
@@ -169,6 +169,8 @@ mod tests {
         let none = Health::new(Some(0));
         assert!(none.check_space(&space(5, 5000), 6, 1).is_err());
         assert!(none.check_space(&Space { inodes: 0, free_inodes: 0, ..space(6, 0) }, 6, 1).is_ok());
+        let uncounted = Space { bytes: 0, free_bytes: 0, inodes: 0, free_inodes: 0 };
+        assert!(health.check_space(&uncounted, 1 << 40, 1).is_ok(), "a disk that counts nothing is not full");
     }
 
     #[test]

@@ -86,7 +86,10 @@ fn reason_of(e: &rustls::Error) -> HandshakeFailure {
     match e {
         Error::NoCertificatesPresented => HandshakeFailure::NoCertificate,
         Error::InvalidCertificate(CertificateError::Revoked) => HandshakeFailure::Revoked,
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => HandshakeFailure::UnknownAuthority,
+        // A signature that does not fit is that of another authority with the same name.
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+            HandshakeFailure::UnknownAuthority
+        }
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             HandshakeFailure::Expired
         }
@@ -106,7 +109,9 @@ fn reason_of(e: &rustls::Error) -> HandshakeFailure {
             | PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
-            | PeerIncompatible::Tls13RequiredForQuic,
+            | PeerIncompatible::Tls13RequiredForQuic
+            // Every client since TLS 1.2 has it.
+            | PeerIncompatible::SignatureAlgorithmsExtensionRequired,
         ) => HandshakeFailure::Version,
         Error::PeerIncompatible(_) | Error::NoApplicationProtocol => HandshakeFailure::Incompatible,
         _ => HandshakeFailure::Protocol,

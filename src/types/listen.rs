@@ -34,9 +34,15 @@ impl FromStr for ListenAddress {
         if let Some(name) = text.strip_prefix("systemd:") {
             return Ok(Self::Systemd(Some(name.into())));
         }
+        if text.starts_with("http://") {
+            return Err("write the address without http://, such as 127.0.0.1:8000");
+        }
+        if text.starts_with("https://") {
+            return Err("write the address without https://, such as 127.0.0.1:8000, and add --tls");
+        }
         let (host, port) =
             text.rsplit_once(':').ok_or("not of the form HOST:PORT, :PORT, unix:/PATH or systemd")?;
-        let port = port.parse().map_err(|_number| "the port is no number up to 65535")?;
+        let port = port.parse().map_err(|_number| "the port must be a number from 0 to 65535")?;
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         match bracketed.unwrap_or(host) {
             "" => Ok(Self::AnyHost(port)),
@@ -80,7 +86,7 @@ mod tests {
             let parsed: Result<ListenAddress, _> = text.parse();
             assert_eq!(parsed.map(|address| address.to_string()), Ok(text.to_owned()));
         }
-        for bad in ["", "8000", "::1:8000", "h:", "h:65536", "unix:", "h:-1"] {
+        for bad in ["", "8000", "::1:8000", "h:", "h:65536", "unix:", "h:-1", "http://h:1", "https://h:1"] {
             assert!(bad.parse::<ListenAddress>().is_err(), "{bad}");
         }
     }

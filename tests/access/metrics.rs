@@ -46,7 +46,7 @@ fn case_62_metrics_and_for_whom_they_are() {
         assert_eq!(ask("DELETE", &path(b"one"), "", b""), 200);
         assert_eq!(ask("GET", "/a/b/config", "", b""), 200);
         let response = metrics(&server, &alice);
-        assert!(response.header("content-type").starts_with("application/openmetrics-text"));
+        assert!(response.header("content-type").starts_with("text/plain; version=0.0.4"));
         let text = response.text();
         let labels = "{repo=\"a/b\",type=\"data\",user=\"alice\"}";
         for (name, value) in [

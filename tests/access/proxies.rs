@@ -107,11 +107,44 @@ fn the_proxy_protocol() {
         std::thread::sleep(std::time::Duration::from_millis(30));
         conn.send([&bytes[9..], b"GET /second/config HTTP/1.1\r\nHost: h\r\n\r\n"].concat());
         assert_eq!(conn.response().status, 404);
-        // Anything else from there ends.
-        let version_1 = b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\nGET / HTTP/1.1\r\n\r\n";
-        for wrong in [&b"GET /r1/config HTTP/1.1\r\nHost: h\r\n\r\n"[..], version_1, b"", &bytes[..10]] {
-            assert!(from_proxy(wrong).is_ended(), "{wrong:?}");
+        // Version 1, as nginx's stream module and haproxy's `send-proxy` have it, in any pieces.
+        for (n, line) in [
+            ("203.0.113.9", "PROXY TCP4 203.0.113.9 2.2.2.2 1 2\r\n"),
+            ("2001:db8::9", "PROXY TCP6 2001:db8::9 2001:db8::1 1 2\r\n"),
+            ("127.0.0.2", "PROXY UNKNOWN\r\n"),
+            ("127.0.0.2", "PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n"),
+        ] {
+            let path = format!("/v1-{}/config", line.len());
+            let mut conn = from_proxy(&line.as_bytes()[..line.len() / 2]);
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            conn.send(
+                [
+                    &line.as_bytes()[line.len() / 2..],
+                    format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes(),
+                ]
+                .concat(),
+            );
+            assert_eq!(conn.response().status, 404, "{line}");
+            server.wait_for_log(&format!("{n} user=- \"GET {path}\""));
         }
+        // Anything else from there ends, and is told once.
+        let long = format!("PROXY TCP4 {}\r\n", "1".repeat(120));
+        let wrong = [
+            &b"GET /r1/config HTTP/1.1\r\nHost: h\r\n\r\n"[..],
+            b"PROXY TCP4 1.1.1.1 2.2.2.2 1\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+            b"PROXY TCP4 2001:db8::9 2.2.2.2 1 2\r\n",
+            b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\nGET / HTTP/1.1\r\n\r\n",
+            long.as_bytes(),
+            b"",
+            &bytes[..10],
+        ];
+        for wrong in wrong {
+            assert!(from_proxy(wrong).is_ended(), "{}", wrong.escape_ascii());
+        }
+        let complaint = "not served: the PROXY header: it is missing or malformed";
+        let warnings =
+            server.text().lines().filter(|line| line.contains("WARN") && line.contains(complaint)).count();
+        assert_eq!(warnings, 1, "{}", server.text());
         // Who is no proxy needs none, and has no use for one.
         assert_eq!(server.status("GET", "/third/config", b""), 404);
         let mut forger = server.connect();

@@ -59,6 +59,7 @@ pub struct Server {
     pub log: Arc<Mutex<String>>,
     pub data: PathBuf,
     dir: Option<TempDir>,
+    leftover: Option<PathBuf>,
 }
 
 impl Server {
@@ -124,7 +125,8 @@ impl Server {
                 writeln!(sink.lock().unwrap(), "{line}").unwrap();
             }
         });
-        let mut server = Self { child, addresses: Vec::new(), log, data: data.into(), dir: None };
+        let mut server =
+            Self { child, addresses: Vec::new(), log, data: data.into(), dir: None, leftover: None };
         server.wait_for_log("start server on ");
         let text = server.text();
         server.addresses =
@@ -142,7 +144,14 @@ impl Server {
 
     /// Another server that runs already.
     pub fn of(child: Child, address: String, data: &Path) -> Self {
-        Self { child, addresses: vec![address], log: Arc::default(), data: data.into(), dir: None }
+        Self {
+            child,
+            addresses: vec![address],
+            log: Arc::default(),
+            data: data.into(),
+            dir: None,
+            leftover: None,
+        }
     }
 
     /// Starts a server behind `systemd-socket-activate`, which accepts the first connection to start it.
@@ -184,6 +193,21 @@ impl Server {
         let server = Self::launch(command, data);
         poke.join().unwrap();
         Some(server)
+    }
+
+    /// Removes the folder in which its data folder lies, when it is dropped.
+    pub fn remove_at_end(&mut self) {
+        self.leftover = self.data.parent().map(Path::to_path_buf);
+    }
+
+    /// Another server as this one's user, by the same copy of the program, on the same folder.
+    pub fn again(&self, driver: &str, flags: &[&str]) -> Self {
+        let user = USER.to_string();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
+        command.arg(self.data.parent().unwrap().join("packhouse"));
+        command.args(Self::command(&self.data, driver, flags).get_args());
+        Self::launch(command, &self.data)
     }
 
     pub fn pid(&self) -> u32 {
@@ -313,6 +337,9 @@ impl Drop for Server {
         let ended = self.child.try_wait().ok().flatten();
         self.child.kill().ok();
         self.child.wait().ok();
+        if let Some(leftover) = &self.leftover {
+            std::fs::remove_dir_all(leftover).ok();
+        }
         if let Some(status) = ended
             && std::thread::panicking()
         {
@@ -513,7 +540,7 @@ impl<S: Read + Write> Conn<S> {
             .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
             .collect();
         let body = match (headers.get("content-length"), headers.get("transfer-encoding")) {
-            _ if method == "HEAD" || status < 200 => Vec::new(),
+            _ if method == "HEAD" || status < 200 || status == 304 => Vec::new(),
             (Some(length), None) => self.take(length.parse().unwrap())?,
             (None, Some(_)) => self.chunks()?,
             _ => {

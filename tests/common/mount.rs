@@ -24,6 +24,13 @@ impl Drop for Point {
     }
 }
 
+impl Point {
+    /// Where something has been mounted.
+    pub fn of(point: &Path) -> Self {
+        Self(point.into())
+    }
+}
+
 /// A mounted file system; gone when dropped.
 pub struct Mount {
     pub point: PathBuf,

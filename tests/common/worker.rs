@@ -65,6 +65,7 @@ impl Worker {
             stopping: Arc::default(),
             gates,
             crowd: Arc::default(),
+            mute_proxies: packhouse::server::door::MuteProxies::default(),
             balance: Arc::new(Balance::new(1, true)),
             access_log: None,
         });
@@ -89,6 +90,8 @@ impl Worker {
                     scrub: Arc::default(),
                     stopping: Arc::clone(&shared.stopping),
                     tls: None,
+                    reloads: packhouse::api::status::Reloads::default(),
+                    cannot_store: None,
                 };
                 let live = Live {
                     store: FsStore::new(disk, options, health),

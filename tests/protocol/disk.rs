@@ -239,7 +239,8 @@ fn a_file_system_without_unnamed_files() {
             vec![command("bindfs", &[behind.to_str().unwrap()], point)]
         });
         let Some(mount) = fuse else { return };
-        let mut server = Server::on(&mount.point, driver, &[]);
+        let shared = ["--shared-folder"];
+        let mut server = Server::on(&mount.point, driver, &shared);
         for told in ["Uploads have temporary names", "this file system takes no direct I/O"] {
             assert!(server.text().contains(told), "{}", server.text());
         }
@@ -262,13 +263,13 @@ fn a_file_system_without_unnamed_files() {
         wait_for("its removal", || server.files().len() == 1);
         let conn = cut(&server);
         // A second server must not take it away while the first one writes it.
-        let second = Server::on(&mount.point, driver, &[]);
+        let second = Server::on(&mount.point, driver, &shared);
         second.wait_for_log("the walk after the start has ended");
         assert_eq!(server.files().len(), 2);
         server.child.kill().unwrap();
         server.wait();
         drop(conn);
-        let third = Server::on(&mount.point, driver, &[]);
+        let third = Server::on(&mount.point, driver, &shared);
         third.wait_for_log("removed 1 leftovers");
         assert_eq!(third.files().len(), 1);
     });

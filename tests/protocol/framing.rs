@@ -22,11 +22,7 @@ fn case_32_ambiguous_requests_are_refused_and_the_connection_closed() {
             "Host: h\r\nContent-Length: 100000000000000000000000\r\n",
             "Host: h\r\nContent-Length: 3 3\r\n",
             "Host: h\r\nContent-Length:\r\n",
-            "Host: h\r\nTransfer-Encoding: identity\r\n",
-            "Host: h\r\nTransfer-Encoding: gzip, chunked\r\n",
-            "Host: h\r\nTransfer-Encoding: chunked, chunked\r\n",
             "Host: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
-            "Host: h\r\nTransfer-Encoding:\r\n",
             "Host: h\r\nTransfer-Encoding: \x0bchunked\r\n",
             "Host: h\r\nTransfer-Encoding : chunked\r\n",
             "Host: h\r\nContent-Length : 3\r\n",
@@ -47,6 +43,15 @@ fn case_32_ambiguous_requests_are_refused_and_the_connection_closed() {
             conn.send(format!("POST /r1/data/{id} HTTP/1.1\r\n{head}\r\nabc{smuggled}"));
             assert_eq!(conn.response().status, 400, "{head:?}");
             assert!(conn.is_ended(), "closed after {head:?}");
+        }
+        // What is no coding that is known here, as in rest-server.
+        for coding in ["identity", "gzip, chunked", "chunked, chunked", "", "xchunked", "chunked;q=1"] {
+            let mut conn = server.connect();
+            conn.send(format!(
+                "POST /r1/data/{id} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: {coding}\r\n\r\nabc{smuggled}"
+            ));
+            assert_eq!(conn.response().status, 501, "{coding:?}");
+            assert!(conn.is_ended(), "closed after {coding:?}");
         }
         for (line, status) in [
             ("POST /r1/ HTTP/1.0\r\nTransfer-Encoding: chunked\r\n", 400),

@@ -194,13 +194,16 @@ fn a_start_that_fails_says_what_to_do() {
         (&["serve"], 2, "--path"),
         (&["serve", "--path", path, "--nonsense"], 2, "--nonsense"),
         (&["serve", "--path", path, "--listen", "nowhere"], 2, "HOST:PORT"),
-        (&["serve", "--path", path], 3, "packhouse user add"),
-        (&["serve", "--path", path, "--htpasswd-file", file], 3, "no user that can log in"),
-        (&["serve", "--path", file, "--no-auth"], 3, "--path"),
-        (&["serve", "--path", path, "--no-auth", "--state-dir", file], 3, "--state-dir"),
+        (&["serve", "--path", path, "--listen", "127.0.0.1:0"], 3, "packhouse user add"),
+        (&["serve", "--path", file, "--no-auth", "--listen", "127.0.0.1:0"], 3, "--path"),
+        (
+            &["serve", "--path", path, "--no-auth", "--listen", "127.0.0.1:0", "--state-dir", file],
+            3,
+            "--state-dir",
+        ),
         (&["serve", "--path", path, "--no-auth", "--listen", &taken], 3, "in use"),
         (&["serve", "--path", path, "--no-auth", "--listen", "no-such-host.invalid:1"], 3, "--listen"),
-        (&["serve", "--path", path, "--no-auth", "--cpus", "4000"], 3, "taskset"),
+        (&["serve", "--path", path, "--no-auth", "--listen", "127.0.0.1:0", "--cpus", "4000"], 3, "taskset"),
         (&["repo", "resume", "--path", path], 1, "Is it running"),
     ];
     for (args, code, hint) in cases {
@@ -246,9 +249,9 @@ fn one_process_holds_the_state_folder_and_takes_commands() {
         let dir = tempfile::tempdir().unwrap();
         // A path too long for a socket's address.
         let data = dir.path().join("x".repeat(120));
-        let first = Server::on(&data, driver, &[]);
-        let second = Server::on(&data, driver, &[]);
-        assert!(second.text().contains("another packhouse holds this folder"));
+        let first = Server::on(&data, driver, &["--shared-folder"]);
+        let second = Server::on(&data, driver, &["--shared-folder"]);
+        assert!(second.text().contains("another packhouse holds it"));
         let path = first.store("/r1/", "keys", b"key");
         assert_eq!(second.request("GET", &path, "", b"").body, b"key");
         let resumed = ends(&["repo", "resume", "--path", data.to_str().unwrap()]);
