@@ -9,6 +9,7 @@ mod pki;
 
 mod access;
 mod client;
+mod side_by_side;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
