@@ -153,7 +153,10 @@ fn verify(what: &Verify, as_json: bool) -> io::Result<ExitCode> {
             let (quarantined, left) = match quarantine {
                 None => (None, None),
                 Some(Ok(path)) => (Some(escaped(&path)), None),
-                Some(Err(why)) => (None, Some(why.text(what.quiet))),
+                Some(Err(why)) => {
+                    let advice = if why.is_young() { " (see --older-than)" } else { "" };
+                    (None, Some(why.text(what.quiet) + advice))
+                }
             };
             if !as_json {
                 let now = quarantined.as_ref().map(|path| format!(", now {path}"));

@@ -4,19 +4,17 @@
 //! What the kernel can answer from its caches is answered inline (`RESOLVE_CACHED`); the rest goes to the pool.
 
 use std::cell::OnceCell;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{
-    Access, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags,
-    accessat, fcntl_setfl, flock, fstat, fstatfs, fstatvfs, fsync, linkat, mkdirat, openat, openat2,
-    renameat, renameat_with, statx, unlinkat,
+    Access, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, ResolveFlags, StatxFlags, accessat,
+    fcntl_setfl, flock, fstat, fstatfs, fstatvfs, fsync, mkdirat, openat, openat2, statx, unlinkat,
 };
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -25,6 +23,10 @@ use crate::io::Fault;
 use crate::io::blocking::Pools;
 use crate::io::file::{File, is_older_than};
 use crate::io::flush::Flushes;
+use crate::io::listing::DirReader;
+use crate::io::names::{
+    lacks_locks, link_unnamed, make_unnamed, rename_atomically, rename_looking, take_turn,
+};
 use crate::io::node::{Node, Site};
 
 const BENEATH: ResolveFlags =
@@ -66,15 +68,6 @@ pub struct Meta {
     pub size: u64,
     /// Which file it is, whatever it is called.
     pub inode: u64,
-}
-
-/// An entry of a directory.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// Its name.
-    pub name: OsString,
-    /// What it is.
-    pub meta: Meta,
 }
 
 /// Room on a file system.
@@ -368,7 +361,7 @@ impl Dir {
     /// Makes the entries of this directory durable.
     pub async fn sync(&self) -> io::Result<()> {
         let site = Arc::clone(&self.node.site);
-        self.node.writing(move |fd| site.flushes.settle("folder", fsync(fd).map_err(Into::into))).await
+        self.node.writing(move |fd| site.flushes.check("folder", fsync(fd).map_err(Into::into))).await
     }
 
     /// Room on the file system of this directory, all 0 where it counts none.
@@ -407,7 +400,7 @@ impl Dir {
 
     /// Starts reading the entries.
     pub fn read(&self) -> DirReader {
-        DirReader { dir: self.clone(), entries: Entries::ToBeOpened }
+        DirReader::new(self.clone())
     }
 }
 
@@ -419,49 +412,6 @@ fn dir_id(dir: &OwnedFd) -> io::Result<DirId> {
     Ok(DirId { device, inode: stat.stx_ino, born })
 }
 
-/// Renames an entry of `dir` in one step that never replaces. False, and nothing has happened, where the file system has
-/// no such step. Blocks.
-fn rename_atomically(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<bool> {
-    match renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
-        Ok(()) => return Ok(true),
-        // PERM: a system call filter that does not know renameat2. If this user may not rename here, nor can it link.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {}
-        Err(e) => return Err(e.into()),
-    }
-    match linkat(dir, from, dir, to, AtFlags::empty()) {
-        // link(2) refuses to replace, too.
-        Ok(()) => Ok(unlinkat(dir, from, AtFlags::empty()).map(|()| true)?),
-        // These are about this name or this moment.
-        Err(e @ (Errno::EXIST | Errno::NOENT | Errno::NOSPC | Errno::DQUOT | Errno::ROFS)) => Err(e.into()),
-        // exfat, vfat and many FUSE file systems have no links, and each says so in its own way: PERM, OPNOTSUPP, NOSYS, or
-        // (rclone) IO. A disk that really fails says so again, to the plain rename that comes next.
-        Err(_) => Ok(false),
-    }
-}
-
-/// The same in two steps: safe only while this process holds the data folder alone and the caller has taken the turn of
-/// the name that others know. Blocks.
-fn rename_looking(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<()> {
-    match statx(dir, to, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE) {
-        Err(Errno::NOENT) => Ok(renameat(dir, from, dir, to)?),
-        Ok(_) => Err(Errno::EXIST.into()),
-        Err(e) => Err(e.into()),
-    }
-}
-
-/// Whether an error of flock(2) says that the disk has no locks. BADF: NFS locks only what is open for writing.
-pub(super) const fn lacks_locks(e: Errno) -> bool {
-    matches!(e, Errno::NOSYS | Errno::NOLCK | Errno::OPNOTSUPP | Errno::INVAL | Errno::BADF | Errno::PERM)
-}
-
-/// No two changes of one name at once in this process: what is looked at must be what is changed, and nothing but such a
-/// change can put another file in its place. Blocks.
-fn take_turn(name: &OsStr) -> Option<MutexGuard<'static, ()>> {
-    static TURNS: [Mutex<()>; 64] = [const { Mutex::new(()) }; 64];
-    let sum: usize = name.as_bytes().iter().map(|byte| usize::from(*byte)).sum();
-    TURNS.get(sum % TURNS.len()).map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner))
-}
-
 /// Whether this user may list the folder at `path` and make entries in it.
 pub fn check_access(path: &Path) -> io::Result<()> {
     let wanted = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
@@ -471,23 +421,6 @@ pub fn check_access(path: &Path) -> io::Result<()> {
 /// Tries openat2(2).
 pub(super) fn probe_openat2() -> io::Result<()> {
     Ok(openat2(CWD, ".", OPEN_DIR, Mode::empty(), ResolveFlags::NO_MAGICLINKS).map(drop)?)
-}
-
-/// Makes a file without a name. Blocks.
-pub(super) fn make_unnamed(dir: &OwnedFd, mode: u32) -> io::Result<OwnedFd> {
-    const BTRFS_MAGIC: i64 = 0x9123_683e;
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    match fstatfs(dir).map(|stat| stat.f_type) {
-        Ok(BTRFS_MAGIC) => Err(Errno::OPNOTSUPP.into()),
-        // What does not tell what it is is not btrfs.
-        _ => Ok(openat(dir, ".", flags, Mode::from_raw_mode(mode))?),
-    }
-}
-
-/// Gives a file without a name one. Blocks.
-pub(super) fn link_unnamed(file: &impl AsRawFd, dir: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(linkat(CWD, unnamed, dir, name, AtFlags::SYMLINK_FOLLOW)?)
 }
 
 fn is_volatile(fd: &OwnedFd) -> bool {
@@ -505,76 +438,4 @@ fn meta_of(fd: &OwnedFd) -> io::Result<Meta> {
     } else {
         Ok(Meta { kind, size: stat.st_size.unsigned_abs(), inode: stat.st_ino })
     }
-}
-
-/// Reads a directory page by page.
-pub struct DirReader {
-    dir: Dir,
-    entries: Entries,
-}
-
-enum Entries {
-    ToBeOpened,
-    Open(rustix::fs::Dir),
-    Ended,
-}
-
-impl DirReader {
-    /// The next entries whose names `wanted` accepts, about `limit` of them; none at the end. `sizes` asks for sizes
-    /// too. An entry that vanishes meanwhile is left out.
-    ///
-    /// # Errors
-    /// The directory could not be read to its end: what came before is then not the whole list.
-    pub async fn page(
-        &mut self,
-        limit: usize,
-        sizes: bool,
-        wanted: fn(&[u8]) -> bool,
-    ) -> io::Result<Vec<Entry>> {
-        let entries = std::mem::replace(&mut self.entries, Entries::Ended);
-        let job = move |fd: &OwnedFd| {
-            let mut page = Vec::new();
-            let mut entries = match entries {
-                Entries::ToBeOpened => rustix::fs::Dir::read_from(fd)?,
-                Entries::Open(entries) => entries,
-                Entries::Ended => return Ok((page, Entries::Ended)),
-            };
-            while page.len() < limit {
-                match entries.read() {
-                    None => return Ok((page, Entries::Ended)),
-                    Some(entry) => page.extend(examine(fd, &entry?, sizes, wanted)?),
-                }
-            }
-            Ok((page, Entries::Open(entries)))
-        };
-        let (page, rest) = self.dir.node.reading(job).await?;
-        self.entries = rest;
-        Ok(page)
-    }
-}
-
-fn examine(
-    dir: &OwnedFd,
-    entry: &rustix::fs::DirEntry,
-    sizes: bool,
-    wanted: fn(&[u8]) -> bool,
-) -> io::Result<Option<Entry>> {
-    let name = entry.file_name();
-    if matches!(name.to_bytes(), b"." | b"..") || !wanted(name.to_bytes()) {
-        return Ok(None);
-    }
-    let mut kind = entry.file_type();
-    let mut size = 0;
-    if kind == FileType::Unknown || (sizes && kind == FileType::RegularFile) {
-        match statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE | StatxFlags::SIZE) {
-            Ok(stat) => {
-                kind = FileType::from_raw_mode(stat.stx_mode.into());
-                size = stat.stx_size;
-            }
-            Err(Errno::NOENT) => return Ok(None),
-            Err(e) => return Err(e.into()),
-        }
-    }
-    let name = OsStr::from_bytes(name.to_bytes()).to_owned();
-    Ok(Some(Entry { name, meta: Meta { kind: kind.into(), size, inode: entry.ino() } }))
 }

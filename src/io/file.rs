@@ -336,7 +336,7 @@ impl File {
     /// processor (8 on two), and the disk's cache is flushed once for as many as wait together.
     pub async fn sync_data(&self) -> io::Result<()> {
         let site = Arc::clone(&self.node.site);
-        self.node.writing(move |fd| site.flushes.settle("file", fdatasync(fd).map_err(Into::into))).await
+        self.node.writing(move |fd| site.flushes.check("file", fdatasync(fd).map_err(Into::into))).await
     }
 }
 

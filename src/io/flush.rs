@@ -33,7 +33,7 @@ impl Flushes {
     }
 
     /// Takes the result of a flush of a file or a folder, `what`.
-    pub(super) fn settle(&self, what: &str, result: io::Result<()>) -> io::Result<()> {
+    pub(super) fn check(&self, what: &str, result: io::Result<()>) -> io::Result<()> {
         let Err(e) = result else { return Ok(()) };
         if Fault::of(&e) != Fault::Unsupported {
             return Err(e);
@@ -79,7 +79,7 @@ mod tests {
             for required in [false, true] {
                 let flushes = Flushes::new(required);
                 let lacks = fault == Fault::Unsupported;
-                assert_eq!(flushes.settle("file", Err(fault.to_error())).is_ok(), lacks && !required);
+                assert_eq!(flushes.check("file", Err(fault.to_error())).is_ok(), lacks && !required);
                 assert_eq!(flushes.are_missing(), lacks);
             }
         }

@@ -16,6 +16,8 @@ pub mod flush;
 pub mod gate;
 pub mod limits;
 pub mod listener;
+pub mod listing;
+mod names;
 mod node;
 pub mod records;
 pub mod runtime;

@@ -13,8 +13,9 @@ use std::sync::Arc;
 use rustix::fs::fsync;
 
 use crate::io::buffer::Buffer;
-use crate::io::dir::{self, Dir};
+use crate::io::dir::Dir;
 use crate::io::file;
+use crate::io::names;
 use crate::io::node::Site;
 
 /// How far the storing of a small file came.
@@ -67,12 +68,12 @@ fn store(
     mode: u32,
     owner: Option<&str>,
 ) -> Result<(), SmallError> {
-    let file = File::from(dir::make_unnamed(dir, mode).map_err(SmallError::Make)?);
+    let file = File::from(names::make_unnamed(dir, mode).map_err(SmallError::Make)?);
     if let Some(owner) = owner {
         file::note_owner(&file, owner).map_err(SmallError::Write)?;
     }
     file.write_all_at(content, 0).map_err(SmallError::Write)?;
-    site.flushes.settle("file", file.sync_data()).map_err(SmallError::Flush)?;
-    dir::link_unnamed(&file, dir, name).map_err(SmallError::Name)?;
-    site.flushes.settle("folder", fsync(dir).map_err(Into::into)).map_err(SmallError::FlushName)
+    site.flushes.check("file", file.sync_data()).map_err(SmallError::Flush)?;
+    names::link_unnamed(&file, dir, name).map_err(SmallError::Name)?;
+    site.flushes.check("folder", fsync(dir).map_err(Into::into)).map_err(SmallError::FlushName)
 }

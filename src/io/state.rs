@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::io::dir::lacks_locks;
+use crate::io::names::lacks_locks;
 
 /// What became of an attempt to lock.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use crossbeam::channel::{Sender, unbounded};
+use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::api::status::{Reloads, Status};
 use crate::api::{Live, Rules};
@@ -71,12 +71,7 @@ const POOL_QUEUE: usize = 4096;
 pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, StartError> {
     let settings = &loaded.settings.clone();
     let Confined { sockets, sandbox, told, warnings } = confined;
-    let (events, happened) = unbounded();
-    control::listen_for_signals(events.clone())
-        .map_err(|cause| StartError::System { step: "listen for signals", cause })?;
-    if !syscalls::found().openat2 {
-        return Err(StartError::NoOpenat2(io::Error::other("a system call filter forbids it")));
-    }
+    let (events, happened) = listen_for_events()?;
     let is_stopped = || matches!(happened.try_recv(), Ok(Event::Signal(Signal::Stop)));
     let Some(data_lock) = folders::hold_data(settings, is_stopped)? else { return Ok(Outcome::Stopped) };
     let driver = choose_driver(settings.io_driver)?;
@@ -91,15 +86,7 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, 
     let ledger = open_ledger(settings, state.as_ref())?;
     let access_log = open_access_log(settings)?;
     let listeners: Vec<_> = sockets.into_iter().map(|socket| socket.listening(held.tls.as_ref())).collect();
-    let gates = Gates::for_descriptors(workers.len(), 2 * workers.len() * listeners.len());
-    let shared = Arc::new(Shared {
-        stopping: Arc::default(),
-        gates,
-        crowd: Arc::default(),
-        mute_proxies: MuteProxies::default(),
-        balance: Arc::new(Balance::new(workers.len(), settings.balance)),
-        access_log: access_log.clone(),
-    });
+    let shared = share(workers.len(), listeners.len(), settings.balance, access_log.clone());
     let facts = Facts {
         driver,
         workers: workers.len(),
@@ -150,6 +137,28 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, 
     let supervisor =
         Supervisor { happened, workers: workers.len(), listeners, shared, counters, reloader, data_lock };
     Ok(supervisor.run())
+}
+
+fn listen_for_events() -> Result<(Sender<Event>, Receiver<Event>), StartError> {
+    let (events, happened) = unbounded();
+    control::listen_for_signals(events.clone())
+        .map_err(|cause| StartError::System { step: "listen for signals", cause })?;
+    if !syscalls::found().openat2 {
+        return Err(StartError::NoOpenat2(io::Error::other("a system call filter forbids it")));
+    }
+    Ok((events, happened))
+}
+
+/// What all workers have in common, of so many workers and listeners.
+fn share(workers: usize, listeners: usize, balance: bool, access_log: Option<Arc<AccessLog>>) -> Arc<Shared> {
+    Arc::new(Shared {
+        stopping: Arc::default(),
+        gates: Gates::for_descriptors(workers, 2 * workers * listeners),
+        crowd: Arc::default(),
+        mute_proxies: MuteProxies::default(),
+        balance: Arc::new(Balance::new(workers, balance)),
+        access_log,
+    })
 }
 
 /// Takes commands of the operator, if there is a state folder for the socket, and its disk takes sockets.

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::io::Buffer;
-use crate::io::dir::{DirId, Entry, Meta, Space};
+use crate::io::dir::{DirId, Meta, Space};
 use crate::io::file::File;
+use crate::io::listing::Entry;
 use crate::io::small::SmallError;
 
 /// A file system below one root. Every operation on a name is told an open directory, follows no symbolic link, and

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::io::dir::{DirId, Entry, Meta, Space};
+use crate::io::dir::{DirId, Meta, Space};
 use crate::io::file::File;
+use crate::io::listing::Entry;
 use crate::io::{Buffer, Fault};
 use crate::store::disk::Disk;
 

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
-use crate::io::dir::{Entry, Kind};
+use crate::io::dir::Kind;
+use crate::io::listing::Entry;
 use crate::io::runtime::{Begun, begin};
 use crate::store::disk::Disk;
 use crate::store::error::Step;

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::io::Buffer;
-use crate::io::dir::{Dir, DirId, DirReader, Entry, Meta, Space};
+use crate::io::dir::{Dir, DirId, Meta, Space};
 use crate::io::file::File;
+use crate::io::listing::{DirReader, Entry};
 use crate::io::small::SmallError;
 use crate::store::disk::Disk;
 use crate::types::DirectIo;

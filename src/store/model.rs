@@ -16,8 +16,9 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::io::dir::{DirId, Entry, Kind, Meta, Space};
+use crate::io::dir::{DirId, Kind, Meta, Space};
 use crate::io::file::File;
+use crate::io::listing::Entry;
 use crate::io::{Buffer, Fault};
 use crate::store::disk::Disk;
 

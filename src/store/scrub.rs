@@ -369,11 +369,16 @@ pub enum NotRenamed {
 }
 
 impl NotRenamed {
+    /// Whether time alone stands in the way.
+    pub const fn is_young(self) -> bool {
+        matches!(self, Self::Young)
+    }
+
     /// For the operator, where what was written to within `quiet` is left alone.
     pub fn text(self, quiet: Duration) -> String {
         match self {
             Self::Young => format!(
-                "it was written less than {} ago and may still be copied in (see --older-than)",
+                "it was written less than {} ago and may still be copied in",
                 humantime::format_duration(quiet)
             ),
             Self::Other => "a second look found something else".into(),

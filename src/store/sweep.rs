@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::io::Fault;
-use crate::io::dir::{Entry, Kind};
+use crate::io::dir::Kind;
+use crate::io::listing::Entry;
 use crate::store::disk::Disk;
 use crate::store::layout;
 use crate::types::escaped;

@@ -34,12 +34,19 @@ fn what_was_acknowledged_survives_kills_under_load() {
                 let (address, new, over) = (server.addresses[0].clone(), &new, &over);
                 scope.spawn(move || client(n, round * STEP, &address, new, over));
             }
-            std::thread::sleep(Duration::from_millis(30 + u64::from(noise(1, round + 1)[0])));
+            // Time alone would prove nothing on a slow disk: something has to be acknowledged first.
+            let some = || !new.lock().unwrap().stored.is_empty();
+            for _ in (0..6000).take_while(|_| !some()) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            std::thread::sleep(Duration::from_millis(u64::from(noise(1, round + 1)[0])));
             server.child.kill().unwrap();
             server.child.wait().unwrap();
             over.store(true, Ordering::SeqCst);
         });
-        told += new.into_inner().unwrap();
+        let new = new.into_inner().unwrap();
+        assert!(!new.stored.is_empty(), "nothing was acknowledged within a minute");
+        told += new;
     }
     let server = Server::on(&data, DRIVERS[0], &[]);
     server.wait_for_log("the walk after the start has ended");

@@ -95,6 +95,35 @@ fn case_35_a_stop_does_not_wait_for_ever_and_a_second_signal_not_at_all() {
     });
 }
 
+/// What bounds a stop is what was in flight, and no client that is slow to close.
+#[test]
+fn case_35_a_stop_ends_once_what_was_in_flight_is_answered() {
+    on_both(|driver| {
+        let mut server = Server::start(driver, &["--drain-timeout", "60s"]);
+        server.create("/r1/");
+        let body = noise(1 << 20, 5);
+        let mut upload = server.connect();
+        upload.send(upload_head(&body));
+        upload.send(&body[..500_000]);
+        // A head that never ends, and a body that was refused and is still being sent.
+        let mut half = server.connect();
+        half.send("GET /r1/keys/ HTTP/1.1\r\nHo");
+        let mut refused = server.connect();
+        refused.send("POST /r1/data/nonsense HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\nab");
+        assert!(matches!(refused.response().status, 400..=499));
+        std::thread::sleep(Duration::from_millis(100));
+        server.signal("-TERM");
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(server.child.try_wait().unwrap().is_none(), "the upload may go on");
+        upload.send(&body[500_000..]);
+        assert_eq!(upload.response().status, 200);
+        let answered = Instant::now();
+        assert_eq!(server.wait().code(), Some(0));
+        assert!(answered.elapsed() < Duration::from_millis(1500), "{:?}", answered.elapsed());
+        drop((half, refused, upload));
+    });
+}
+
 #[test]
 fn case_66_out_of_descriptors() {
     on_both(|driver| {
@@ -202,7 +231,7 @@ fn a_start_that_fails_says_what_to_do() {
             "--state-dir",
         ),
         (&["serve", "--path", path, "--no-auth", "--listen", &taken], 3, "in use"),
-        (&["serve", "--path", path, "--no-auth", "--listen", "no-such-host.invalid:1"], 3, "--listen"),
+        (&["serve", "--path", path, "--no-auth", "--listen", "no-such-host.invalid:1"], 3, "resolve"),
         (&["serve", "--path", path, "--no-auth", "--listen", "127.0.0.1:0", "--cpus", "4000"], 3, "taskset"),
         (&["repo", "resume", "--path", path], 1, "Is it running"),
     ];

@@ -6,6 +6,7 @@
 mod common;
 
 mod blobs;
+mod conditions;
 mod create;
 mod disk;
 mod flushes;

@@ -103,7 +103,7 @@ fn case_38_to_40_unclean_paths() {
 #[test]
 fn case_40_symbolic_links_are_not_followed() {
     on_both(|driver| {
-        let server = Server::start(driver, &[]);
+        let server = Server::start(driver, &["--shared-folder"]);
         server.create("/r1/");
         let path = server.store("/r1/", "keys", b"key");
         let outside = server.data.parent().unwrap().join("outside");
@@ -143,7 +143,7 @@ fn case_40_symbolic_links_are_not_followed() {
         // The data folder itself may be a link.
         let linked = server.data.parent().unwrap().join("linked");
         std::os::unix::fs::symlink(&server.data, &linked).unwrap();
-        let second = Server::on(&linked, driver, &[]);
+        let second = Server::on(&linked, driver, &["--shared-folder"]);
         assert_eq!(second.request("GET", &path, "", b"").body, b"key");
         second.wait_for_log("a symbolic link");
     });

@@ -29,20 +29,14 @@ fn case_50_to_52_ranges() {
             );
             assert_eq!(part.body, &BODY[first..=last], "{range}");
         }
-        for range in ["18-", "1000-1010", "-0"] {
+        // A number that no integer holds is a number.
+        let big = conn.request("GET", &path, "Range: bytes=0-99999999999999999999\r\n", b"");
+        assert_eq!((big.status, big.header("content-range")), (206, "bytes 0-17/18"));
+        for range in ["18-", "1000-1010", "-0", "99999999999999999999-"] {
             let none = conn.request("GET", &path, &format!("Range: bytes={range}\r\n"), b"");
             assert_eq!((none.status, none.header("content-range")), (416, "bytes */18"), "{range}");
         }
-        for range in [
-            "bytes=5-2",
-            "bytes=abc",
-            "abc",
-            "items=0-1",
-            "bytes=0-1,4-5",
-            "bytes=99999999999999999999-",
-            "bytes=0-99999999999999999999",
-            "bytes=",
-        ] {
+        for range in ["bytes=5-2", "bytes=abc", "abc", "items=0-1", "bytes=0-1,4-5", "bytes="] {
             let full = conn.request("GET", &path, &format!("Range: {range}\r\n"), b"");
             assert_eq!((full.status, full.body.as_slice()), (200, BODY), "{range}");
         }

@@ -163,7 +163,7 @@ fn the_background_finds_damage_and_goes_on_after_a_restart() {
         let path = server.store("/r1/", "data", &noise(100_000, 1));
         let file = file_of(&server, &path);
         flip(&file, 4711);
-        server.wait_for_log("it was written to of late");
+        server.wait_for_log("may still be copied in");
         written(&file, 48);
         server.wait_for_log("in quarantine as r1/data/");
         assert_eq!(server.status("HEAD", &path, b""), 404);

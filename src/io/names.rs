@@ -1,0 +1,73 @@
+//! How files get their names: each step as one or two system calls that block, with what to do on disks that lack the best one.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, RenameFlags, StatxFlags, fstatfs, linkat, openat, renameat, renameat_with,
+    statx, unlinkat,
+};
+use rustix::io::Errno;
+
+/// Renames an entry of `dir` in one step that never replaces. False, and nothing has happened, where the file system has
+/// no such step. Blocks.
+pub(super) fn rename_atomically(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<bool> {
+    match renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
+        Ok(()) => return Ok(true),
+        // PERM: a system call filter that does not know renameat2. If this user may not rename here, nor can it link.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {}
+        Err(e) => return Err(e.into()),
+    }
+    match linkat(dir, from, dir, to, AtFlags::empty()) {
+        // link(2) refuses to replace, too.
+        Ok(()) => Ok(unlinkat(dir, from, AtFlags::empty()).map(|()| true)?),
+        // These are about this name or this moment.
+        Err(e @ (Errno::EXIST | Errno::NOENT | Errno::NOSPC | Errno::DQUOT | Errno::ROFS)) => Err(e.into()),
+        // exfat, vfat and many FUSE file systems have no links, and each says so in its own way: PERM, OPNOTSUPP, NOSYS, or
+        // (rclone) IO. A disk that really fails says so again, to the plain rename that comes next.
+        Err(_) => Ok(false),
+    }
+}
+
+/// The same in two steps: safe only while this process holds the data folder alone and the caller has taken the turn of
+/// the name that others know. Blocks.
+pub(super) fn rename_looking(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<()> {
+    match statx(dir, to, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE) {
+        Err(Errno::NOENT) => Ok(renameat(dir, from, dir, to)?),
+        Ok(_) => Err(Errno::EXIST.into()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether an error of flock(2) says that the disk has no locks. BADF: NFS locks only what is open for writing.
+pub(super) const fn lacks_locks(e: Errno) -> bool {
+    matches!(e, Errno::NOSYS | Errno::NOLCK | Errno::OPNOTSUPP | Errno::INVAL | Errno::BADF | Errno::PERM)
+}
+
+/// No two changes of one name at once in this process: what is looked at must be what is changed, and nothing but such a
+/// change can put another file in its place. Blocks.
+pub(super) fn take_turn(name: &OsStr) -> Option<MutexGuard<'static, ()>> {
+    static TURNS: [Mutex<()>; 64] = [const { Mutex::new(()) }; 64];
+    let sum: usize = name.as_bytes().iter().map(|byte| usize::from(*byte)).sum();
+    TURNS.get(sum % TURNS.len()).map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Makes a file without a name. Blocks.
+pub(super) fn make_unnamed(dir: &OwnedFd, mode: u32) -> io::Result<OwnedFd> {
+    const BTRFS_MAGIC: i64 = 0x9123_683e;
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    match fstatfs(dir).map(|stat| stat.f_type) {
+        Ok(BTRFS_MAGIC) => Err(Errno::OPNOTSUPP.into()),
+        // What does not tell what it is is not btrfs.
+        _ => Ok(openat(dir, ".", flags, Mode::from_raw_mode(mode))?),
+    }
+}
+
+/// Gives a file without a name one. Blocks.
+pub(super) fn link_unnamed(file: &impl AsRawFd, dir: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(CWD, unnamed, dir, name, AtFlags::SYMLINK_FOLLOW)?)
+}
