@@ -62,7 +62,7 @@ impl<S: Store> Answer<S> {
     }
 
     /// 200 without a body.
-    pub const fn done() -> Self {
+    pub fn done() -> Self {
         Self::new(ResponseHead::new(StatusCode::OK), Content::Text(Cow::Borrowed("")))
     }
 

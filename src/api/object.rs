@@ -63,7 +63,7 @@ async fn tag(handle: &Handle, download: &impl Download) -> Result<String, Error>
 }
 
 fn tag_of(id: BlobId) -> String {
-    format!("\"{}\"", id.hex().as_str())
+    ["\"", id.hex().as_str(), "\""].concat()
 }
 
 fn not_modified<S: Store>(tag: String, size: u64) -> Answer<S> {

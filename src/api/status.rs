@@ -1,7 +1,7 @@
 //! How the server is: health for load balancers, numbers for Prometheus.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::header::ACCEPT;
 use http::{HeaderValue, Method, StatusCode};
@@ -10,9 +10,9 @@ use crate::api::{Answer, Content, Error};
 use crate::http::head::Target;
 use crate::http::{Head, ResponseHead};
 use crate::io::limits::process_figures;
-use crate::io::runtime::{Elapsed, timeout};
+use crate::io::runtime::{Elapsed, now, timeout};
 use crate::io::signal::Latch;
-use crate::metrics::blobs::SharedRows;
+use crate::metrics::blobs::{SharedRows, sum};
 use crate::metrics::render::{Format, Snapshot};
 use crate::metrics::{Counter, Counters, LoginCounters, ScrubCounters};
 use crate::quota::Ledger;
@@ -22,6 +22,8 @@ use crate::tls::Acceptor;
 
 /// How long a disk may take to answer whether it takes uploads.
 const READY_LIMIT: Duration = Duration::from_secs(5);
+/// How long it may take to tell its free space beside that: Prometheus waits for ten seconds.
+const SPACE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Where all parts of the server tell how they are.
 pub struct Status {
@@ -43,8 +45,10 @@ pub struct Status {
     pub tls: Option<Arc<Acceptor>>,
     /// What came of reloads.
     pub reloads: Reloads,
-    /// Why the disk stores nothing at all, found at the start.
+    /// Why the disk stores nothing at all, found at the start. It holds until something is stored.
     pub cannot_store: Option<String>,
+    /// When the look at the disk that is under way ends at the latest, and what the last one found.
+    pub disk_look: Mutex<Option<(Instant, Result<(), String>)>>,
 }
 
 /// What a reload reads.
@@ -107,7 +111,7 @@ impl Reloads {
     }
 
     /// The parts that failed.
-    fn parts(&self) -> Vec<Part> {
+    pub fn parts(&self) -> Vec<Part> {
         self.failed().iter().map(|(part, _)| *part).collect()
     }
 }
@@ -171,7 +175,7 @@ pub(super) async fn respond<S: Store>(
         Page::Metrics => {
             let format = Format::asked_for(head.headers.get_all(ACCEPT).iter().map(HeaderValue::as_bytes));
             let writable = status.is_ready(store).await.is_ok();
-            let space = timeout(READY_LIMIT, store.space()).await.ok().and_then(Result::ok);
+            let space = timeout(SPACE_LIMIT, store.space()).await.ok().and_then(Result::ok);
             let head = ResponseHead::new(StatusCode::OK).with("Content-Type", format.media_type());
             (head, status.metrics(format, writable, space))
         }
@@ -203,19 +207,42 @@ impl Status {
         if self.stopping.is_raised() {
             return Err("the server is stopping".into());
         }
-        if let Some(why) = &self.cannot_store {
+        if let Some(why) = self.cannot_store.as_ref().filter(|_| !self.has_stored()) {
             return Err(format!("the disk of the data folder stores nothing: {why}"));
         }
-        match timeout(READY_LIMIT, store.check_ready()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => return Err(e.to_string()),
-            Err(Elapsed) => return Err("the disk of the data folder does not answer".into()),
-        }
+        self.health.check_writable().map_err(|e| e.to_string())?;
+        self.look_at_disk(store).await?;
         if self.reloads.parts().contains(&Part::Users) {
             Err(Part::Users.public_text().into())
         } else {
             Ok(())
         }
+    }
+
+    /// Whether this process has stored anything.
+    fn has_stored(&self) -> bool {
+        sum(&self.blobs).iter().any(|(_, [stored, ..])| *stored > 0)
+    }
+
+    /// What a look at the disk finds. Strangers may ask, so that there is one look at a time: whoever asks meanwhile is told
+    /// what the last one found.
+    async fn look_at_disk<S: Store>(&self, store: &S) -> Result<(), String> {
+        {
+            let mut last = self.disk_look.lock().unwrap_or_else(PoisonError::into_inner);
+            let (until, found) = last.get_or_insert_with(|| (now(), Ok(())));
+            if now() < *until {
+                return found.clone();
+            }
+            // A look may be given up with its connection: by then the next one may begin.
+            *until = now() + READY_LIMIT;
+        }
+        let found = match timeout(READY_LIMIT, store.check_ready()).await {
+            Ok(looked) => looked.map_err(|e| e.to_string()),
+            Err(Elapsed) => Err("the disk of the data folder does not answer".into()),
+        };
+        let mut last = self.disk_look.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some((now(), found.clone()));
+        found
     }
 
     #[expect(clippy::cast_precision_loss, reason = "Prometheus has floating-point numbers only")]

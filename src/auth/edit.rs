@@ -76,7 +76,6 @@ pub fn edit(path: &Path, user: &str, change: &Change<'_>) -> Result<(), EditErro
         return Err(EditError::Name);
     }
     let failed = |cause| EditError::Io { path: path.into(), cause };
-    let is_new = matches!(change, Change::Add(_)) && !path.exists();
     let locked = lock_file(path, matches!(change, Change::Add(_)));
     let _one_at_a_time = match locked {
         Err(e) if e.kind() == io::ErrorKind::NotFound && !matches!(change, Change::Add(_)) => {
@@ -84,9 +83,6 @@ pub fn edit(path: &Path, user: &str, change: &Change<'_>) -> Result<(), EditErro
         }
         other => other.map_err(failed)?,
     };
-    if is_new {
-        records::give_to_owner_of_folder(path);
-    }
     let old = std::fs::read(path).map_err(failed)?;
     records::replace(path, &changed(&old, user, change)?, 0o600).map_err(failed)
 }

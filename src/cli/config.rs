@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::cli::{CONFIG, complain, environment, refuse, say};
 use crate::io::syscalls;
+use crate::io::user::is_root;
 use crate::server;
 use crate::settings::args::ConfigCommand;
 use crate::settings::{Loaded, load, sample};
@@ -31,6 +32,10 @@ pub(super) fn run(command: &ConfigCommand) -> ExitCode {
 fn check(loaded: &Loaded) -> ExitCode {
     let user = match server::service_user(&loaded.settings) {
         Ok(user) => user,
+        Err(e) if !is_root() => {
+            complain(&format!("warning: {e} The files are judged as the calling user."));
+            None
+        }
         Err(e) => {
             complain(&format!("error: {e}"));
             return ExitCode::from(CONFIG);

@@ -29,11 +29,11 @@ impl Pace {
             self.waited += waited;
             return Ok(());
         }
-        self.window += waited;
+        // How long a client may be silent is `Timeouts::stall`: after a silence of any length, the first packet is not all that
+        // it sends, so that it has some time more before it is judged (restic sends 32 KiB at a time, however slowly).
+        self.window += waited.min(limits.grace);
         self.bytes += bytes as u64;
-        // Judged when something has come: the wait before it may have been long (restic sends 32 KiB at a time, however
-        // slowly), and how long a client may be silent is `Timeouts::stall`.
-        if bytes == 0 || self.window < limits.grace {
+        if bytes == 0 || self.window < limits.grace + limits.grace / 8 {
             return Ok(());
         }
         let needed = u128::from(limits.min_rate) * self.window.as_millis() / 1000;
@@ -58,8 +58,8 @@ mod tests {
 
     #[test]
     fn a_slow_client_has_its_grace_and_a_fast_one_its_peace() {
-        assert_eq!(given_up(10, 1), Some(240));
-        assert_eq!(given_up(63, 1), Some(240));
+        assert_eq!(given_up(10, 1), Some(255));
+        assert_eq!(given_up(63, 1), Some(255));
         assert_eq!(given_up(64, 1), None);
         assert_eq!(given_up(1, 50), Some(300));
         assert_eq!(given_up(8 * 1024, 20), None);
@@ -70,8 +70,20 @@ mod tests {
         let (mut pace, limits) = (Pace::default(), Timeouts::default());
         assert_eq!(pace.note(&limits, Duration::from_mins(2), 0), Ok(()));
         assert_eq!(pace.note(&limits, Duration::from_mins(2), 1 << 30), Ok(()));
+        assert_eq!(pace.note(&limits, Duration::from_secs(15), 1), Ok(()));
         assert_eq!(pace.note(&limits, Duration::from_secs(119), 1), Ok(()));
-        assert_eq!(pace.note(&limits, Duration::from_secs(1), 1), Err(TooSlow));
+        assert_eq!(pace.note(&limits, Duration::from_secs(16), 1), Err(TooSlow));
+    }
+
+    #[test]
+    fn who_is_silent_for_five_minutes_again_and_again_goes_on() {
+        let (mut pace, limits) = (Pace::default(), Timeouts::default());
+        for _ in 0..10 {
+            assert_eq!(pace.note(&limits, Duration::from_mins(5), 0), Ok(()));
+            // The first packet, then the rest.
+            assert_eq!(pace.note(&limits, Duration::ZERO, 1448), Ok(()));
+            assert_eq!(pace.note(&limits, Duration::from_secs(1), 1 << 20), Ok(()));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The PROXY protocol, versions 1 and 2 (haproxy's `proxy-protocol.txt`): the address of the client, told by a proxy before the first byte of the client.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ppp::v1;
 use ppp::v2::{Addresses, Command, Header};
@@ -74,8 +74,9 @@ async fn read_line(socket: &Socket, mut line: Vec<u8>) -> Result<Option<IpAddr>,
     Ok(match header.addresses {
         v1::Addresses::Tcp4(ends) => Some(ends.source_address.into()),
         v1::Addresses::Tcp6(ends) => Some(ends.source_address.to_canonical()),
-        // The proxy speaks for itself (a health check of haproxy), or its client has no address of a network.
-        v1::Addresses::Unknown => None,
+        // A health check of haproxy, or a client without an address: which of them can't be told, and such a client must not
+        // pass for the proxy itself.
+        v1::Addresses::Unknown => Some(Ipv4Addr::UNSPECIFIED.into()),
     })
 }
 

@@ -32,8 +32,9 @@ pub struct ResponseHead {
 
 impl ResponseHead {
     /// A head without headers.
-    pub const fn new(status: StatusCode) -> Self {
-        Self { status, headers: Vec::new() }
+    pub fn new(status: StatusCode) -> Self {
+        // As many as an object's.
+        Self { status, headers: Vec::with_capacity(5) }
     }
 
     /// A head for plain text, which no browser is to take for anything else.
@@ -53,13 +54,15 @@ impl ResponseHead {
 
     /// The bytes of the head. `keep_alive` says whether the connection stays open, `is_1_1` what the client speaks.
     pub fn encode(&self, ending: Ending, keep_alive: bool, is_1_1: bool) -> Vec<u8> {
-        let mut out = Vec::with_capacity(256);
+        let mut out = Vec::with_capacity(512);
         let reason = self.status.canonical_reason().unwrap_or("Unknown");
         // Writing to a vector can't fail.
         write!(out, "HTTP/1.1 {} {reason}\r\nServer: {SERVER}\r\n", self.status.as_u16()).ok();
         with_date(|date| write!(out, "Date: {date}\r\n").ok());
         for (name, value) in &self.headers {
-            write!(out, "{name}: {value}\r\n").ok();
+            for part in [name, ": ", value, "\r\n"] {
+                out.extend_from_slice(part.as_bytes());
+            }
         }
         match ending {
             Ending::Length(bytes) => write!(out, "Content-Length: {bytes}\r\n").ok(),

@@ -22,10 +22,10 @@ use serde::{Deserialize, Serialize};
 use crate::io::Fault;
 use crate::io::blocking::Pools;
 use crate::io::file::{File, is_older_than};
-use crate::io::flush::Flushes;
+use crate::io::flush::{Flushed, Flushes};
 use crate::io::listing::DirReader;
 use crate::io::names::{
-    lacks_locks, link_unnamed, make_unnamed, rename_atomically, rename_looking, take_turn,
+    lacks_locks, link_unnamed, make_unnamed, rename_atomically, rename_by_link, rename_looking, take_turn,
 };
 use crate::io::node::{Node, Site};
 
@@ -263,7 +263,7 @@ impl Dir {
     pub async fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         let (from, to, alone) = (from.to_owned(), to.to_owned(), self.node.site.alone);
         self.node
-            .writing(move |fd| match rename_atomically(fd, &from, &to)? {
+            .writing(move |fd| match rename_atomically(fd, &from, &to)? || rename_by_link(fd, &from, &to)? {
                 true => Ok(()),
                 false if alone => {
                     let _turn = take_turn(&to);
@@ -281,7 +281,8 @@ impl Dir {
     /// way that is safe for a live name.
     pub async fn set_aside(&self, from: &OsStr, to: &OsStr, inode: u64) -> io::Result<bool> {
         let (from, to, alone) = (from.to_owned(), to.to_owned(), self.node.site.alone);
-        // Called with the turn of `from` taken, which is the only name of the two that others know.
+        // The caller holds the turn of `from`; no other task knows `to`. A link and a removal would not do: another process
+        // may store an object called `from` in between.
         let rename = move |fd: &OwnedFd, from: &OsStr, to: &OsStr| match rename_atomically(fd, from, to)? {
             true => Ok(()),
             false if alone => rename_looking(fd, from, to),
@@ -361,7 +362,7 @@ impl Dir {
     /// Makes the entries of this directory durable.
     pub async fn sync(&self) -> io::Result<()> {
         let site = Arc::clone(&self.node.site);
-        self.node.writing(move |fd| site.flushes.check("folder", fsync(fd).map_err(Into::into))).await
+        self.node.writing(move |fd| site.flushes.run(Flushed::Folder, || fsync(fd))).await
     }
 
     /// Room on the file system of this directory, all 0 where it counts none.

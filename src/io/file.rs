@@ -19,6 +19,7 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2, pwrite};
 use rustix::param::page_size;
 
 use crate::io::buffer::{ALIGNMENT, Buffer, BufferPool};
+use crate::io::flush::Flushed;
 use crate::io::node::{Node, Site};
 use crate::io::runtime::{Driver, current};
 use crate::io::socket::{Socket, missing_pages};
@@ -336,7 +337,7 @@ impl File {
     /// processor (8 on two), and the disk's cache is flushed once for as many as wait together.
     pub async fn sync_data(&self) -> io::Result<()> {
         let site = Arc::clone(&self.node.site);
-        self.node.writing(move |fd| site.flushes.check("file", fdatasync(fd).map_err(Into::into))).await
+        self.node.writing(move |fd| site.flushes.run(Flushed::File, || fdatasync(fd))).await
     }
 }
 

@@ -12,65 +12,95 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::io::Fault;
 
+/// What is flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flushed {
+    /// The content of a file.
+    File,
+    /// The names in a folder.
+    Folder,
+}
+
 /// What the flushes of one tree are worth. Shared by all workers.
 #[derive(Debug, Default)]
 pub struct Flushes {
     /// A flush that the disk does not have is an error.
     required: bool,
-    /// The disk, or one below the data folder, lacks a flush.
-    missing: AtomicBool,
+    /// The disk, or one below the data folder, lacks the flush of files.
+    lacks_files: AtomicBool,
+    lacks_folders: AtomicBool,
 }
 
 impl Flushes {
     /// Forgives flushes that a disk lacks, unless they are `required`.
     pub fn new(required: bool) -> Arc<Self> {
-        Arc::new(Self { required, missing: AtomicBool::new(false) })
+        Arc::new(Self { required, ..Self::default() })
     }
 
     /// Whether some disk of the tree was found to lack a flush.
     pub fn are_missing(&self) -> bool {
-        self.missing.load(Ordering::Relaxed)
+        self.lacks_files.load(Ordering::Relaxed) || self.lacks_folders.load(Ordering::Relaxed)
     }
 
-    /// Takes the result of a flush of a file or a folder, `what`.
-    pub(super) fn check(&self, what: &str, result: io::Result<()>) -> io::Result<()> {
-        let Err(e) = result else { return Ok(()) };
-        if Fault::of(&e) != Fault::Unsupported {
-            return Err(e);
-        }
-        if !self.missing.swap(true, Ordering::Relaxed) {
+    /// Flushes a file or a folder of the tree. Blocks.
+    pub(super) fn run<E: Into<io::Error>>(
+        &self,
+        what: Flushed,
+        flush: impl Fn() -> Result<(), E>,
+    ) -> io::Result<()> {
+        let Some(missing) = attempt(|| flush().map_err(Into::into))? else { return Ok(()) };
+        let (known, name) = match what {
+            Flushed::File => (&self.lacks_files, "file"),
+            Flushed::Folder => (&self.lacks_folders, "folder"),
+        };
+        if !known.swap(true, Ordering::Relaxed) {
             log::warn!(
-                "this disk can't flush a {what} ({e}): acknowledged objects may not survive a power cut here"
+                "this disk can't flush a {name} ({missing}): acknowledged objects may not survive a power cut here"
             );
         }
-        if self.required { Err(e) } else { Ok(()) }
+        if self.required { Err(missing) } else { Ok(()) }
     }
 }
 
 /// Makes the content of a file of the server's own durable, as far as its disk can. Blocks.
 pub fn file(file: &File) -> io::Result<()> {
-    forgive(file.sync_all())
+    attempt(|| file.sync_all()).map(drop)
 }
 
 /// The same without what is not needed to read it again, such as its time.
 pub fn data(file: &File) -> io::Result<()> {
-    forgive(file.sync_data())
+    attempt(|| file.sync_data()).map(drop)
 }
 
 /// Makes the names in a folder durable, as far as its disk can. Blocks.
 pub fn folder(path: &Path) -> io::Result<()> {
-    forgive(File::open(path)?.sync_all())
+    let folder = File::open(path)?;
+    attempt(|| folder.sync_all()).map(drop)
 }
 
-fn forgive(flushed: io::Result<()>) -> io::Result<()> {
-    match flushed {
-        Err(e) if Fault::of(&e) == Fault::Unsupported => Ok(()),
-        other => other,
+/// Flushes. The error that says that the disk has no such flush, if it has none.
+///
+/// # Errors
+/// What was written may be lost. The errno does not always tell: fsync(2) reports that of a page that could not be written,
+/// which may be EOPNOTSUPP or EINVAL too, but it reports that once. A disk that has no flush says so again.
+fn attempt(flush: impl Fn() -> io::Result<()>) -> io::Result<Option<io::Error>> {
+    let Err(e) = flush() else { return Ok(None) };
+    if Fault::of(&e) != Fault::Unsupported {
+        return Err(e);
+    }
+    match flush() {
+        Err(again) if Fault::of(&again) == Fault::Unsupported => Ok(Some(again)),
+        _ => {
+            log::error!("a flush failed ({e}) and did not fail again: what was written is lost");
+            Err(Fault::Device.to_error())
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
@@ -79,10 +109,23 @@ mod tests {
             for required in [false, true] {
                 let flushes = Flushes::new(required);
                 let lacks = fault == Fault::Unsupported;
-                assert_eq!(flushes.check("file", Err(fault.to_error())).is_ok(), lacks && !required);
+                let outcome = flushes.run(Flushed::File, || Err::<(), _>(fault.to_error()));
+                assert_eq!(outcome.is_ok(), lacks && !required);
                 assert_eq!(flushes.are_missing(), lacks);
             }
         }
-        assert!(forgive(Err(Fault::Device.to_error())).is_err());
+        assert!(attempt(|| Err(Fault::Device.to_error())).is_err());
+    }
+
+    #[test]
+    fn pages_that_were_lost_with_the_errno_of_a_missing_flush_are_no_missing_flush() {
+        let calls = Cell::new(0);
+        let once = || match calls.replace(calls.get() + 1) {
+            0 => Err(Fault::Unsupported.to_error()),
+            _ => Ok(()),
+        };
+        let flushes = Flushes::new(false);
+        let lost = flushes.run(Flushed::File, once).expect_err("lost");
+        assert_eq!((Fault::of(&lost), flushes.are_missing()), (Fault::Device, false));
     }
 }

@@ -16,11 +16,17 @@ use rustix::io::Errno;
 /// no such step. Blocks.
 pub(super) fn rename_atomically(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<bool> {
     match renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
-        Ok(()) => return Ok(true),
-        // PERM: a system call filter that does not know renameat2. If this user may not rename here, nor can it link.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {}
-        Err(e) => return Err(e.into()),
+        Ok(()) => Ok(true),
+        // PERM: a system call filter that does not know renameat2. If it is about this user's rights, the way that the
+        // caller takes instead fails, too.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => Ok(false),
+        Err(e) => Err(e.into()),
     }
+}
+
+/// The same in two steps, of which the first never replaces: only for a name `from` that no other process knows, since it is
+/// removed whatever it stands for by then. False where the file system has no links. Blocks.
+pub(super) fn rename_by_link(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<bool> {
     match linkat(dir, from, dir, to, AtFlags::empty()) {
         // link(2) refuses to replace, too.
         Ok(()) => Ok(unlinkat(dir, from, AtFlags::empty()).map(|()| true)?),
@@ -32,7 +38,7 @@ pub(super) fn rename_atomically(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::
     }
 }
 
-/// The same in two steps: safe only while this process holds the data folder alone and the caller has taken the turn of
+/// The same, after a look whether the name is free: safe only while this process holds the data folder alone and the caller has taken the turn of
 /// the name that others know. Blocks.
 pub(super) fn rename_looking(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<()> {
     match statx(dir, to, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE) {

@@ -8,10 +8,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr};
+use rustix::fs::{FallocateFlags, XattrFlags, fallocate, fgetxattr, flistxattr, fsetxattr};
 use rustix::io::Errno;
 
-use crate::io::{Fault, flush};
+use crate::io::{Fault, flush, runtime};
 
 /// Longest list of extended attributes, and longest attribute, that is kept.
 const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
@@ -27,12 +27,9 @@ const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     // Through a symbolic link the file behind it is meant, not the link.
     let target = std::fs::canonicalize(path).unwrap_or_else(|_missing| path.to_owned());
-    let folder = match target.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(&target);
     let mut name = target.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
+    name.push(format!(".{:016x}.new", runtime::random()));
     let new = folder.join(name);
     let replaced =
         write_new(&new, &target, folder, content, mode).and_then(|()| std::fs::rename(&new, &target));
@@ -47,6 +44,11 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         }),
         Err(e) => Err(e),
     }
+}
+
+/// The folder that a path's last name is in.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Whether an error says that the name has to stay with the file that has it.
@@ -96,15 +98,6 @@ fn keep_rights(old: &File, meta: &Metadata, new: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a file that was made just now to the owner of its folder, if this user may do that: root makes files for the
-/// server, which could not read them otherwise.
-pub fn give_to_owner_of_folder(path: &Path) {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if let (Ok(file), Ok(meta)) = (File::open(path), std::fs::metadata(folder)) {
-        own(&file, &meta).ok();
-    }
-}
-
 fn own(file: &File, meta: &Metadata) -> io::Result<()> {
     let is = file.metadata()?;
     if (is.uid(), is.gid()) == (meta.uid(), meta.gid()) {
@@ -115,6 +108,11 @@ fn own(file: &File, meta: &Metadata) -> io::Result<()> {
 
 fn write_in_place(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = File::options().write(true).open(path)?;
+    // Room first: on a full disk the old content is to stay whole. Where room can't be reserved, none is short.
+    let room = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, content.len().max(1) as u64);
+    if let Err(e @ (Errno::NOSPC | Errno::DQUOT)) = room {
+        return Err(e.into());
+    }
     file.write_all(content)?;
     file.set_len(content.len() as u64)?;
     flush::file(&file)

@@ -15,6 +15,7 @@ use rustix::fs::fsync;
 use crate::io::buffer::Buffer;
 use crate::io::dir::Dir;
 use crate::io::file;
+use crate::io::flush::Flushed;
 use crate::io::names;
 use crate::io::node::Site;
 
@@ -73,7 +74,7 @@ fn store(
         file::note_owner(&file, owner).map_err(SmallError::Write)?;
     }
     file.write_all_at(content, 0).map_err(SmallError::Write)?;
-    site.flushes.check("file", file.sync_data()).map_err(SmallError::Flush)?;
+    site.flushes.run(Flushed::File, || file.sync_data()).map_err(SmallError::Flush)?;
     names::link_unnamed(&file, dir, name).map_err(SmallError::Name)?;
-    site.flushes.check("folder", fsync(dir).map_err(Into::into)).map_err(SmallError::FlushName)
+    site.flushes.run(Flushed::Folder, || fsync(dir)).map_err(SmallError::FlushName)
 }

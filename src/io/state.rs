@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
+use crate::io::Fault;
 use crate::io::names::lacks_locks;
+use crate::io::records::folder_of;
 
 /// What became of an attempt to lock.
 #[derive(Debug)]
@@ -67,6 +70,7 @@ impl StateDir {
             .truncate(false)
             .write(true)
             .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(path.join("lock"))?;
         Ok(match Lock::of(lock, false)? {
             Lock::Held(lock) => Some(Self { path: path.into(), lock: Some(lock) }),
@@ -87,14 +91,30 @@ impl StateDir {
 }
 
 /// Waits for the lock of the file at `path`, for tools that replace it: the file that has this name once the lock is
-/// taken. Where the disk has no locks, tools are on their own. With `make`, a missing file is made, with mode 0600.
+/// taken. Where the disk has no locks, tools are on their own. With `make`, a missing file is made, with mode 0600 and the
+/// owner of its folder: root makes it for the server, which could not read it otherwise.
+///
+/// # Errors
+/// Also if this is root and the name is a symbolic link that a user has made: it may lead to a file of root's.
 pub fn lock_file(path: &Path, make: bool) -> io::Result<File> {
     loop {
-        let mut options = OpenOptions::new();
-        options.read(true).write(make).create(make).truncate(false).mode(0o600);
-        let file = match options.open(path) {
-            // It is there, and may only be read: it will be replaced.
-            Err(e) if make && e.kind() == io::ErrorKind::PermissionDenied => File::open(path)?,
+        if let Ok(link) = std::fs::symlink_metadata(path)
+            && link.is_symlink()
+            && geteuid().is_root()
+            && link.uid() != 0
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("a symbolic link of user {}: name the file behind it instead", link.uid()),
+            ));
+        }
+        // NFS locks only what is open for writing.
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Err(e) if matches!(Fault::of(&e), Fault::Denied | Fault::ReadOnly) => File::open(path)?,
+            Err(e) if make && e.kind() == io::ErrorKind::NotFound => match make_for_owner_of_folder(path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.exists() => continue,
+                other => other?,
+            },
             other => other?,
         };
         match flock(&file, FlockOperation::LockExclusive) {
@@ -109,4 +129,13 @@ pub fn lock_file(path: &Path, make: bool) -> io::Result<File> {
             return Ok(file);
         }
     }
+}
+
+/// Makes an empty file; follows no symbolic link, also none to nothing.
+fn make_for_owner_of_folder(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    let owner = std::fs::metadata(folder_of(path))?;
+    // Only root may, and only for root does it matter.
+    std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid())).ok();
+    Ok(file)
 }

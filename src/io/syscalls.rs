@@ -9,6 +9,7 @@
 use std::io;
 use std::sync::OnceLock;
 
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -102,7 +103,7 @@ fn survives(work: impl FnOnce() -> bool) -> bool {
         set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
         u8::from(!work())
     });
-    // Without a child nothing is known; then threads, which are needed anyway, can't be had either.
+    // If there can be no child, the call is taken for available: then the threads of the server can't be had either.
     !matches!(tried, Ended::Killed)
 }
 
@@ -116,6 +117,9 @@ enum Ended {
 
 /// Runs `work` in a child process, which ends with the code that it returns.
 fn in_child(work: impl FnOnce() -> u8) -> Ended {
+    // Where whoever started this process ignores the ends of children, the kernel would not tell how this one ended.
+    // SAFETY: no handler is set, and none is replaced: this runs before the server sets its own.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.ok();
     // SAFETY: this process has one thread (see `find_out`), so that no lock is held by another one that the child lacks.
     match unsafe { fork() } {
         Ok(ForkResult::Child) => {

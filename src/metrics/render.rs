@@ -1,4 +1,4 @@
-//! Numbers as text that Prometheus reads: its own text format, or `OpenMetrics` for who asks for that.
+//! Numbers as text that Prometheus reads: its own text format, or `OpenMetrics` if a client asks for that.
 
 use std::fmt;
 

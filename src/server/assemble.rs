@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -149,7 +149,7 @@ fn listen_for_events() -> Result<(Sender<Event>, Receiver<Event>), StartError> {
     Ok((events, happened))
 }
 
-/// What all workers have in common, of so many workers and listeners.
+/// What the workers share.
 fn share(workers: usize, listeners: usize, balance: bool, access_log: Option<Arc<AccessLog>>) -> Arc<Shared> {
     Arc::new(Shared {
         stopping: Arc::default(),
@@ -191,6 +191,7 @@ fn status(
         tls: held.tls.clone(),
         reloads: Reloads::default(),
         cannot_store: cannot_store.map(|e| e.to_string()),
+        disk_look: Mutex::default(),
     })
 }
 

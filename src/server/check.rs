@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::io::dir::check_access;
+use crate::io::records::folder_of;
 use crate::server::inventory;
 use crate::server::rules;
 use crate::settings::{Loaded, LogTarget, Settings};
@@ -50,7 +51,7 @@ impl Findings {
         if let Some(LogTarget::File(log)) = &settings.access_log {
             let opened = match std::fs::metadata(log) {
                 Ok(_) => std::fs::File::options().append(true).open(log).map(drop),
-                Err(_) => check_access(log.parent().unwrap_or(log)),
+                Err(_) => check_access(folder_of(log)),
             };
             self.problems
                 .extend(opened.err().map(|e| format!("log: {} can't be written: {e}", log.display())));

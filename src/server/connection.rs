@@ -66,7 +66,7 @@ pub async fn serve<S: Store>(
         let sitting = seat.take().unwrap_or_else(|| shard.shared.balance.sit(shard.number));
         let start = now();
         // Half a head at the stop is no request in flight: its client tries again elsewhere.
-        let Either::Right(head) = race(shard.stopping.wait(), conn.read_head()).await else { return None };
+        let Either::Left(head) = race(conn.read_head(), shard.stopping.wait()).await else { return None };
         let next = match head {
             Ok(head) => Box::pin(exchange(&shard, &mut conn, &origin, &head, start)).await,
             Err(NoRequest::Closed) => Next::Abort,

@@ -23,6 +23,8 @@ const SOCKET: &str = "control.sock";
 const LINE_LIMIT: Duration = Duration::from_secs(5);
 /// Time for a command: a reload reads files, and a disk may be slow.
 const COMMAND_LIMIT: Duration = Duration::from_mins(1);
+/// Longest wait for what a server is doing: at a start, when it may be busy with a reload.
+const STATE_LIMIT: Duration = Duration::from_secs(2);
 /// Rest after a failure.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest command, and longest answer, in bytes.
@@ -73,8 +75,10 @@ pub enum Event {
     Signal(Signal),
     /// An operator wants a reload, and waits for what comes of it.
     Reload(Sender<Reply>),
-    /// A file that the settings name has changed.
+    /// Files that the settings name have changed.
     FilesChanged,
+    /// Files that could not be read may be readable by now.
+    TryFilesAgain,
     /// A worker accepts connections.
     Ready,
     /// A worker has drained; so many connections were left.
@@ -171,9 +175,13 @@ impl Commanded {
 /// # Errors
 /// No server answers there.
 pub fn tell(state_dir: &Path, command: Command) -> io::Result<Reply> {
+    tell_within(state_dir, command, COMMAND_LIMIT + LINE_LIMIT)
+}
+
+fn tell_within(state_dir: &Path, command: Command, limit: Duration) -> io::Result<Reply> {
     let (address, _folder) = short(&state_dir.join(SOCKET))?;
     let mut connection = UnixStream::connect(address)?;
-    connection.set_read_timeout(Some(COMMAND_LIMIT + LINE_LIMIT))?;
+    connection.set_read_timeout(Some(limit))?;
     writeln!(connection, "{}", command.word())?;
     let mut said = String::new();
     connection.take(MAX_ANSWER).read_to_string(&mut said)?;
@@ -188,7 +196,7 @@ pub fn tell(state_dir: &Path, command: Command) -> io::Result<Reply> {
 
 /// Whether the server that holds `state_dir` is stopping; none if there is none that answers.
 pub(super) fn is_stopping(state_dir: &Path) -> Option<bool> {
-    tell(state_dir, Command::State).ok()?.ok().map(|state| state == "stopping")
+    tell_within(state_dir, Command::State, STATE_LIMIT).ok()?.ok().map(|state| state == "stopping")
 }
 
 /// The same path, short enough for a socket address: through a descriptor of its folder, which must stay open meanwhile.

@@ -40,7 +40,8 @@ impl CountRequests {
 
     /// Whether one is asked for or under way.
     pub fn is_busy(&self) -> bool {
-        self.counting.load(Ordering::SeqCst) || self.wanted.load(Ordering::SeqCst)
+        // In the order in which `next` sets them, so that one that begins meanwhile is seen.
+        self.wanted.load(Ordering::SeqCst) || self.counting.load(Ordering::SeqCst)
     }
 
     /// Asks for one.
@@ -77,7 +78,7 @@ pub async fn serve<D: Disk>(
 pub async fn count<D: Disk>(disk: &D, ledger: &Arc<Ledger>, depth: usize, shared: bool) {
     let mut repos: BTreeSet<RepoPath> = census::repositories(disk, depth).await.into_iter().collect();
     let found = repos.len();
-    // Those of which something is known and no folder is found, too: somebody may have removed one by hand.
+    // Also those that the ledger knows and that have no folder: they may have been removed by hand.
     repos.extend(ledger.known());
     let mut pause = PAUSE;
     for _ in 0..ROUNDS {

@@ -66,7 +66,8 @@ impl Supervisor {
                     reply.send(self.reload()).ok();
                 }
                 Ok(Event::Signal(Signal::Reopen)) => self.reloader.reopen(),
-                Ok(Event::FilesChanged) => self.reloader.reload_files(),
+                Ok(Event::FilesChanged) => self.reloader.reload_files(|_all| true),
+                Ok(Event::TryFilesAgain) => self.reloader.try_files_again(),
                 Ok(Event::Signal(Signal::Stop)) if self.shared.stopping.is_raised() => {
                     log::warn!("stopped at once by a second signal");
                     return Outcome::StoppedAtOnce;

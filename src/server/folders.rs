@@ -19,6 +19,8 @@ use crate::store::local::Modes;
 
 /// How often a data folder that another process holds is tried again.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
+/// How often a state folder that another process holds is tried again.
+const STATE_LOCK_TRIES: u32 = 20;
 /// The file in a state folder that lies elsewhere, with the identity of the data folder.
 const RECORD: &str = "data-folder.json";
 
@@ -138,10 +140,20 @@ pub(super) fn hold_data(
 /// Holds the state folder. Without one the server goes on, and the operator is told what is missing and why.
 ///
 /// # Errors
-/// What `--state-dir` names is no folder.
+/// What `--state-dir` names is no folder, or another server holds it: locks of folders hold on one machine only (NFS), those of
+/// files on all.
 pub(super) fn hold_state(settings: &Settings) -> Result<Option<StateDir>, StartError> {
     let path = &settings.state_dir;
-    let why = match StateDir::acquire(path) {
+    let mut acquired = StateDir::acquire(path);
+    // A server that ends gives back one lock after the other.
+    for _ in 0..STATE_LOCK_TRIES {
+        if settings.shared_folder || !matches!(acquired, Ok(None)) {
+            break;
+        }
+        std::thread::sleep(LOCK_PAUSE);
+        acquired = StateDir::acquire(path);
+    }
+    let why = match acquired {
         Ok(Some(state)) => {
             if !state.is_locked() {
                 log::warn!(
@@ -151,6 +163,7 @@ pub(super) fn hold_state(settings: &Settings) -> Result<Option<StateDir>, StartE
             }
             return Ok(Some(state));
         }
+        Ok(None) if !settings.shared_folder => return Err(StartError::InUse(path.clone())),
         Ok(None) => "another packhouse holds it".into(),
         Err(cause) if path.exists() && !path.is_dir() => {
             return Err(StartError::StateFolder { path: path.clone(), cause });

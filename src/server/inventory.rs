@@ -48,7 +48,7 @@ pub fn one(path: &Path, repo: &RepoPath) -> io::Result<Option<Inventory>> {
 
 /// A data folder, with threads of its own. `alone` says that no other process writes there.
 pub(super) fn open(path: &Path, alone: bool) -> io::Result<LocalDisk> {
-    // What is missing of flushes the server has told.
+    // The server has warned about missing flushes already.
     let root = Dir::open_root(path, Arc::new(Pools::new(2, 1, 64)?), Flushes::new(false), alone)
         .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
     Ok(LocalDisk::new(root, Modes::PRIVATE, DirectIo::Off))

@@ -111,8 +111,26 @@ impl Reloader {
         }
     }
 
-    /// Reads every watched file on its own: a broken password file does not block new certificates.
-    pub fn reload_files(&mut self) {
+    /// Reads the files again that could not be read, and no others.
+    pub fn try_files_again(&mut self) {
+        let failed = self.status.reloads.parts();
+        self.reload_files(|part| failed.contains(&part));
+    }
+
+    /// Reads every watched file that is `wanted` on its own: a broken password file does not block new certificates.
+    pub fn reload_files(&mut self, wanted: impl Fn(Part) -> bool) {
+        if wanted(Part::Users) {
+            self.reload_users();
+        }
+        if wanted(Part::Certificates) {
+            self.reload_certificates();
+        }
+        if wanted(Part::Rights) {
+            self.reload_rights();
+        }
+    }
+
+    fn reload_users(&self) {
         let settings = &self.loaded.settings;
         let reloads = &self.status.reloads;
         match (rules::users(settings), &self.held.passwords) {
@@ -124,6 +142,11 @@ impl Reloader {
             (Err(e), _) => reloads.note_failed_file(Part::Users, "the old users stay", &e),
             _ => {}
         }
+    }
+
+    fn reload_certificates(&self) {
+        let settings = &self.loaded.settings;
+        let reloads = &self.status.reloads;
         match (rules::material(settings), &self.held.tls) {
             (Ok(Some(material)), Some(tls)) => {
                 if let Some(problem) = material.problems().into_iter().next() {
@@ -137,6 +160,11 @@ impl Reloader {
             (Err(e), _) => reloads.note_failed_file(Part::Certificates, "the old certificates stay", &e),
             _ => {}
         }
+    }
+
+    fn reload_rights(&self) {
+        let settings = &self.loaded.settings;
+        let reloads = &self.status.reloads;
         match rules::rights(&settings.access) {
             Ok(rights) => {
                 let mut rules = Rules::clone(&self.rules.load());

@@ -72,8 +72,8 @@ pub fn start(watched: Arc<ArcSwap<Watched>>, status: Arc<Status>, events: Sender
         let mut changes = Changes::new(watched.load_full());
         loop {
             thread::sleep(LOOK_EVERY);
-            let is_due = changes.are_due(watched.load_full(), status.reloads.has_failed_files());
-            if is_due && events.send(Event::FilesChanged).is_err() {
+            let due = changes.look(watched.load_full(), status.reloads.has_failed_files());
+            if due.is_some_and(|event| events.send(event).is_err()) {
                 return;
             }
         }
@@ -98,23 +98,23 @@ impl Changes {
         Self { watched, known: stamps.clone(), last: stamps, looks: 0 }
     }
 
-    /// Looks once. True if files are to be read anew.
-    fn are_due(&mut self, watched: Arc<Watched>, has_failed: bool) -> bool {
+    /// Looks once. What to tell if files are to be read anew.
+    fn look(&mut self, watched: Arc<Watched>, has_failed: bool) -> Option<Event> {
         if !Arc::ptr_eq(&watched, &self.watched) {
             // A reload has read them.
             *self = Self::new(watched);
         }
         let now = self.watched.look();
         self.looks += 1;
-        // What looks different at every look is being written: half of it is no news.
+        // A file that still changes between two looks is being written: wait until it is whole.
         let is_quiet = now == std::mem::replace(&mut self.last, now.clone());
-        let is_retry = has_failed && self.looks >= RETRY_AFTER;
-        if !is_quiet || now == self.known && !is_retry {
-            return false;
+        let has_changed = now != self.known;
+        if !is_quiet || !(has_changed || has_failed && self.looks >= RETRY_AFTER) {
+            return None;
         }
         self.known = now;
         self.looks = 0;
-        true
+        Some(if has_changed { Event::FilesChanged } else { Event::TryFilesAgain })
     }
 }
 
@@ -132,7 +132,7 @@ mod tests {
         let watched = Arc::new(Watched::of(vec![file.clone()]));
         let mut changes = Changes::new(Arc::clone(&watched));
         let seen = |changes: &mut Changes| {
-            (0..4).map(|_| u32::from(changes.are_due(Arc::clone(&watched), false))).collect::<Vec<_>>()
+            (0..4).map(|_| u32::from(changes.look(Arc::clone(&watched), false).is_some())).collect::<Vec<_>>()
         };
         assert_eq!(seen(&mut changes), [0, 0, 0, 0]);
         // Vanished for two looks, and back.
@@ -156,12 +156,12 @@ mod tests {
         assert_eq!(seen(&mut changes), [0, 1, 0, 0]);
         // What could not be read is tried again although it looks the same.
         let tries: u32 =
-            (0..RETRY_AFTER * 3).map(|_| u32::from(changes.are_due(Arc::clone(&watched), true))).sum();
+            (0..RETRY_AFTER * 3).map(|_| u32::from(changes.look(Arc::clone(&watched), true).is_some())).sum();
         assert_eq!(tries, 3);
         // A reload has read other files.
         let other = Arc::new(Watched::of(vec![dir.path().join("other")]));
-        assert!(!changes.are_due(Arc::clone(&other), false));
+        assert!(changes.look(Arc::clone(&other), false).is_none());
         std::fs::write(dir.path().join("other"), "x").expect("written");
-        assert!(!changes.are_due(Arc::clone(&other), false) && changes.are_due(other, false));
+        assert!(changes.look(Arc::clone(&other), false).is_none() && changes.look(other, false).is_some());
     }
 }

@@ -176,11 +176,17 @@ fn located(
     flags: &[(&str, Option<&PathBuf>)],
     variables: &Variables,
 ) -> Result<Loaded, Problems> {
-    let values = flags.iter().filter_map(|(name, value)| {
-        let value = value.as_ref()?.to_str()?;
-        Some((keys::find(name)?, vec![value.to_owned()]))
-    });
-    load(&Given { config: config.cloned(), values: values.collect() }, variables)
+    let mut values = Vec::new();
+    for (name, value) in flags {
+        let Some((key, value)) = keys::find(name).zip(*value) else { continue };
+        // Left out, it would be another folder that is worked on.
+        let Some(text) = value.to_str() else {
+            let problem = Problem { place: format!("--{name}"), text: "the path is not UTF-8".into() };
+            return Err(Problems { all: vec![problem], only_flags: true });
+        };
+        values.push((key, vec![text.to_owned()]));
+    }
+    load(&Given { config: config.cloned(), values }, variables)
 }
 
 /// The commands on a store.

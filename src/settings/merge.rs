@@ -60,7 +60,7 @@ pub fn load(given: &Given, variables: &Variables) -> Result<Loaded, Problems> {
                 notes.extend(read.notes);
                 chosen.extend(read.values.into_iter().map(|v| (v.key.name, (v.key, v.texts, v.place))));
             }
-            // What it would have said is missing everywhere: that is no other mistake.
+            // Every setting of an unreadable file would be reported as missing: report only the file.
             Err(problem) => return Err(Problems { all: vec![problem], only_flags: false }),
         }
     }
@@ -179,8 +179,8 @@ fn misspelt(variables: &Variables) -> Vec<Problem> {
     const PREFIX: &str = "PACKHOUSE_";
     let known: Vec<_> = keys::all().map(Key::variable).chain([CONFIG_VARIABLE.to_owned()]).collect();
     let unknown = variables.keys().filter(|name| {
-        let base = name.strip_suffix("_FILE").unwrap_or(name);
-        let is_known = known.iter().any(|known| known == *name || known == base);
+        let is_file = |key: &Key| name.strip_suffix("_FILE") == Some(&key.variable());
+        let is_known = known.iter().any(|known| known == *name) || keys::all().any(is_file);
         name.starts_with(PREFIX) && !is_known && !is_of_kubernetes(name)
     });
     let own = |name: &str| name.trim_start_matches(PREFIX).to_owned();

@@ -117,7 +117,12 @@ impl<D: Disk> Fresh<D> {
                 self.common.compare_with_winner(came, ours).await
             }
             // The store has learnt; the client's next try will do.
-            Err(e) if self.temp.is_unnamed() && Shared::<D>::cannot_link(&e) => Err(Error::Busy),
+            Err(_)
+                if self.temp.is_unnamed()
+                    && shared.links_unnamed(&self.common.dir).is_ok_and(|links| !links) =>
+            {
+                Err(Error::Busy)
+            }
             Err(e) => Err(Error::from_io("name an object", e)),
             Ok(()) => {
                 published();

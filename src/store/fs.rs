@@ -216,20 +216,25 @@ impl<D: Disk> Shared<D> {
         Ok(self.options.unnamed_temps && !self.cannot_link.borrow().contains(&device))
     }
 
-    /// Whether an error of a link says that files without a name can't be linked where they were made: on a file system
-    /// below the root, which is another one than the root's, which was probed at the start.
-    pub(super) fn cannot_link(e: &io::Error) -> bool {
-        matches!(Fault::of(e), Fault::CrossDevice | Fault::Unsupported | Fault::Denied | Fault::Missing)
-    }
-
-    /// From now on uploads to the file system of `dir` have temporary names.
-    pub(super) fn learn_that_nothing_links(&self, dir: &D::Dir) {
+    /// Looks at an error of a link. If it says that files without a name can't be linked where they were made, on a file
+    /// system below the root (the root's own was probed at the start), uploads have temporary names there from now on.
+    pub(super) async fn note_link(&self, dir: &D::Dir, e: &io::Error) -> bool {
+        let cannot = match Fault::of(e) {
+            Fault::CrossDevice | Fault::Unsupported => true,
+            // EPERM, unless it is this one folder that may not be written to.
+            Fault::Denied => self.disk.check_access(dir).await.is_ok(),
+            _ => false,
+        };
+        if !cannot {
+            return false;
+        }
         if let Ok(id) = self.disk.dir_id(dir) {
             log::warn!(
                 "a file system below the data folder can't link files without a name: using temporary names there"
             );
             self.cannot_link.borrow_mut().insert(id.device);
         }
+        true
     }
 
     /// Makes the entries of a folder durable.

@@ -101,11 +101,8 @@ impl<D: Disk> Small<D> {
                     let ours = came.digest().unwrap_or_else(|| Sha256::of(&content));
                     self.common.compare_with_winner(came, ours).await
                 }
-                _ if Shared::<D>::cannot_link(&e) => {
-                    shared.learn_that_nothing_links(dir);
-                    // The client's next try will do.
-                    Err(Error::Busy)
-                }
+                // The client's next try will do.
+                _ if shared.note_link(dir, &e).await => Err(Error::Busy),
                 _ => shared.wrote(Err(e)).step("name an object"),
             },
             Err(SmallError::FlushName(e)) => {

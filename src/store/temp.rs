@@ -74,11 +74,12 @@ impl<D: Disk> Temp<D> {
     pub(super) async fn publish(&mut self, name: &OsStr) -> io::Result<()> {
         let disk = &self.shared.disk;
         match &self.name {
-            None => disk.link(&self.file, &self.dir, name).await.inspect_err(|e| {
-                if Shared::<D>::cannot_link(e) {
-                    self.shared.learn_that_nothing_links(&self.dir);
+            None => {
+                if let Err(e) = disk.link(&self.file, &self.dir, name).await {
+                    self.shared.note_link(&self.dir, &e).await;
+                    return Err(e);
                 }
-            })?,
+            }
             Some(temp) => disk.rename(&self.dir, temp, name).await?,
         }
         self.published = true;

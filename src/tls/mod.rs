@@ -65,6 +65,11 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
+    /// An error of the connection while nothing has come.
+    fn before_first_byte(e: io::Error) -> Self {
+        if e.kind() == io::ErrorKind::ConnectionReset { Self::Silent } else { Self::Failed(e) }
+    }
+
     /// What to count it as; none if it is no failure.
     pub fn reason(&self) -> Option<HandshakeFailure> {
         Some(match self {

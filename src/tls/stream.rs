@@ -103,14 +103,17 @@ impl TlsSocket {
 
     /// Shakes hands.
     pub(super) async fn accept(socket: Socket, config: Arc<ServerConfig>) -> Result<Self, HandshakeError> {
-        socket.readable().await.map_err(HandshakeError::Failed)?;
+        // A check whether the port is open may end with a reset.
+        socket.readable().await.map_err(HandshakeError::before_first_byte)?;
         let mut begin = [0; PEEK_BYTES];
-        match socket.peek(&mut begin).map_err(HandshakeError::Failed)? {
+        match socket.peek(&mut begin).map_err(HandshakeError::before_first_byte)? {
             Some(0) => return Err(HandshakeError::Silent),
             Some(_) if is_http(begin) => {
                 // Go's answer, and so rest-server's: to an alert of TLS such a client has nothing to say to its user.
                 socket.send(PLAIN_HTTP_ANSWER, false).ok();
                 socket.finish();
+                // What is not read when the socket is closed would reset the connection, and the answer might be lost.
+                socket.receive(&mut [0; 4096]).ok();
                 return Err(HandshakeError::PlainHttp);
             }
             _ => {}

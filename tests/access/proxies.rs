@@ -111,8 +111,9 @@ fn the_proxy_protocol() {
         for (n, line) in [
             ("203.0.113.9", "PROXY TCP4 203.0.113.9 2.2.2.2 1 2\r\n"),
             ("2001:db8::9", "PROXY TCP6 2001:db8::9 2001:db8::1 1 2\r\n"),
-            ("127.0.0.2", "PROXY UNKNOWN\r\n"),
-            ("127.0.0.2", "PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n"),
+            // No address, and no proxy whose word counts.
+            ("0.0.0.0", "PROXY UNKNOWN\r\n"),
+            ("0.0.0.0", "PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n"),
         ] {
             let path = format!("/v1-{}/config", line.len());
             let mut conn = from_proxy(&line.as_bytes()[..line.len() / 2]);

@@ -92,6 +92,7 @@ impl Worker {
                     tls: None,
                     reloads: packhouse::api::status::Reloads::default(),
                     cannot_store: None,
+                    disk_look: Default::default(),
                 };
                 let live = Live {
                     store: FsStore::new(disk, options, health),
