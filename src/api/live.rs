@@ -68,9 +68,10 @@ impl Origin {
     /// Who asks, as far as the head tells.
     pub fn caller(&self, rules: &Rules, headers: &HeaderMap) -> Caller {
         let trusted = rules.trusts(self.address);
-        let peer = self.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        const NONE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let peer = self.address.unwrap_or(NONE);
         let client = forwarded::client(peer, trusted, headers, |address| rules.trusts(Some(address)));
-        let address = (!client.is_unspecified()).then(|| client.to_canonical());
+        let address = (client != NONE).then(|| client.to_canonical());
         let certificate = self.certificate.as_ref().map(|(user, _)| user.clone());
         Caller { address, trusted, certificate }
     }
