@@ -145,6 +145,7 @@ impl Error {
                 | store::Error::NotDurable
                 | store::Error::NotDir
                 | store::Error::NoFolder { .. }
+                | store::Error::NoFile { .. }
                 | store::Error::Io { .. } => Refusal::Server,
             },
         }
@@ -179,8 +180,9 @@ const fn of_store(error: &store::Error) -> StatusCode {
         | store::Error::Suspended => StatusCode::INSUFFICIENT_STORAGE,
         store::Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
         store::Error::NameTooLong => StatusCode::URI_TOO_LONG,
-        store::Error::NotDir | store::Error::NoFolder { .. } | store::Error::Io { .. } => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
+        store::Error::NotDir
+        | store::Error::NoFolder { .. }
+        | store::Error::NoFile { .. }
+        | store::Error::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

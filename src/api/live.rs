@@ -67,8 +67,8 @@ pub struct Origin {
 impl Origin {
     /// Who asks, as far as the head tells.
     pub fn caller(&self, rules: &Rules, headers: &HeaderMap) -> Caller {
-        let trusted = rules.trusts(self.address);
         const NONE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let trusted = rules.trusts(self.address);
         let peer = self.address.unwrap_or(NONE);
         let client = forwarded::client(peer, trusted, headers, |address| rules.trusts(Some(address)));
         let address = (client != NONE).then(|| client.to_canonical());

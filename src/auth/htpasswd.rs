@@ -15,9 +15,8 @@ use subtle::ConstantTimeEq;
 use thiserror::Error;
 
 use crate::auth::is_name;
+use crate::io::records;
 
-/// Largest password file read, in bytes: half a million users.
-const MAX_FILE_BYTES: u64 = 64 << 20;
 /// The cost of the stand-in hash when the file has no bcrypt entry.
 const DEFAULT_COST: u32 = 5;
 
@@ -135,6 +134,8 @@ fn text(bytes: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
 
 /// The lines of a password file with their numbers.
 pub fn lines(text: &[u8]) -> impl Iterator<Item = (usize, Line<'_>)> {
+    // A byte order mark, which editors of Windows write, is no part of a name.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     text.split(|byte| *byte == b'\n').enumerate().map(|(index, line)| (index + 1, Line::parse(line)))
 }
 
@@ -144,13 +145,7 @@ impl Htpasswd {
     /// # Errors
     /// It can't be read, or is no password file at all.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
-        let read = || {
-            if std::fs::metadata(path)?.len() > MAX_FILE_BYTES {
-                return Err(io::Error::other("the password file is larger than 64 MiB"));
-            }
-            std::fs::read(path)
-        };
-        let text = read().map_err(|cause| LoadError::Read { path: path.into(), cause })?;
+        let text = records::read(path).map_err(|cause| LoadError::Read { path: path.into(), cause })?;
         let (htpasswd, problems) =
             Self::parse(&text).map_err(|line| LoadError::Malformed { path: path.into(), line })?;
         for problem in problems {
@@ -235,6 +230,12 @@ impl Htpasswd {
     }
 }
 
+/// Characters of a bcrypt hash.
+const BCRYPT_CHARS: usize = 60;
+/// The dearest bcrypt hash that is checked: some ten seconds. Every wrong password costs as much as the dearest in the file, and
+/// one of cost 31 would let nobody in for days.
+const MAX_COST: u32 = 16;
+
 impl Hash {
     fn parse(text: &str) -> Result<Self, &'static str> {
         // `htpasswd` writes nothing behind a hash, but people write notes there, and rest-server takes them.
@@ -244,10 +245,17 @@ impl Hash {
             return digest.map(Self::Sha1).ok_or("the {SHA} hash is malformed");
         }
         if ["$2a$", "$2b$", "$2y$"].iter().any(|scheme| text.starts_with(scheme)) {
-            let parts: Result<bcrypt::HashParts, _> = text.parse();
-            return parts
-                .map(|_| Self::Bcrypt(text.to_owned()))
-                .map_err(|_bcrypt| "the bcrypt hash is malformed");
+            // What follows the sixty characters of a hash does not count in rest-server either.
+            let text = text.get(..BCRYPT_CHARS).unwrap_or(text);
+            let Ok(parts) = text.parse::<bcrypt::HashParts>() else {
+                return Err("the bcrypt hash is malformed");
+            };
+            if parts.get_cost() > MAX_COST {
+                return Err(
+                    "a bcrypt cost above 16 takes longer than logins may wait: `packhouse user passwd` makes a hash of less",
+                );
+            }
+            return Ok(Self::Bcrypt(text.to_owned()));
         }
         let other = ["$apr1$", "$1$", "$5$", "$6$"].iter().any(|scheme| text.starts_with(scheme));
         Err(if other {

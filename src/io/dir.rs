@@ -141,7 +141,8 @@ impl Dir {
         drop(openat2(&fd, ".", OPEN_DIR, Mode::empty(), BENEATH)?);
         let volatile = if is_volatile(&fd) { Some(fstat(&fd)?.st_dev) } else { None };
         let inodes_unknown = AtomicBool::new(false);
-        Self::new(fd, Arc::new(Site { pools, volatile, flushes, inodes_unknown, alone }))
+        let root = std::path::absolute(path)?;
+        Self::new(fd, Arc::new(Site { pools, volatile, flushes, inodes_unknown, alone, root }))
     }
 
     fn new(fd: OwnedFd, site: Arc<Site>) -> io::Result<Self> {
@@ -165,6 +166,30 @@ impl Dir {
     pub async fn check_access(&self) -> io::Result<()> {
         let wanted = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
         self.node.reading(move |fd| Ok(accessat(fd, ".", wanted, AtFlags::empty())?)).await
+    }
+
+    /// Whether this directory, the root, is still what its path names. One that was removed, moved or mounted over takes files
+    /// that nobody will find again.
+    ///
+    /// # Errors
+    /// It is not.
+    pub async fn check_in_place(&self) -> io::Result<()> {
+        let path = self.node.site.root.clone();
+        let look = move |fd: &OwnedFd| {
+            let open = fstat(fd)?;
+            let is_other = match rustix::fs::stat(&path) {
+                Ok(named) => (named.st_dev, named.st_ino) != (open.st_dev, open.st_ino),
+                Err(e) => e == Errno::NOENT,
+            };
+            if is_other {
+                return Err(io::Error::other(format!(
+                    "{} is another folder by now, or none: restart the server",
+                    path.display()
+                )));
+            }
+            Ok(())
+        };
+        self.node.reading(look).await
     }
 
     /// Opens a directory beneath this one; `path` has plain components only, and none opens this one again.

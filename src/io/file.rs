@@ -23,6 +23,7 @@ use crate::io::flush::Flushed;
 use crate::io::node::{Node, Site};
 use crate::io::runtime::{Driver, current};
 use crate::io::socket::{Socket, missing_pages};
+use crate::io::syscalls;
 use crate::types::DirectIo;
 
 /// The extended attribute with the user that a file belongs to.
@@ -137,7 +138,7 @@ impl File {
     pub fn send_cached(&self, socket: &Socket, offset: u64, count: u64) -> io::Result<Sent> {
         // Up to the end of a page, so that the next piece has whole ones.
         let count = count.min(SEND_BYTES - offset % page_size() as u64);
-        if !self.is_cached(offset, count) {
+        if !syscalls::found().sendfile || !self.is_cached(offset, count) {
             return Ok(Sent::Cold);
         }
         let sent = socket.send_file(&self.node.fd, offset, usize::try_from(count).unwrap_or(usize::MAX))?;
@@ -146,6 +147,9 @@ impl File {
 
     /// Appends `count` bytes from `offset` to `into` if they are in memory. False, and nothing appended, if not all are there.
     pub fn read_cached(&self, into: &mut Vec<u8>, offset: u64, count: usize) -> bool {
+        if !syscalls::found().preadv2 {
+            return false;
+        }
         let before = into.len();
         into.resize(before + count, 0);
         let flags = if self.node.volatile { ReadWriteFlags::empty() } else { ReadWriteFlags::NOWAIT };
@@ -163,6 +167,9 @@ impl File {
     fn is_cached(&self, offset: u64, count: u64) -> bool {
         if self.node.volatile {
             return true;
+        }
+        if !syscalls::found().preadv2 {
+            return false;
         }
         let mut byte = [0];
         let (mut at, end) = (offset, offset + count);
@@ -366,4 +373,17 @@ pub(super) fn is_older_than(modified: i64, age: Duration) -> bool {
     let written = Duration::from_secs(modified.max(0).unsigned_abs());
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     now.checked_sub(written).is_some_and(|since| since >= age)
+}
+/// Tries preadv2(2). Whatever it says, this process lives on, or does not.
+pub(super) fn probe_preadv2() -> bool {
+    let read = |file: std::fs::File| {
+        preadv2(&file, &mut [io::IoSliceMut::new(&mut [0])], 0, ReadWriteFlags::NOWAIT).is_ok()
+    };
+    std::fs::File::open("/proc/self/exe").is_ok_and(read)
+}
+
+/// The same of sendfile(2).
+pub(super) fn probe_sendfile() -> bool {
+    let send = |file: std::fs::File| rustix::fs::sendfile(&file, &file, Some(&mut 0), 1).is_ok();
+    std::fs::File::open("/proc/self/exe").is_ok_and(send)
 }

@@ -10,6 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::io::Errno;
+
 use crate::io::Fault;
 
 /// What is flushed.
@@ -58,7 +60,7 @@ impl Flushes {
                 "this disk can't flush a {name} ({missing}): acknowledged objects may not survive a power cut here"
             );
         }
-        if self.required { Err(missing) } else { Ok(()) }
+        if self.required { Err(Fault::Unsupported.to_error()) } else { Ok(()) }
     }
 }
 
@@ -85,16 +87,26 @@ pub fn folder(path: &Path) -> io::Result<()> {
 /// which may be EOPNOTSUPP or EINVAL too, but it reports that once. A disk that has no flush says so again.
 fn attempt(flush: impl Fn() -> io::Result<()>) -> io::Result<Option<io::Error>> {
     let Err(e) = flush() else { return Ok(None) };
-    if Fault::of(&e) != Fault::Unsupported {
+    if !says_missing(&e) {
         return Err(e);
     }
     match flush() {
-        Err(again) if Fault::of(&again) == Fault::Unsupported => Ok(Some(again)),
+        Err(again) if says_missing(&again) => Ok(Some(again)),
         _ => {
             log::error!("a flush failed ({e}) and did not fail again: what was written is lost");
             Err(Fault::Device.to_error())
         }
     }
+}
+
+/// Whether an errno may say that there is no such flush: file systems and system call filters have many. fsync(2) has none
+/// of its own for rights.
+fn says_missing(e: &io::Error) -> bool {
+    /// ENOTSUPP of the kernel, which some file systems let out.
+    const NOTSUPP: i32 = 524;
+    let odd = [Errno::NOTTY, Errno::PERM, Errno::ACCESS].map(Errno::raw_os_error);
+    let other = e.raw_os_error().is_some_and(|errno| errno == NOTSUPP || odd.contains(&errno));
+    other || Fault::of(e) == Fault::Unsupported
 }
 
 #[cfg(test)]

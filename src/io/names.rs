@@ -17,10 +17,10 @@ use rustix::io::Errno;
 pub(super) fn rename_atomically(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<bool> {
     match renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(true),
-        // PERM: a system call filter that does not know renameat2. If it is about this user's rights, the way that the
-        // caller takes instead fails, too.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => Ok(false),
-        Err(e) => Err(e.into()),
+        Err(e) if is_of_the_moment(e) || e == Errno::IO => Err(e.into()),
+        // File systems and system call filters say in many ways that they have no such step (INVAL, NOSYS, PERM, XDEV). If it
+        // is about this user's rights, the way that the caller takes instead fails, too.
+        Err(_) => Ok(false),
     }
 }
 
@@ -30,12 +30,16 @@ pub(super) fn rename_by_link(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Res
     match linkat(dir, from, dir, to, AtFlags::empty()) {
         // link(2) refuses to replace, too.
         Ok(()) => Ok(unlinkat(dir, from, AtFlags::empty()).map(|()| true)?),
-        // These are about this name or this moment.
-        Err(e @ (Errno::EXIST | Errno::NOENT | Errno::NOSPC | Errno::DQUOT | Errno::ROFS)) => Err(e.into()),
+        Err(e) if is_of_the_moment(e) => Err(e.into()),
         // exfat, vfat and many FUSE file systems have no links, and each says so in its own way: PERM, OPNOTSUPP, NOSYS, or
         // (rclone) IO. A disk that really fails says so again, to the plain rename that comes next.
         Err(_) => Ok(false),
     }
+}
+
+/// Whether an error is about this name or this moment, and not about what the file system can.
+const fn is_of_the_moment(e: Errno) -> bool {
+    matches!(e, Errno::EXIST | Errno::NOENT | Errno::NOSPC | Errno::DQUOT | Errno::ROFS | Errno::INTR)
 }
 
 /// The same, after a look whether the name is free: safe only while this process holds the data folder alone and the caller has taken the turn of
@@ -48,9 +52,10 @@ pub(super) fn rename_looking(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Res
     }
 }
 
-/// Whether an error of flock(2) says that the disk has no locks. BADF: NFS locks only what is open for writing.
+/// Whether an error of flock(2) says that the disk has no locks: with any errno but those of a lock that another process has
+/// and of a disk that fails. BADF: NFS locks only what is open for writing.
 pub(super) const fn lacks_locks(e: Errno) -> bool {
-    matches!(e, Errno::NOSYS | Errno::NOLCK | Errno::OPNOTSUPP | Errno::INVAL | Errno::BADF | Errno::PERM)
+    !matches!(e, Errno::WOULDBLOCK | Errno::INTR | Errno::NOMEM | Errno::IO)
 }
 
 /// No two changes of one name at once in this process: what is looked at must be what is changed, and nothing but such a

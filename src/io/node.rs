@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -21,6 +22,8 @@ pub(super) struct Site {
     pub inodes_unknown: AtomicBool,
     /// No other process writes below the root: a name that is free stays free until this process takes it.
     pub alone: bool,
+    /// The path by which the root was opened.
+    pub root: PathBuf,
 }
 
 /// An open file or directory of a tree.

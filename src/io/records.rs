@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -44,6 +44,44 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         }),
         Err(e) => Err(e),
     }
+}
+
+/// Longest file of settings, users, rights or certificates that is read.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Reads a file that an operator has named. Pipes are read at a start alone, where a shell has made one (`<(...)`): to open
+/// another one would wait for a writer, and nothing would be reloaded any more.
+///
+/// # Errors
+/// Also of what is neither a file nor such a pipe, and of more than 64 MiB.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let is_descriptor = ["/dev/fd/", "/proc/self/fd/", "/dev/stdin"].iter().any(|own| path.starts_with(own));
+    let mut options = File::options();
+    options.read(true);
+    if !is_descriptor {
+        options.custom_flags(libc::O_NONBLOCK);
+    }
+    let file = options.open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() && !is_descriptor {
+        let kind = if meta.is_dir() { io::ErrorKind::IsADirectory } else { io::ErrorKind::InvalidInput };
+        return Err(io::Error::new(kind, "it is no regular file"));
+    }
+    let mut content = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > MAX_BYTES {
+        return Err(io::Error::other("it is larger than 64 MiB"));
+    }
+    Ok(content)
+}
+
+/// The same of text.
+///
+/// # Errors
+/// Also of what is not UTF-8.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    String::from_utf8(read(path)?)
+        .map_err(|_not| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
 /// The folder that a path's last name is in.

@@ -58,7 +58,10 @@ pub fn probe_uring() -> Result<(), NoUring> {
     }
     let mut probe = Probe::new();
     IoUring::new(8)
-        .and_then(|ring| ring.submitter().register_probe(&mut probe))
+        .and_then(|mut ring| {
+            ring.submitter().register_probe(&mut probe)?;
+            syscalls::enter(&mut ring)
+        })
         .map_err(|cause| NoUring { remedy: remedy(&cause), cause })?;
     let needed = [
         opcode::Read::CODE,

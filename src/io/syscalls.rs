@@ -9,6 +9,7 @@
 use std::io;
 use std::sync::OnceLock;
 
+use io_uring::{IoUring, opcode};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
@@ -16,7 +17,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::io::runtime::{self, Driver};
 use crate::io::sandbox::{Reach, restrict};
-use crate::io::{affinity, limits, socket};
+use crate::io::{affinity, file, limits, socket};
 
 /// Optional system calls, in the groups in which they are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,10 @@ pub struct Syscalls {
     pub io_uring: bool,
     /// cachestat(2)
     pub cachestat: bool,
+    /// preadv2(2), with which is looked what is in memory.
+    pub preadv2: bool,
+    /// sendfile(2)
+    pub sendfile: bool,
     /// setpriority(2), with which threads give way to others.
     pub nice: bool,
     /// `sched_setattr(2)`, for threads that run when nobody else does.
@@ -46,6 +51,8 @@ impl Syscalls {
         landlock: true,
         io_uring: true,
         cachestat: true,
+        preadv2: true,
+        sendfile: true,
         nice: true,
         idle: true,
         limits: true,
@@ -56,11 +63,16 @@ impl Syscalls {
     /// Tries every call in a child process. To be called before there is another thread.
     fn probe() -> Self {
         Self {
-            landlock: survives(|| restrict(&Reach::default()).is_ok()),
+            landlock: survives(|| {
+                let reach = Reach { read: vec!["/".into()], ..Reach::default() };
+                restrict(&reach).is_ok()
+            }),
             io_uring: survives(|| {
                 runtime::probe_uring().is_ok() && runtime::block_on(Driver::Uring, async {}).is_ok()
             }),
             cachestat: survives(socket::probe_cachestat),
+            preadv2: survives(file::probe_preadv2),
+            sendfile: works(file::probe_sendfile),
             nice: survives(|| affinity::give_way().is_ok()),
             idle: survives(|| affinity::idle().is_ok()),
             limits: survives(|| limits::raise_by_call().is_ok()),
@@ -75,6 +87,8 @@ impl Syscalls {
             (self.landlock, "landlock_create_ruleset (no sandbox)"),
             (self.io_uring, "io_uring_setup (epoll instead, which is slower)"),
             (self.cachestat, "cachestat (a cold read may hold up a worker)"),
+            (self.preadv2, "preadv2 (downloads are read by threads)"),
+            (self.sendfile, "sendfile (downloads are copied through this process)"),
             (self.nice, "setpriority (password hashing does not give way)"),
             (self.idle, "sched_setscheduler (background verification does not give way)"),
             (self.limits, "setrlimit (the soft limit on open files stays)"),
@@ -95,6 +109,13 @@ pub fn found() -> Syscalls {
     FOUND.get().copied().unwrap_or(Syscalls::ALL)
 }
 
+/// Lets the kernel do nothing, through a ring: a filter may forbid one of its three calls alone.
+pub(super) fn enter(ring: &mut IoUring) -> io::Result<()> {
+    // SAFETY: the operation has no arguments that would have to live.
+    unsafe { ring.submission().push(&opcode::Nop::new().build()) }.map_err(io::Error::other)?;
+    ring.submit_and_wait(1).map(drop)
+}
+
 /// Whether a child process that runs `work` is not killed for it. An errno is not of interest here: the caller of the
 /// system call knows what to do about it.
 fn survives(work: impl FnOnce() -> bool) -> bool {
@@ -105,6 +126,11 @@ fn survives(work: impl FnOnce() -> bool) -> bool {
     });
     // If there can be no child, the call is taken for available: then the threads of the server can't be had either.
     !matches!(tried, Ended::Killed)
+}
+
+/// Whether `work` succeeds in a child process: of a call whose errno has no way around it where it comes.
+fn works(work: impl FnOnce() -> bool) -> bool {
+    !matches!(in_child(|| u8::from(!work())), Ended::Killed | Ended::Code(1..))
 }
 
 /// How a child process ended.

@@ -165,7 +165,7 @@ pub(super) fn hold_state(settings: &Settings) -> Result<Option<StateDir>, StartE
         }
         Ok(None) if !settings.shared_folder => return Err(StartError::InUse(path.clone())),
         Ok(None) => "another packhouse holds it".into(),
-        Err(cause) if path.exists() && !path.is_dir() => {
+        Err(cause) if path.exists() && !path.is_dir() && !path.starts_with(&settings.path) => {
             return Err(StartError::StateFolder { path: path.clone(), cause });
         }
         Err(e) if Fault::of(&e) == Fault::ReadOnly => "it is read-only".into(),

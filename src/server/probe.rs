@@ -42,7 +42,8 @@ pub fn probe(root: &Dir, direct: DirectIo) -> Abilities {
                 if root.space().await.is_ok_and(|space| space.inodes > 0 && space.free_inodes == 0) {
                     root.doubt_free_inodes();
                 }
-                found.cannot_store = try_named(root, &file, (&temp, &name), direct, &mut found).await.err();
+                let named = try_named(root, &file, (&temp, &name), direct, &mut found).await;
+                found.cannot_store = named.err().filter(|_| !found.unnamed_temps);
                 found
             }
             Err(e) if is_excused(&e) => {

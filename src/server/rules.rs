@@ -12,6 +12,7 @@ use crate::api::Rules;
 use crate::api::rules::{MetricsFor, ObjectSizes};
 use crate::auth::htpasswd::Htpasswd;
 use crate::auth::{Authenticator, Options, Passwords};
+use crate::io::records;
 use crate::metrics::LoginCounters;
 use crate::policy::acl::Acl;
 use crate::policy::rate::{Allowance, Allowances};
@@ -101,7 +102,7 @@ pub fn material(settings: &Settings) -> Result<Option<Material>, String> {
 /// Who has which right.
 pub fn rights(access: &Access) -> Result<Rights, String> {
     if let Some(path) = &access.acl_file {
-        let text = std::fs::read_to_string(path).map_err(|e| format!("acl-file: {}: {e}", path.display()))?;
+        let text = records::read_text(path).map_err(|e| format!("acl-file: {}: {e}", path.display()))?;
         return Acl::parse(&text).map(Rights::Acl).map_err(|e| format!("acl-file: {}: {e}", path.display()));
     }
     if access.users.values().all(|rules| rules.rights.is_none()) {

@@ -106,19 +106,28 @@ pub struct Read {
     pub notes: Vec<Problem>,
 }
 
+/// The text of a file. A pipe is read if a shell has made it (`<(...)`): any other would hold up a reload for ever.
+///
+/// # Errors
+/// Also of what is neither, and of more than 16 MiB.
+pub fn text_of(path: &Path) -> std::io::Result<String> {
+    let meta = std::fs::metadata(path)?;
+    if !meta.is_file() && !path.starts_with("/dev/fd") {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
+    if meta.len() > MAX_BYTES {
+        return Err(std::io::Error::other("the file is larger than 16 MiB"));
+    }
+    std::fs::read_to_string(path)
+}
+
 /// Reads a settings file. Tables of users and repositories go straight into `draft`.
 ///
 /// # Errors
 /// The file can't be read at all; everything else is among the problems.
 pub fn read(path: &Path, draft: &mut Draft) -> Result<Read, Problem> {
     let name = path.display().to_string();
-    let load = || {
-        if std::fs::metadata(path)?.len() > MAX_BYTES {
-            return Err(std::io::Error::other("the file is larger than 16 MiB"));
-        }
-        std::fs::read_to_string(path)
-    };
-    let text = load().map_err(|e| Problem {
+    let text = text_of(path).map_err(|e| Problem {
         place: name.clone(),
         text: format!("the settings file can't be read: {e}"),
     })?;

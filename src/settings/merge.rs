@@ -72,7 +72,9 @@ pub fn load(given: &Given, variables: &Variables) -> Result<Loaded, Problems> {
         }
     }
     let mut only_flags = problems.is_empty();
-    for (key, texts) in &given.values {
+    // `--listen=` and the like, which scripts leave behind, mean nothing to rest-server either.
+    let is_set = |texts: &[String]| texts.iter().any(|text| !text.is_empty());
+    for (key, texts) in given.values.iter().filter(|(_, texts)| is_set(texts)) {
         chosen.insert(key.name, (key, texts.clone(), format!("--{}", key.name)));
     }
     // In the table's order, so that lists of problems read well.
@@ -167,7 +169,7 @@ fn from_environment(
     let by_file = format!("{name}_FILE");
     let is_a_setting = keys::all().any(|key| key.variable() == by_file);
     let Some(path) = variables.get(&by_file).filter(|_| !is_a_setting) else { return Ok(None) };
-    match std::fs::read_to_string(path) {
+    match file::text_of(path.as_ref()) {
         Ok(text) => Ok(Some((split(text.trim()), by_file))),
         Err(e) => Err(Problem { place: by_file, text: format!("{path}: {e}") }),
     }

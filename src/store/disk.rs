@@ -38,6 +38,10 @@ pub trait Disk: Clone + 'static {
     async fn check_access(&self, _dir: &Self::Dir) -> io::Result<()> {
         Ok(())
     }
+    /// Whether the root is still what its path names.
+    async fn check_in_place(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// Whether what is flushed is durable, as far as is known.
     fn is_durable(&self) -> bool {
         true

@@ -64,6 +64,15 @@ pub enum Error {
         /// Below the data folder.
         path: PathBuf,
     },
+    /// Something else stands where an object must be: what was stored there is not absent, but out of reach.
+    #[error(
+        "{}: what stands there is no file: move it away, then run `packhouse repo verify`",
+        escaped(path)
+    )]
+    NoFile {
+        /// Below the data folder.
+        path: PathBuf,
+    },
     /// A name is longer than the file system takes.
     #[error("a name is too long for the file system")]
     NameTooLong,

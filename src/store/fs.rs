@@ -133,7 +133,7 @@ impl<D: Disk> FsStore<D> {
     }
 
     /// Tells damage from absence where a component of `folder` is no folder. One of a repository's own folders that is a
-    /// file is damage, and is named; a file where the repository itself would be is no repository.
+    /// file is damage, and is named; a file where the repository itself would be is none: certificates may lie there.
     async fn explain<T>(&self, repo: &RepoPath, folder: &Path, done: Result<T, Error>) -> Result<T, Error> {
         let Err(Error::NotDir) = done else { return done };
         let disk = &self.0.disk;
@@ -171,8 +171,8 @@ impl<D: Disk> FsStore<D> {
                     other => removed = Some(other.step("delete an object")?),
                 }
             }
-            // A folder of that name is no object.
-            Ok(_) | Err(Error::NotFound) => {}
+            Err(Error::NotFound) => {}
+            Ok(_) => return Err(Error::NoFile { path: name.into() }),
             Err(e) => return Err(e),
         }
         shared.sync_dir(dir).await?;
@@ -316,7 +316,10 @@ impl<D: Disk> Store for FsStore<D> {
         let name = layout::object_name(handle.object);
         match shared.disk.open_file(&dir, name.as_ref()).await.step("look for an object") {
             Ok((stored, meta)) => {
-                check_same(meta, length)?;
+                let size = size_of_file(handle, meta)?;
+                if length.is_some_and(|length| length != size) {
+                    return Err(Error::Conflict);
+                }
                 Ok(FsUpload::Repeat(Repeat::begin(shared, dir, handle, stored, meta)))
             }
             Err(Error::NotFound) => {
@@ -337,13 +340,13 @@ impl<D: Disk> Store for FsStore<D> {
         let disk = &self.0.disk;
         let opened = disk.open_file(&disk.root(), &layout::object_path(handle)).await.step("open an object");
         let (file, meta) = self.explain_object(handle, opened).await?;
-        Ok(FsDownload { shared: Rc::clone(&self.0), file, size: size_of_file(meta)? })
+        Ok(FsDownload { shared: Rc::clone(&self.0), file, size: size_of_file(handle, meta)? })
     }
 
     async fn size(&self, handle: &Handle) -> Result<u64, Error> {
         let disk = &self.0.disk;
         let found = disk.stat(&disk.root(), &layout::object_path(handle)).await.step("look for an object");
-        size_of_file(self.explain_object(handle, found).await?)
+        size_of_file(handle, self.explain_object(handle, found).await?)
     }
 
     async fn delete(&self, handle: &Handle, only_of: Option<&UserName>) -> Result<Option<u64>, Error> {
@@ -375,6 +378,7 @@ impl<D: Disk> Store for FsStore<D> {
         health.check_writable()?;
         let root = disk.open_dir(Path::new("")).await.step("open the data folder")?;
         disk.check_access(&root).await.step("write to the data folder")?;
+        disk.check_in_place().await.step("find the data folder")?;
         health.check_room(&disk.space(&root).await.step("ask for free space")?)
     }
 
@@ -400,14 +404,12 @@ impl<D: Disk> Store for FsStore<D> {
     }
 }
 
-/// Checks that what stands under an upload's name can be the same object.
-fn check_same(meta: Meta, length: Option<u64>) -> Result<(), Error> {
-    let same = meta.kind == Kind::File && length.is_none_or(|length| length == meta.size);
-    if same { Ok(()) } else { Err(Error::Conflict) }
-}
-
-fn size_of_file(meta: Meta) -> Result<u64, Error> {
-    if meta.kind == Kind::File { Ok(meta.size) } else { Err(Error::NotFound) }
+fn size_of_file(handle: &Handle, meta: Meta) -> Result<u64, Error> {
+    if meta.kind == Kind::File {
+        Ok(meta.size)
+    } else {
+        Err(Error::NoFile { path: layout::object_path(handle) })
+    }
 }
 
 /// An open file.

@@ -77,6 +77,10 @@ impl Disk for LocalDisk {
         dir.check_access().await
     }
 
+    async fn check_in_place(&self) -> io::Result<()> {
+        self.root.check_in_place().await
+    }
+
     fn is_durable(&self) -> bool {
         !self.root.is_volatile() && !self.root.lacks_flushes()
     }

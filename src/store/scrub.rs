@@ -264,8 +264,12 @@ impl<D: Disk> Scrubber<D> {
                 return Ok(Some((dir, names.into())));
             }
             // A `config` is one only in the repository's own folder.
-            let page = page.into_iter().filter(|entry| entry.meta.kind == Kind::File);
-            names.extend(page.map(|entry| entry.name).filter(|name| spot == Spot::Repo || name != "config"));
+            // What is no file is told when it is looked at.
+            names.extend(
+                page.into_iter()
+                    .map(|entry| entry.name)
+                    .filter(|name| spot == Spot::Repo || name != "config"),
+            );
         }
     }
 
@@ -287,7 +291,13 @@ impl<D: Disk> Scrubber<D> {
                 return Ok(Checked { place, bytes: 0, size: 0, verdict, file: None, digest: None });
             }
         };
-        let Meta { inode, size, .. } = meta;
+        let Meta { kind, inode, size } = meta;
+        if kind != Kind::File {
+            return Err(about(
+                &place.path(),
+                &io::Error::other("what stands there is no file: move it away"),
+            ));
+        }
         if id.is_some_and(|id| !place.spot.holds(id)) {
             let verdict = Verdict::Misplaced;
             return Ok(Checked { place, bytes: 0, size, verdict, file: None, digest: None });

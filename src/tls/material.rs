@@ -13,6 +13,7 @@ use rustls::{RootCertStore, ServerConfig, version};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 
+use crate::io::records;
 use crate::tls::{TlsError, peer};
 
 /// Which files, and what is asked of clients.
@@ -99,7 +100,7 @@ fn content(path: &Path, what: impl fmt::Display) -> TlsError {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|cause| TlsError::Read { path: path.into(), cause })
+    records::read(path).map_err(|cause| TlsError::Read { path: path.into(), cause })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

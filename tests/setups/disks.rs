@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 
 use crate::common::mount::{self, Point};
-use crate::common::{Server, id_of, noise, on_both, skip, wait_for};
+use crate::common::{Server, id_of, noise, on_both, place, skip, wait_for};
 use crate::faulty_mount::{Faults, FaultyMount, Op, mount};
 
 const PERM: i32 = 1;
@@ -371,5 +371,38 @@ fn a_file_in_the_place_of_a_folder_is_damage() {
         std::fs::write(data.join("r1/keys"), "").unwrap();
         let server = Server::on(&data, driver, &[]);
         server.wait_for_log("r1/keys: a file stands where a folder must be");
+    });
+}
+
+#[test]
+fn what_is_no_file_in_the_place_of_an_object_is_damage() {
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let mut server = Server::on(&data, driver, &[]);
+        server.create("/r1/");
+        assert_eq!(server.status("POST", "/r1/config", b"config"), 200);
+        let object = server.store("/r1/", "data", b"object");
+        let key = server.store("/r1/", "keys", b"key");
+        for (path, body) in [("/r1/config", &b"config"[..]), (&object, b"object"), (&key, b"key")] {
+            let file = place(&data, path);
+            for fifo in [false, true] {
+                std::fs::remove_file(&file).or_else(|_| std::fs::remove_dir(&file)).unwrap();
+                if fifo {
+                    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+                } else {
+                    std::fs::create_dir(&file).unwrap();
+                }
+                for method in ["GET", "HEAD", "POST", "DELETE"] {
+                    assert_eq!(server.status(method, path, body), 500, "{method} {path} {fifo}");
+                }
+                server.wait_for_log("what stands there is no file");
+            }
+            let (code, said) = crate::words::run(&["repo", "verify", "--path", data.to_str().unwrap()]);
+            assert!(code == Some(1) && said.contains("what stands there is no file"), "{code:?} {said}");
+            std::fs::remove_file(&file).unwrap();
+            assert_eq!(server.status("POST", path, body), 200, "mended");
+        }
+        assert!(server.stop().success());
     });
 }

@@ -282,6 +282,13 @@ fn password_files_that_rest_server_takes_start_a_server() {
         (format!("\"alice\":\"{h}\"\n").into_bytes(), &["alice"], ""),
         (format!("nonsense\nbob:{h}\n").into_bytes(), &["bob"], "line 1 does not count"),
         (format!("bob:{h}\r\nalice:$5$x$y\r\n").into_bytes(), &["bob"], "line 2, user alice"),
+        (format!("\u{feff}alice:{h}#note\n").into_bytes(), &["alice"], ""),
+        // Checked, it would let nobody in for days.
+        (
+            format!("bob:{}\nalice:{h}\n", h.replacen("$04$", "$31$", 1)).into_bytes(),
+            &["alice"],
+            "line 1, user bob: a bcrypt cost",
+        ),
     ] {
         std::fs::write(&file, &content).unwrap();
         let server = Server::start("epoll", &["--htpasswd-file", file.to_str().unwrap()]);
@@ -291,4 +298,32 @@ fn password_files_that_rest_server_takes_start_a_server() {
         assert_eq!(status(&server, "stranger", "pw"), 401);
         assert!(server.text().contains(told), "{}: {}", content.escape_ascii(), server.text());
     }
+}
+
+#[test]
+fn what_is_no_file_holds_up_no_reload() {
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("users");
+        std::fs::write(&file, format!("one:{}\n", hash("pw"))).unwrap();
+        let mut server = Server::start(driver, &["--htpasswd-file", file.to_str().unwrap()]);
+        std::fs::remove_file(&file).unwrap();
+        assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+        server.wait_for_log("it is no regular file");
+        assert_eq!(server.request("GET", "/readyz", "", b"").status, 503);
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, format!("two:{}\n", hash("pw"))).unwrap();
+        wait_for("two", || status(&server, "two", "pw") == 404);
+        assert_eq!(server.request("GET", "/readyz", "", b"").text(), "ok\n");
+        assert!(server.stop().success());
+        // At a start it is an error, and no wait.
+        std::fs::remove_file(&file).unwrap();
+        assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+        let refused = Server::command(&server.data, driver, &["--htpasswd-file", file.to_str().unwrap()])
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(refused.status.code(), Some(3));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("it is no regular file"));
+    });
 }

@@ -100,3 +100,28 @@ fn metrics_are_in_the_form_that_is_asked_for() {
         assert!(text.contains("rest_server_blob_write_total{"), "{text}");
     }
 }
+
+#[test]
+fn a_data_folder_that_is_another_by_now_is_not_ready() {
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, state) = (dir.path().join("data"), dir.path().join("state"));
+        let server = Server::on(&data, driver, &["--state-dir", state.to_str().unwrap()]);
+        assert_eq!(server.request("GET", "/readyz", "", b"").status, 200);
+        std::fs::rename(&data, dir.path().join("moved")).unwrap();
+        for again in [false, true] {
+            if again {
+                std::fs::create_dir(&data).unwrap();
+            }
+            let ready = server.request("GET", "/readyz", "", b"");
+            assert!(
+                ready.status == 503 && ready.text().contains("another folder by now"),
+                "{}",
+                ready.text()
+            );
+        }
+        std::fs::remove_dir(&data).unwrap();
+        std::fs::rename(dir.path().join("moved"), &data).unwrap();
+        assert_eq!(server.request("GET", "/readyz", "", b"").status, 200);
+    });
+}
