@@ -53,6 +53,8 @@ pub struct Htpasswd {
     users: HashMap<String, Hash>,
     /// The dearest cost: any wrong password is to take as long, whoever it is for.
     highest: u32,
+    /// What is wrong with which lines.
+    problems: Vec<String>,
 }
 
 /// One line of a password file.
@@ -148,10 +150,12 @@ impl Htpasswd {
         let text = records::read(path).map_err(|cause| LoadError::Read { path: path.into(), cause })?;
         let (htpasswd, problems) =
             Self::parse(&text).map_err(|line| LoadError::Malformed { path: path.into(), line })?;
-        for problem in problems {
-            log::warn!("{}: {problem}", path.display());
+        let problems: Vec<_> =
+            problems.into_iter().map(|problem| format!("{}: {problem}", path.display())).collect();
+        for problem in &problems {
+            log::warn!("{problem}");
         }
-        Ok(htpasswd)
+        Ok(Self { problems, ..htpasswd })
     }
 
     /// The users, and what is wrong with which lines. Of two entries for one user the last counts, as in rest-server.
@@ -193,6 +197,11 @@ impl Htpasswd {
             Some(line) if entries == 0 => Err(line),
             _ => Ok((all, problems)),
         }
+    }
+
+    /// The lines that can't be used, and why.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
     }
 
     /// Number of users that can log in.

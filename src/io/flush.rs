@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::io::Fault;
 
-/// What is flushed.
+/// The two kinds of flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flushed {
     /// The content of a file.

@@ -278,7 +278,7 @@ fn choose_driver(wanted: IoDriver) -> Result<Driver, StartError> {
 }
 
 /// The processor each worker is pinned to, if any.
-fn workers(wanted: &Workers) -> Result<Vec<Option<usize>>, StartError> {
+pub(super) fn workers(wanted: &Workers) -> Result<Vec<Option<usize>>, StartError> {
     match wanted {
         Workers::Auto => Ok(vec![None; affinity::available()]),
         Workers::Count(count) => Ok(vec![None; *count]),

@@ -6,10 +6,9 @@ use std::path::Path;
 
 use crate::io::dir::check_access;
 use crate::io::records::folder_of;
-use crate::server::inventory;
-use crate::server::rules;
+use crate::server::{StartError, assemble, folders, inventory, rules};
 use crate::settings::{Loaded, LogTarget, Settings};
-use crate::types::Right;
+use crate::types::{ListenAddress, Right};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -27,6 +26,7 @@ pub fn check(loaded: &Loaded) -> Findings {
     found.warnings.extend(loaded.notes.iter().map(ToString::to_string));
     found.files(loaded);
     found.folders(settings);
+    found.machine(settings);
     found.rights(settings);
     found.quotas(settings);
     found
@@ -40,6 +40,7 @@ impl Findings {
                 self.problems.extend(prepared.expired());
                 self.warnings.extend(prepared.nobody());
                 self.warnings.extend(prepared.unknown_users());
+                self.warnings.extend(prepared.bad_lines().map(ToOwned::to_owned));
             }
             Err(problems) => self.problems.extend(problems),
         }
@@ -86,6 +87,24 @@ impl Findings {
             }
             Err(_) if state_dir.starts_with(path) => {}
             Err(_) => self.problems.extend(cannot_make(state_dir).map(|why| format!("state-dir: {why}"))),
+        }
+    }
+
+    fn machine(&mut self, settings: &Settings) {
+        let all: Vec<_> = settings.listen.iter().chain(&settings.admin_listen).collect();
+        for (index, address) in all.iter().enumerate() {
+            if all.iter().take(index).any(|other| other == address) {
+                self.problems.push(format!("listen: {address} is given twice"));
+            }
+            if let ListenAddress::Unix(socket) = address
+                && !folder_of(socket).is_dir()
+            {
+                self.problems.push(format!("listen: {address}: there is no folder for this socket"));
+            }
+        }
+        self.problems.extend(assemble::workers(&settings.workers).err().map(|e| e.to_string()));
+        if settings.require_mount && folders::is_on_root(&settings.path).unwrap_or(false) {
+            self.problems.push(StartError::NotMounted(settings.path.clone()).to_string());
         }
     }
 

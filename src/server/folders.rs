@@ -84,7 +84,7 @@ fn make_durably(path: &Path, mode: u32, user: Option<&ServiceUser>) -> io::Resul
 }
 
 /// Whether a folder, or the one that it is to be made in, lies on the root's file system.
-fn is_on_root(path: &Path) -> io::Result<bool> {
+pub(super) fn is_on_root(path: &Path) -> io::Result<bool> {
     let path = std::path::absolute(path)?;
     let nearest = path.ancestors().find_map(|folder| std::fs::metadata(folder).ok());
     let device = |meta: Metadata| meta.dev();
@@ -165,7 +165,7 @@ pub(super) fn hold_state(settings: &Settings) -> Result<Option<StateDir>, StartE
         }
         Ok(None) if !settings.shared_folder => return Err(StartError::InUse(path.clone())),
         Ok(None) => "another packhouse holds it".into(),
-        Err(cause) if path.exists() && !path.is_dir() && !path.starts_with(&settings.path) => {
+        Err(cause) if path.exists() && !path.is_dir() && *path != settings.path.join(".packhouse") => {
             return Err(StartError::StateFolder { path: path.clone(), cause });
         }
         Err(e) if Fault::of(&e) == Fault::ReadOnly => "it is read-only".into(),

@@ -46,7 +46,7 @@ impl Reloader {
     /// Takes all that can change, if all of it is right. Returns what to tell the operator.
     ///
     /// # Errors
-    /// What is wrong. The old settings and the old users stay.
+    /// All mistakes. The old settings and the old users stay.
     pub fn reload(&mut self) -> Result<String, Vec<String>> {
         self.reopen();
         let done = self.take_all();

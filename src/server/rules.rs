@@ -1,6 +1,6 @@
 //! Settings → what can change while the server runs, in two stages: everything is read and checked first, then taken.
 
-use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -10,7 +10,7 @@ use http::HeaderName;
 
 use crate::api::Rules;
 use crate::api::rules::{MetricsFor, ObjectSizes};
-use crate::auth::htpasswd::Htpasswd;
+use crate::auth::htpasswd::{Htpasswd, LoadError};
 use crate::auth::{Authenticator, Options, Passwords};
 use crate::io::records;
 use crate::metrics::LoginCounters;
@@ -74,10 +74,16 @@ pub fn users(settings: &Settings) -> Result<Option<Htpasswd>, String> {
     Htpasswd::load(file).map(Some).map_err(|e| remedy(&e))
 }
 
-fn remedy(what: &dyn fmt::Display) -> String {
-    format!(
-        "cannot load the password file: {what}. Make one with `packhouse user add --htpasswd-file FILE USER`, name another with --htpasswd-file, or let everybody in with --no-auth."
-    )
+fn remedy(what: &LoadError) -> String {
+    let advice = match what {
+        LoadError::Read { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => {
+            "Let the server's user read it (chown, chmod). If its folder was replaced by another one, restart the server: its sandbox knows the old folder."
+        }
+        _ => {
+            "Make one with `packhouse user add --htpasswd-file FILE USER`, name another with --htpasswd-file, or let everybody in with --no-auth."
+        }
+    };
+    format!("cannot load the password file: {what}. {advice}")
 }
 
 /// The certificates, if there are any.
@@ -102,7 +108,12 @@ pub fn material(settings: &Settings) -> Result<Option<Material>, String> {
 /// Who has which right.
 pub fn rights(access: &Access) -> Result<Rights, String> {
     if let Some(path) = &access.acl_file {
-        let text = records::read_text(path).map_err(|e| format!("acl-file: {}: {e}", path.display()))?;
+        let text = records::read_text(path).map_err(|e| {
+            format!(
+                "acl-file: {}: {e}. Give --acl-file a file that the server's user may read.",
+                path.display()
+            )
+        })?;
         return Acl::parse(&text).map(Rights::Acl).map_err(|e| format!("acl-file: {}: {e}", path.display()));
     }
     if access.users.values().all(|rules| rules.rights.is_none()) {
@@ -168,6 +179,11 @@ impl Prepared<'_> {
         })
     }
 
+    /// The lines of the password file that can't be used.
+    pub fn bad_lines(&self) -> impl Iterator<Item = &str> {
+        self.users.iter().flat_map(|users| users.problems().iter().map(String::as_str))
+    }
+
     /// Users that have rules and no password, where a password is the only way to log in.
     pub fn unknown_users(&self) -> Vec<String> {
         let Some(users) = &self.users else { return Vec::new() };
@@ -188,7 +204,7 @@ impl Prepared<'_> {
     ///
     /// # Errors
     /// A thread can't be started.
-    pub fn take(self, held: &mut Held) -> std::io::Result<Rules> {
+    pub fn take(self, held: &mut Held) -> io::Result<Rules> {
         let Self { users, material, rights, settings } = self;
         let options = login_options(settings);
         held.passwords = match (users, held.passwords.take()) {

@@ -46,7 +46,7 @@ pub struct Places<'f> {
     text: &'f str,
     /// What is wrong so far.
     pub problems: Vec<Problem>,
-    /// What is right, and should be known.
+    /// Notes on settings that are right, for the operator.
     pub notes: Vec<Problem>,
 }
 
@@ -100,9 +100,9 @@ impl Places<'_> {
 pub struct Read {
     /// The values.
     pub values: Vec<Value>,
-    /// What is wrong.
+    /// Mistakes.
     pub problems: Vec<Problem>,
-    /// What is right, and should be known.
+    /// Notes on settings that are right, for the operator.
     pub notes: Vec<Problem>,
 }
 

@@ -25,7 +25,7 @@ pub struct Loaded {
     pub origins: Vec<(&'static Key, Vec<String>, String)>,
     /// The settings file.
     pub file: Option<PathBuf>,
-    /// What is no mistake, and should be known.
+    /// Notes on settings that are right, for the operator.
     pub notes: Vec<Problem>,
 }
 

@@ -19,7 +19,7 @@ pub fn sample() -> String {
     );
     for Section(heading, keys) in KEYS {
         write!(out, "\n## {heading}\n").ok();
-        // What is no setting here has no place in a file.
+        // A flag that is no setting has no place in a file.
         for key in keys.iter().filter(|key| key.name != "cpu-profile") {
             let live = if key.live { " SIGHUP changes it in a running server." } else { "" };
             out.push('\n');

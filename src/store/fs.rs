@@ -425,7 +425,7 @@ impl<D: Disk> Download for FsDownload<D> {
     }
 
     async fn digest(&self) -> Result<hash::Digest, Error> {
-        /// What is read inline, if it is in memory.
+        /// The bytes, if they are in memory and were read inline.
         const SHORT: u64 = 64 << 10;
         let mut content = Vec::new();
         let count = usize::try_from(self.size).unwrap_or(usize::MAX);

@@ -264,7 +264,7 @@ impl<D: Disk> Scrubber<D> {
                 return Ok(Some((dir, names.into())));
             }
             // A `config` is one only in the repository's own folder.
-            // What is no file is told when it is looked at.
+            // Folders and pipes too: the look at them tells the operator.
             names.extend(
                 page.into_iter()
                     .map(|entry| entry.name)

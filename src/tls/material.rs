@@ -112,7 +112,10 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         Ok(all) if all.is_empty() => {
             Err(content(path, "there is no certificate in it: it must be PEM, with BEGIN CERTIFICATE"))
         }
-        Ok(all) => Ok(all),
+        Ok(all) => match all.iter().position(|certificate| peer::end(certificate).is_none()) {
+            None => Ok(all),
+            Some(index) => Err(content(path, format!("certificate {} in it is malformed", index + 1))),
+        },
         Err(e) => Err(content(path, format!("the PEM is malformed: {e}"))),
     }
 }

@@ -112,7 +112,7 @@ impl TlsSocket {
                 // Go's answer, and so rest-server's: to an alert of TLS such a client has nothing to say to its user.
                 socket.send(PLAIN_HTTP_ANSWER, false).ok();
                 socket.finish();
-                // What is not read when the socket is closed would reset the connection, and the answer might be lost.
+                // Bytes that are not read when the socket is closed would reset the connection, and the answer might be lost.
                 socket.receive(&mut [0; 4096]).ok();
                 return Err(HandshakeError::PlainHttp);
             }

@@ -60,7 +60,7 @@ fn what_is_stored_has_a_tag_and_preconditions_are_heeded() {
                 let full = conn.request("GET", path, "Range: bytes=99-\r\nIf-Range: \"x\"\r\n", b"");
                 assert_eq!((full.status, full.body.as_slice()), (200, BODY));
             }
-            // What is not there has no tag that could match or differ.
+            // An object that is missing has no tag that could match or differ.
             let missing = format!("/r1/keys/{}", id_of(b"missing"));
             for headers in ["If-Match: *\r\n", "If-None-Match: *\r\n", "If-Match: \"x\"\r\n"] {
                 assert_eq!(conn.request("GET", &missing, headers, b"").status, 404, "{headers}");

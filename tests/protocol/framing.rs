@@ -44,7 +44,7 @@ fn case_32_ambiguous_requests_are_refused_and_the_connection_closed() {
             assert_eq!(conn.response().status, 400, "{head:?}");
             assert!(conn.is_ended(), "closed after {head:?}");
         }
-        // What is no coding that is known here, as in rest-server.
+        // Codings that are not known here, as in rest-server.
         for coding in ["identity", "gzip, chunked", "chunked, chunked", "", "xchunked", "chunked;q=1"] {
             let mut conn = server.connect();
             conn.send(format!(

@@ -66,6 +66,10 @@ fn what_cannot_work_is_an_error_and_what_is_odd_a_warning() {
         ("state-dir = \"DIR/users\"\n", 78, "error: state-dir: "),
         ("acl-file = \"DIR/no-acl\"\n", 78, "error: acl-file: "),
         ("user = \"no-such-user\"\n", 78, "there is no such user"),
+        ("cpus = \"4000\"\n", 78, "4000"),
+        ("listen = [\"127.0.0.1:1\", \"127.0.0.1:1\"]\n", 78, "error: listen: 127.0.0.1:1 is given twice"),
+        ("listen = \"127.0.0.1:1\"\nadmin-listen = \"127.0.0.1:1\"\n", 78, "is given twice"),
+        ("listen = \"unix:DIR/no/such/socket\"\n", 78, "no folder for this socket"),
     ] {
         let (got, said) = site.check(lines);
         assert!(got == Some(code) && said.contains(wanted), "{lines}: {got:?} {said}");

@@ -174,9 +174,14 @@ fn keys_and_certificates_that_cannot_be_used_are_named() {
             "{name}: {said}"
         );
     }
-    // Two certificates glued together: a reader finds one.
+    // A chain of which the second part is no certificate.
     let text = std::fs::read_to_string(&cert).unwrap();
     let glued = dir.path().join("glued.pem");
+    let junk = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    std::fs::write(&glued, format!("{text}{junk}")).unwrap();
+    let (code, said) = start(glued.to_str().unwrap(), &key);
+    assert!(code == Some(3) && said.contains("certificate 2 in it is malformed"), "{said}");
+    // Two certificates glued together: a reader finds one.
     for (content, begun) in [
         (format!("{}{text}", text.trim_end()), 2),
         (format!("{text}{}", text.replace("-----END CERTIFICATE-----", "")), 2),
