@@ -53,7 +53,7 @@ pub struct Htpasswd {
     users: HashMap<String, Hash>,
     /// The dearest cost: any wrong password is to take as long, whoever it is for.
     highest: u32,
-    /// What is wrong with which lines.
+    /// The lines that can't be used, and why.
     problems: Vec<String>,
 }
 

@@ -32,6 +32,8 @@ use crate::io::node::{Node, Site};
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// The rights that a folder needs: to list it, and to make entries in it.
+const USABLE: Access = Access::READ_OK.union(Access::WRITE_OK).union(Access::EXEC_OK);
 /// Where a disk has no locks, a file with a temporary name counts as left over when nobody has written to it for so long.
 const UNLOCKED_AGE: Duration = Duration::from_hours(24);
 
@@ -164,8 +166,7 @@ impl Dir {
     /// # Errors
     /// `Denied`, or `ReadOnly` of a file system that takes no writes.
     pub async fn check_access(&self) -> io::Result<()> {
-        let wanted = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
-        self.node.reading(move |fd| Ok(accessat(fd, ".", wanted, AtFlags::empty())?)).await
+        self.node.reading(move |fd| Ok(accessat(fd, ".", USABLE, AtFlags::empty())?)).await
     }
 
     /// Whether this directory, the root, is still what its path names. One that was removed, moved or mounted over takes files
@@ -440,8 +441,7 @@ fn dir_id(dir: &OwnedFd) -> io::Result<DirId> {
 
 /// Whether this user may list the folder at `path` and make entries in it.
 pub fn check_access(path: &Path) -> io::Result<()> {
-    let wanted = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
-    Ok(accessat(CWD, path, wanted, AtFlags::empty())?)
+    Ok(accessat(CWD, path, USABLE, AtFlags::empty())?)
 }
 
 /// Tries openat2(2).

@@ -185,7 +185,7 @@ fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Bound> {
 /// # Errors
 /// One of them is neither a listening TCP nor a listening unix socket.
 pub fn from_systemd() -> io::Result<Vec<(String, Listener)>> {
-    // Neither does an empty variable, which scripts leave behind, pass any.
+    // An empty variable, which scripts leave behind, passes no sockets.
     if std::env::var_os("LISTEN_PID").is_none_or(|pid| pid.is_empty()) {
         return Ok(Vec::new());
     }

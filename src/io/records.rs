@@ -136,7 +136,8 @@ fn keep_rights(old: &File, meta: &Metadata, new: &File) -> io::Result<()> {
     Ok(())
 }
 
-fn own(file: &File, meta: &Metadata) -> io::Result<()> {
+/// Gives a file the owner and the group of another file or a folder.
+pub(super) fn own(file: &File, meta: &Metadata) -> io::Result<()> {
     let is = file.metadata()?;
     if (is.uid(), is.gid()) == (meta.uid(), meta.gid()) {
         return Ok(());

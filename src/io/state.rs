@@ -11,7 +11,7 @@ use rustix::process::geteuid;
 
 use crate::io::Fault;
 use crate::io::names::lacks_locks;
-use crate::io::records::folder_of;
+use crate::io::records::{folder_of, own};
 
 /// What became of an attempt to lock.
 #[derive(Debug)]
@@ -136,6 +136,6 @@ fn make_for_owner_of_folder(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
     let owner = std::fs::metadata(folder_of(path))?;
     // Only root may, and only for root does it matter.
-    std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid())).ok();
+    own(&file, &owner).ok();
     Ok(file)
 }

@@ -119,18 +119,22 @@ pub(super) fn enter(ring: &mut IoUring) -> io::Result<()> {
 /// Whether a child process that runs `work` is not killed for it. An errno is not of interest here: the caller of the
 /// system call knows what to do about it.
 fn survives(work: impl FnOnce() -> bool) -> bool {
-    let tried = in_child(|| {
-        // A core dump of every start would be too much.
-        set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
-        u8::from(!work())
-    });
-    // If there can be no child, the call is taken for available: then the threads of the server can't be had either.
-    !matches!(tried, Ended::Killed)
+    !matches!(attempt(work), Ended::Killed)
 }
 
 /// Whether `work` succeeds in a child process: of a call whose errno has no way around it where it comes.
 fn works(work: impl FnOnce() -> bool) -> bool {
-    !matches!(in_child(|| u8::from(!work())), Ended::Killed | Ended::Code(1..))
+    !matches!(attempt(work), Ended::Killed | Ended::Code(1..))
+}
+
+/// Tries `work` in a child process. If there can be no child, callers take the call for available: then the threads of the
+/// server can't be had either.
+fn attempt(work: impl FnOnce() -> bool) -> Ended {
+    in_child(|| {
+        // A core dump of every start would be too much.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
+        u8::from(!work())
+    })
 }
 
 /// How a child process ended.
