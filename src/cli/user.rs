@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::auth::edit::{Change, EditError, edit, hash, users};
 use crate::cli::{FAILED, complain, environment, refuse, say};
+use crate::io::user::{ServiceUser, is_root};
 use crate::settings::args::{PasswordArgs, UserCommand};
 
 pub(super) fn run(command: &UserCommand) -> ExitCode {
@@ -13,12 +14,12 @@ pub(super) fn run(command: &UserCommand) -> ExitCode {
     | UserCommand::Passwd(PasswordArgs { file, .. })
     | UserCommand::Del { file, .. }
     | UserCommand::List { file, .. }) = command;
-    let file = match file.file(&environment()) {
+    let (file, reader) = match file.file(&environment()) {
         Ok(file) => file,
         Err(problems) => return refuse(&problems),
     };
     let done = match command {
-        UserCommand::Add(args) => set(&file, args, |hash| Change::Add(hash)),
+        UserCommand::Add(args) => add(&file, args, reader.as_deref()),
         UserCommand::Passwd(args) => set(&file, args, |hash| Change::Replace(hash)),
         UserCommand::Del { user, .. } => edit(&file, user, &Change::Remove).map_err(|e| e.to_string()),
         UserCommand::List { json, .. } => list(users(&file), *json),
@@ -29,6 +30,18 @@ pub(super) fn run(command: &UserCommand) -> ExitCode {
             complain(&format!("error: {text}"));
             ExitCode::from(FAILED)
         }
+    }
+}
+
+/// A new file can be read by the user that the server runs as, too.
+fn add(file: &Path, args: &PasswordArgs, reader: Option<&str>) -> Result<(), String> {
+    let is_new = !file.exists();
+    set(file, args, |hash| Change::Add(hash))?;
+    match reader.filter(|_| is_new && is_root()) {
+        Some(name) => ServiceUser::find(name)
+            .and_then(|user| user.let_read(file))
+            .map_err(|e| format!("{}: {name} can't be given the right to read it: {e}", file.display())),
+        None => Ok(()),
     }
 }
 

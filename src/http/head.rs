@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use thiserror::Error;
 
 use crate::http::limits::{MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGET_BYTES};
+use crate::types::UNASKED_PROXY_HEADER;
 
 /// A request head.
 #[derive(Clone, Debug)]
@@ -119,6 +120,13 @@ impl Scanner {
             return Err(HeadError::Bad(
                 "the client speaks TLS, and this port does not: see --tls, or use http://",
             ));
+        }
+        // Of version 2, whose first four bytes are empty lines to a server of HTTP.
+        if [&b"PROXY TCP"[..], b"PROXY UNKNOWN", b"\0\r\nQUIT\n"]
+            .iter()
+            .any(|begin| received.starts_with(begin))
+        {
+            return Err(HeadError::Bad(UNASKED_PROXY_HEADER));
         }
         let fresh = received.get(self.seen..).unwrap_or_default();
         for (offset, _) in fresh.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {

@@ -3,8 +3,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use ppp::v1;
 use ppp::v2::{Addresses, Command, Header};
+use ppp::{v1, v2};
 use thiserror::Error;
 
 use crate::io::socket::Socket;
@@ -18,6 +18,10 @@ const MAX_LINE_BYTES: usize = 107;
 /// The most that may follow: addresses and what proxies add to them.
 const MAX_REST_BYTES: usize = 4096;
 
+/// What no version has.
+const WRONG: &str = "malformed";
+/// A client that has none, behind a unix socket of the proxy's: it must not pass for the proxy itself.
+const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Why there is no client behind a proxy.
 #[derive(Debug, Error)]
 pub enum ProxyError {
@@ -26,9 +30,9 @@ pub enum ProxyError {
     Io(#[from] io::Error),
     /// Something else came.
     #[error(
-        "it is missing or malformed: with --proxy-protocol the proxy must send one (haproxy: send-proxy-v2, nginx: proxy_protocol on)"
+        "it is {0}: with --proxy-protocol the proxy must send one (haproxy: send-proxy-v2, nginx: proxy_protocol on)"
     )]
-    Malformed,
+    Malformed(&'static str),
     /// Nothing came in time.
     #[error("it did not arrive in time")]
     TooSlow,
@@ -40,25 +44,24 @@ pub async fn read(socket: &Socket) -> Result<Option<IpAddr>, ProxyError> {
     if begin.starts_with(v1::PROTOCOL_PREFIX.as_bytes()) {
         return read_line(socket, begin).await;
     }
-    if !begin.starts_with(ppp::v2::PROTOCOL_PREFIX) {
-        return Err(ProxyError::Malformed);
+    if !begin.starts_with(v2::PROTOCOL_PREFIX) {
+        return Err(ProxyError::Malformed("missing"));
     }
     let fixed = exactly(socket, begin, FIXED_BYTES - SIGNATURE_BYTES).await?;
     let length = match fixed.get(FIXED_BYTES - 2..) {
         Some(&[high, low]) => usize::from(u16::from_be_bytes([high, low])),
-        _ => return Err(ProxyError::Malformed),
+        _ => return Err(ProxyError::Malformed(WRONG)),
     };
     if length > MAX_REST_BYTES {
-        return Err(ProxyError::Malformed);
+        return Err(ProxyError::Malformed("longer than 4 KiB"));
     }
     let all = exactly(socket, fixed, length).await?;
-    let header = Header::try_from(all.as_slice()).map_err(|_parse| ProxyError::Malformed)?;
+    let header = Header::try_from(all.as_slice()).map_err(|_parse| ProxyError::Malformed(WRONG))?;
     Ok(match (header.command, header.addresses) {
         (Command::Proxy, Addresses::IPv4(ends)) => Some(ends.source_address.into()),
         (Command::Proxy, Addresses::IPv6(ends)) => Some(ends.source_address.to_canonical()),
         (Command::Local, _) => None,
-        // A client without an address must not pass for the proxy itself.
-        (Command::Proxy, _) => return Err(ProxyError::Malformed),
+        (Command::Proxy, Addresses::Unspecified | Addresses::Unix(_)) => Some(NO_ADDRESS),
     })
 }
 
@@ -66,17 +69,16 @@ pub async fn read(socket: &Socket) -> Result<Option<IpAddr>, ProxyError> {
 async fn read_line(socket: &Socket, mut line: Vec<u8>) -> Result<Option<IpAddr>, ProxyError> {
     while !line.ends_with(b"\n") {
         if line.len() == MAX_LINE_BYTES {
-            return Err(ProxyError::Malformed);
+            return Err(ProxyError::Malformed("longer than a line of version 1 may be"));
         }
         line = exactly(socket, line, 1).await?;
     }
-    let header = v1::Header::try_from(line.as_slice()).map_err(|_parse| ProxyError::Malformed)?;
+    let header = v1::Header::try_from(line.as_slice()).map_err(|_parse| ProxyError::Malformed(WRONG))?;
     Ok(match header.addresses {
         v1::Addresses::Tcp4(ends) => Some(ends.source_address.into()),
         v1::Addresses::Tcp6(ends) => Some(ends.source_address.to_canonical()),
-        // A health check of haproxy, or a client without an address: which of them can't be told, and such a client must not
-        // pass for the proxy itself.
-        v1::Addresses::Unknown => Some(Ipv4Addr::UNSPECIFIED.into()),
+        // A health check of haproxy, or a client without an address: which of them can't be told.
+        v1::Addresses::Unknown => Some(NO_ADDRESS),
     })
 }
 

@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{
-    Access, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, ResolveFlags, StatxFlags, accessat,
-    fcntl_setfl, flock, fstat, fstatfs, fstatvfs, fsync, mkdirat, openat, openat2, statx, unlinkat,
+    Access, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, ResolveFlags, StatVfs, StatxFlags,
+    accessat, fcntl_setfl, fstat, fstatfs, fstatvfs, fsync, mkdirat, openat, openat2, statat, statvfs, statx,
+    unlinkat,
 };
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,7 @@ use crate::io::names::{
     lacks_locks, link_unnamed, make_unnamed, rename_atomically, rename_by_link, rename_looking, take_turn,
 };
 use crate::io::node::{Node, Site};
+use crate::io::optional::flock;
 
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
@@ -166,7 +168,7 @@ impl Dir {
     /// # Errors
     /// `Denied`, or `ReadOnly` of a file system that takes no writes.
     pub async fn check_access(&self) -> io::Result<()> {
-        self.node.reading(move |fd| Ok(accessat(fd, ".", USABLE, AtFlags::empty())?)).await
+        self.node.reading(move |fd| Ok(forgive_unknown(accessat(fd, ".", USABLE, AtFlags::empty()))?)).await
     }
 
     /// Whether this directory, the root, is still what its path names. One that was removed, moved or mounted over takes files
@@ -315,8 +317,7 @@ impl Dir {
             false => Err(Errno::OPNOTSUPP.into()),
         };
         let is_it = move |fd: &OwnedFd, name: &OsStr| {
-            let stat = statx(fd, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO);
-            stat.map(|stat| stat.stx_ino == inode)
+            statat(fd, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| stat.st_ino == inode)
         };
         self.node
             .writing(move |fd| {
@@ -342,9 +343,9 @@ impl Dir {
         self.node
             .writing(move |fd| {
                 let _turn = take_turn(&name);
-                let stat = statx(fd, &name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::SIZE)?;
+                let stat = statat(fd, &name, AtFlags::SYMLINK_NOFOLLOW)?;
                 unlinkat(fd, name, AtFlags::empty())?;
-                Ok(stat.stx_size)
+                Ok(stat.st_size.unsigned_abs())
             })
             .await
     }
@@ -354,8 +355,8 @@ impl Dir {
         let name = name.to_owned();
         self.node
             .writing(move |fd| {
-                let stat = statx(fd, &name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MTIME)?;
-                if !is_older_than(stat.stx_mtime.tv_sec, age) {
+                let stat = statat(fd, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+                if !is_older_than(stat.st_mtime, age) {
                     return Ok(false);
                 }
                 Ok(unlinkat(fd, name, AtFlags::empty()).map(|()| true)?)
@@ -393,17 +394,7 @@ impl Dir {
 
     /// Room on the file system of this directory, all 0 where it counts none.
     pub async fn space(&self) -> io::Result<Space> {
-        let uncounted = Space { bytes: 0, free_bytes: 0, inodes: 0, free_inodes: 0 };
-        let s = match self.node.reading(|fd| Ok(fstatvfs(fd)?)).await {
-            Err(e) if Fault::of(&e) == Fault::Unsupported => return Ok(uncounted),
-            other => other?,
-        };
-        let space = Space {
-            bytes: s.f_blocks.saturating_mul(s.f_frsize),
-            free_bytes: s.f_bavail.saturating_mul(s.f_frsize),
-            inodes: s.f_files,
-            free_inodes: s.f_favail,
-        };
+        let space = self.node.reading(|fd| space_of(fstatvfs(fd))).await?;
         if self.node.site.inodes_unknown.load(Ordering::Relaxed) && space.free_inodes == 0 {
             return Ok(Space { inodes: 0, ..space });
         }
@@ -431,9 +422,35 @@ impl Dir {
     }
 }
 
+/// Room on the file system of the folder at `path`. Blocks.
+pub fn room(path: &Path) -> io::Result<Space> {
+    space_of(statvfs(path))
+}
+
+/// All 0 where the file system counts nothing, or a system call filter hides it.
+fn space_of(answer: Result<StatVfs, Errno>) -> io::Result<Space> {
+    let s = match answer.map_err(io::Error::from) {
+        Ok(s) => s,
+        Err(e) if matches!(Fault::of(&e), Fault::Unsupported | Fault::Denied) => {
+            return Ok(Space { bytes: 0, free_bytes: 0, inodes: 0, free_inodes: 0 });
+        }
+        Err(e) => return Err(e),
+    };
+    Ok(Space {
+        bytes: s.f_blocks.saturating_mul(s.f_frsize),
+        free_bytes: s.f_bavail.saturating_mul(s.f_frsize),
+        inodes: s.f_files,
+        free_inodes: s.f_favail,
+    })
+}
+
 fn dir_id(dir: &OwnedFd) -> io::Result<DirId> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let stat = statx(dir, "", flags, StatxFlags::INO | StatxFlags::BTIME)?;
+    let Ok(stat) = statx(dir, "", flags, StatxFlags::INO | StatxFlags::BTIME) else {
+        // Filters of older container engines do not know statx(2), the only call that tells when something was made.
+        let stat = fstat(dir)?;
+        return Ok(DirId { device: stat.st_dev, inode: stat.st_ino, born: 0 });
+    };
     let born = i128::from(stat.stx_btime.tv_sec) * 1_000_000_000 + i128::from(stat.stx_btime.tv_nsec);
     let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
     Ok(DirId { device, inode: stat.stx_ino, born })
@@ -441,7 +458,16 @@ fn dir_id(dir: &OwnedFd) -> io::Result<DirId> {
 
 /// Whether this user may list the folder at `path` and make entries in it.
 pub fn check_access(path: &Path) -> io::Result<()> {
-    Ok(accessat(CWD, path, USABLE, AtFlags::empty())?)
+    Ok(forgive_unknown(accessat(CWD, path, USABLE, AtFlags::empty()))?)
+}
+
+/// Where a system call filter answers in the place of faccessat(2), who tries to write will see. The kernel itself says EACCES or
+/// EROFS of a folder.
+const fn forgive_unknown(answer: Result<(), Errno>) -> Result<(), Errno> {
+    match answer {
+        Err(Errno::PERM | Errno::NOSYS) => Ok(()),
+        other => other,
+    }
 }
 
 /// Tries openat2(2).

@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use monoio::buf::IoBuf;
 use rustix::fs::{
-    Advice, AtFlags, FallocateFlags, OFlags, StatxFlags, XattrFlags, fadvise, fallocate, fcntl_getfl,
-    fcntl_setfl, fdatasync, fgetxattr, fsetxattr, fstat, ftruncate, statx,
+    Advice, AtFlags, FallocateFlags, OFlags, StatxFlags, fadvise, fcntl_getfl, fcntl_setfl, fdatasync, fstat,
+    ftruncate, statx,
 };
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwrite};
 use rustix::param::page_size;
@@ -21,6 +21,7 @@ use rustix::param::page_size;
 use crate::io::buffer::{ALIGNMENT, Buffer, BufferPool};
 use crate::io::flush::Flushed;
 use crate::io::node::{Node, Site};
+use crate::io::optional::{fallocate, fgetxattr, fsetxattr};
 use crate::io::runtime::{Driver, current};
 use crate::io::socket::{Socket, missing_pages};
 use crate::io::syscalls;
@@ -92,7 +93,7 @@ impl File {
     /// Sees to it that reads are of the device, as far as that can be: past the page cache, which keeps what others have
     /// there. Where that can't be, what the cache has is let go, now and when this is called again after the last read.
     pub fn bypass_memory(&self) {
-        let can = || takes_direct_io(&self.node.fd, DirectIo::Auto).is_ok_and(|can| can);
+        let can = || takes_direct_io(&self.node.fd, DirectIo::Auto);
         let bypasses = self.bypasses.get() || can() && self.bypass_cache(true).is_ok();
         if !bypasses {
             // An advice: if it is not taken, that costs nothing but a test of memory in place of the disk.
@@ -287,7 +288,7 @@ impl File {
             return Ok(false);
         }
         let job = move |fd: &OwnedFd| match fallocate(fd, FallocateFlags::empty(), offset, len) {
-            Ok(()) => Ok(Some(direct != DirectIo::Off && takes_direct_io(fd, direct)?)),
+            Ok(()) => Ok(Some(direct != DirectIo::Off && takes_direct_io(fd, direct))),
             // Each file system has its own way to say that it can't.
             Err(
                 Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM | Errno::NODEV | Errno::NOTTY,
@@ -323,7 +324,7 @@ impl File {
         self.node
             .reading(move |fd| {
                 let mut name = vec![0; MAX_OWNER_BYTES];
-                match fgetxattr(fd, OWNER, name.as_mut_slice()) {
+                match fgetxattr(fd, OWNER, &mut name) {
                     Ok(length) => {
                         name.truncate(length);
                         Ok(String::from_utf8(name).ok())
@@ -351,21 +352,21 @@ impl File {
 /// Notes who a file belongs to. Blocks. A disk that keeps no attributes says so in many ways (OPNOTSUPP, PERM, with rclone
 /// IO); without its owner only the right to delete removes a lock, which is better than no lock.
 pub(super) fn note_owner(fd: impl AsFd, owner: &str) -> io::Result<()> {
-    match fsetxattr(fd, OWNER, owner.as_bytes(), XattrFlags::empty()) {
+    match fsetxattr(fd, OWNER, owner.as_bytes()) {
         Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::ROFS)) => Err(e.into()),
         _ => Ok(()),
     }
 }
 
 /// Whether a file can be written past the page cache in pieces that are aligned as buffers are.
-fn takes_direct_io(fd: &OwnedFd, wanted: DirectIo) -> io::Result<bool> {
-    let stat = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)?;
-    if stat.stx_mask & StatxFlags::DIOALIGN.bits() == 0 {
-        // Linux before 6.1, or a file system that does not tell.
-        return Ok(wanted == DirectIo::On);
-    }
+fn takes_direct_io(fd: &OwnedFd, wanted: DirectIo) -> bool {
+    let stat = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok();
+    let Some(stat) = stat.filter(|stat| stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0) else {
+        // Linux before 6.1, or a file system or a system call filter that does not tell.
+        return wanted == DirectIo::On;
+    };
     let fits = |alignment: u32| (1..=ALIGNMENT).contains(&(alignment as usize));
-    Ok(fits(stat.stx_dio_mem_align) && fits(stat.stx_dio_offset_align))
+    fits(stat.stx_dio_mem_align) && fits(stat.stx_dio_offset_align)
 }
 
 /// Whether a time of last change, in seconds since 1970, is so long ago. A time in the future is not.
@@ -373,17 +374,4 @@ pub(super) fn is_older_than(modified: i64, age: Duration) -> bool {
     let written = Duration::from_secs(modified.max(0).unsigned_abs());
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     now.checked_sub(written).is_some_and(|since| since >= age)
-}
-/// Tries preadv2(2). Whatever it says, this process lives on, or does not.
-pub(super) fn probe_preadv2() -> bool {
-    let read = |file: std::fs::File| {
-        preadv2(&file, &mut [io::IoSliceMut::new(&mut [0])], 0, ReadWriteFlags::NOWAIT).is_ok()
-    };
-    std::fs::File::open("/proc/self/exe").is_ok_and(read)
-}
-
-/// The same of sendfile(2).
-pub(super) fn probe_sendfile() -> bool {
-    let send = |file: std::fs::File| rustix::fs::sendfile(&file, &file, Some(&mut 0), 1).is_ok();
-    std::fs::File::open("/proc/self/exe").is_ok_and(send)
 }

@@ -18,6 +18,8 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, bind, listen
 use rustix::process::umask;
 use socket2::SockRef;
 
+use crate::io::dir::check_access;
+use crate::io::records::folder_of;
 use crate::io::runtime::{Driver, current};
 use crate::io::socket::{Peer, Socket, inherited};
 use crate::types::ListenAddress;
@@ -47,7 +49,7 @@ impl Listener {
     ///
     /// # Errors
     /// `AddrInUse` if another process listens there. A unix socket's file that nobody listens on is replaced.
-    pub fn bind(address: &ListenAddress, mode: Option<u32>) -> io::Result<Self> {
+    pub fn bind(address: &ListenAddress, mode: u32) -> io::Result<Self> {
         // The ring of a process that was killed a moment ago lets go of its listening socket only when the kernel has
         // cleaned up behind it: a restart must not fail for that.
         for _ in 0..BIND_TRIES {
@@ -59,14 +61,29 @@ impl Listener {
         Self::try_bind(address, mode)
     }
 
-    fn try_bind(address: &ListenAddress, mode: Option<u32>) -> io::Result<Self> {
+    fn try_bind(address: &ListenAddress, mode: u32) -> io::Result<Self> {
         let socket = match address {
-            ListenAddress::Host(host, port) => Bound::Tcp(bind_host(host, *port)?),
-            ListenAddress::AnyHost(port) => Bound::Tcp(bind_any(*port)?),
+            ListenAddress::Host(host, port) => Bound::Tcp(listening(bind_tcp(resolve(host, *port)?)?)?),
+            ListenAddress::AnyHost(port) => Bound::Tcp(listening(bind_any(*port)?)?),
             ListenAddress::Unix(path) => bind_unix(path, mode)?,
             ListenAddress::Systemd(_) => return Err(io::Error::other("systemd has passed no such socket")),
         };
         Ok(Self { socket, inherited: false })
+    }
+
+    /// Whether an address could be bound by this process, while it is not in use: for a check beside a running server. A socket
+    /// that does not listen keeps nobody else from the address.
+    ///
+    /// # Errors
+    /// It is none of this machine's, or not for this user, or no socket can have this path.
+    pub fn check(address: &ListenAddress) -> io::Result<()> {
+        let bound = match address {
+            ListenAddress::Host(host, port) => bind_tcp(resolve(host, *port)?).map(drop),
+            ListenAddress::AnyHost(port) => bind_any(*port).map(drop),
+            ListenAddress::Unix(path) => return check_unix(path),
+            ListenAddress::Systemd(_) => Ok(()),
+        };
+        bound.or_else(|e| if e.kind() == io::ErrorKind::AddrInUse { Ok(()) } else { Err(e) })
     }
 
     /// The address with its real port, as a user would write it.
@@ -133,7 +150,7 @@ impl Drop for Listener {
     }
 }
 
-fn bind_any(port: u16) -> io::Result<TcpListener> {
+fn bind_any(port: u16) -> io::Result<OwnedFd> {
     match bind_tcp(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))) {
         // A machine without IPv6.
         Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)) => {
@@ -143,12 +160,17 @@ fn bind_any(port: u16) -> io::Result<TcpListener> {
     }
 }
 
-fn bind_host(host: &str, port: u16) -> io::Result<TcpListener> {
+fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
     let address = (host, port).to_socket_addrs()?.next();
-    bind_tcp(address.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host name has no address"))?)
+    address.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host name has no address"))
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+fn listening(socket: OwnedFd) -> io::Result<TcpListener> {
+    listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -160,21 +182,30 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     // be megabytes, has drained: a slow but steady reader would look like one that does not read.
     SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES)?;
     bind(&socket, &address)?;
-    listen(&socket, BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
-fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Bound> {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    if is_socket && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
+fn check_unix(path: &Path) -> io::Result<()> {
+    // The path fits into an address.
+    std::os::unix::net::SocketAddr::from_pathname(path)?;
+    check_access(folder_of(path))?;
+    if path.symlink_metadata().is_ok() && !is_socket(path) { Err(Errno::ADDRINUSE.into()) } else { Ok(()) }
+}
+
+fn is_socket(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| meta.file_type().is_socket())
+}
+
+fn bind_unix(path: &Path, mode: u32) -> io::Result<Bound> {
+    if is_socket(path)
+        && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+    {
         std::fs::remove_file(path)?;
     }
     // Not by a chmod afterwards: in a folder of others the name may stand for something else by then.
-    let before = mode.map(|mode| umask(Mode::from_raw_mode(0o777 & !mode)));
+    let before = umask(Mode::from_raw_mode(0o777 & !mode));
     let socket = UnixListener::bind(path);
-    if let Some(before) = before {
-        umask(before);
-    }
+    umask(before);
     let socket = socket?;
     let inode = std::fs::symlink_metadata(path)?.ino();
     Ok(Bound::Unix { socket, path: path.into(), inode })
@@ -266,7 +297,7 @@ mod tests {
     #[test]
     fn a_socket_of_systemd_listens_on_when_this_process_takes_no_more() {
         for inherited in [false, true] {
-            let socket = bind_any(0).expect("a socket");
+            let socket = listening(bind_any(0).expect("a socket")).expect("it listens");
             let systemds = socket.try_clone().expect("another handle");
             let socket = adopt(socket.into()).expect("it listens");
             Listener { socket, inherited }.close();

@@ -19,6 +19,7 @@ pub mod listener;
 pub mod listing;
 mod names;
 mod node;
+mod optional;
 pub mod records;
 pub mod runtime;
 pub mod sandbox;

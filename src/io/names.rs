@@ -6,16 +6,15 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, RenameFlags, StatxFlags, fstatfs, linkat, openat, renameat, renameat_with,
-    statx, unlinkat,
-};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstatfs, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
+
+use crate::io::optional::{linkat, rename_noreplace};
 
 /// Renames an entry of `dir` in one step that never replaces. False, and nothing has happened, where the file system has
 /// no such step. Blocks.
 pub(super) fn rename_atomically(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<bool> {
-    match renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
+    match rename_noreplace(dir, from, to) {
         Ok(()) => Ok(true),
         Err(e) if is_of_the_moment(e) || e == Errno::IO => Err(e.into()),
         // File systems and system call filters say in many ways that they have no such step (INVAL, NOSYS, PERM, XDEV). If it
@@ -45,7 +44,7 @@ const fn is_of_the_moment(e: Errno) -> bool {
 /// The same, after a look whether the name is free: safe only while this process holds the data folder alone and the caller has taken the turn of
 /// the name that others know. Blocks.
 pub(super) fn rename_looking(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<()> {
-    match statx(dir, to, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE) {
+    match statat(dir, to, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => Ok(renameat(dir, from, dir, to)?),
         Ok(_) => Err(Errno::EXIST.into()),
         Err(e) => Err(e.into()),

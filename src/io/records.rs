@@ -8,9 +8,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, XattrFlags, fallocate, fgetxattr, flistxattr, fsetxattr};
+use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use crate::io::optional::{fallocate, fgetxattr, flistxattr, fsetxattr};
 use crate::io::{Fault, flush, runtime};
 
 /// Longest list of extended attributes, and longest attribute, that is kept.
@@ -19,8 +20,9 @@ const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
 /// Puts `content` in the place of the file at `path`, durably. A new file has `mode` and belongs to the owner of its
 /// folder; a file that is there keeps its mode, its owner and its access control list.
 ///
-/// Where the name can't be given to another file (a bind mount is EBUSY, a folder that this user may not write to), the
-/// file is written in place: the caller holds its lock, see `state::lock_file`.
+/// Where the name can't be given to another file (a bind mount is EBUSY, a folder that this user may not write to), and where the
+/// file has other names (hard links) that would keep the old content, the file is written in place: the caller holds its lock,
+/// see `state::lock_file`.
 ///
 /// # Errors
 /// The old content is still there, unless a write in place was cut short.
@@ -28,6 +30,9 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     // Through a symbolic link the file behind it is meant, not the link.
     let target = std::fs::canonicalize(path).unwrap_or_else(|_missing| path.to_owned());
     let folder = folder_of(&target);
+    if std::fs::metadata(&target).is_ok_and(|meta| meta.is_file() && meta.nlink() > 1) {
+        return write_in_place(&target, content);
+    }
     let mut name = target.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{:016x}.new", runtime::random()));
     let new = folder.join(name);
@@ -114,7 +119,7 @@ fn keep_rights(old: &File, meta: &Metadata, new: &File) -> io::Result<()> {
     own(new, meta)?;
     new.set_permissions(PermissionsExt::from_mode(meta.mode() & 0o7777))?;
     let mut names = vec![0; MAX_ATTRIBUTE_BYTES];
-    let length = match flistxattr(old, names.as_mut_slice()) {
+    let length = match flistxattr(old, &mut names) {
         Ok(length) => length,
         // This file system has none.
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => return Ok(()),
@@ -125,8 +130,8 @@ fn keep_rights(old: &File, meta: &Metadata, new: &File) -> io::Result<()> {
     {
         let name = OsStr::from_bytes(name);
         let mut value = vec![0; MAX_ATTRIBUTE_BYTES];
-        let length = fgetxattr(old, name, value.as_mut_slice())?;
-        let kept = fsetxattr(new, name, value.get(..length).unwrap_or_default(), XattrFlags::empty());
+        let length = fgetxattr(old, name, &mut value)?;
+        let kept = fsetxattr(new, name, value.get(..length).unwrap_or_default());
         // An access control list says who may read: without it the file would be another one. Labels of a security
         // module are given by its own rules.
         if name.as_bytes().starts_with(b"system.") {
@@ -169,13 +174,13 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).expect("there").mode() & 0o7777, 0o600);
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).expect("changed");
         let file = File::open(&path).expect("opened");
-        let has_attributes = fsetxattr(&file, "user.note", b"kept", XattrFlags::empty()).is_ok();
+        let has_attributes = fsetxattr(&file, "user.note", b"kept").is_ok();
         replace(&path, b"two", 0o600).expect("replaced");
         assert_eq!(std::fs::metadata(&path).expect("there").mode() & 0o7777, 0o640);
         assert_eq!(std::fs::read(&path).expect("read"), b"two");
         if has_attributes {
             let mut value = [0; 4];
-            fgetxattr(File::open(&path).expect("opened"), "user.note", &mut value[..]).expect("kept");
+            fgetxattr(File::open(&path).expect("opened"), "user.note", &mut value).expect("kept");
             assert_eq!(&value, b"kept");
         }
         assert_eq!(std::fs::read_dir(dir.path()).expect("read").count(), 1, "nothing is left over");

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use rustix::param::page_size;
 
+use crate::io::optional::nothing;
 use crate::io::runtime::{Driver, current};
 use crate::io::syscalls;
 
@@ -66,7 +67,7 @@ pub(super) fn missing_pages(file: &OwnedFd, offset: u64, count: u64) -> Option<u
 
 /// Tries cachestat(2). Whatever it says, this process lives on, or does not.
 pub(super) fn probe_cachestat() -> bool {
-    std::fs::File::open(".").is_ok_and(|folder| missing_pages(&folder.into(), 0, 1).is_some())
+    nothing().is_ok_and(|file| missing_pages(&file.into(), 0, 1).is_some())
 }
 
 /// One connection.

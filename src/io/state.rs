@@ -5,12 +5,13 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::io::Fault;
 use crate::io::names::lacks_locks;
+use crate::io::optional::flock;
 use crate::io::records::{folder_of, own};
 
 /// What became of an attempt to lock.

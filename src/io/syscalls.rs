@@ -17,7 +17,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::io::runtime::{self, Driver};
 use crate::io::sandbox::{Reach, restrict};
-use crate::io::{affinity, file, limits, socket};
+use crate::io::{affinity, limits, optional, socket};
 
 /// Optional system calls, in the groups in which they are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,16 @@ pub struct Syscalls {
     pub limits: bool,
     /// `sched_setaffinity(2)`, for `--cpus`.
     pub pin: bool,
+    /// flock(2), against a second server.
+    pub flock: bool,
+    /// fallocate(2), which reserves room.
+    pub fallocate: bool,
+    /// linkat(2), which gives unnamed files their names.
+    pub link: bool,
+    /// `renameat2(2)`, which never replaces.
+    pub renameat2: bool,
+    /// fgetxattr(2) and the like: who a lock belongs to.
+    pub attributes: bool,
     /// openat2(2). The only one without which there is no server: paths could leave the data folder.
     pub openat2: bool,
 }
@@ -57,6 +67,11 @@ impl Syscalls {
         idle: true,
         limits: true,
         pin: true,
+        flock: true,
+        fallocate: true,
+        link: true,
+        renameat2: true,
+        attributes: true,
         openat2: true,
     };
 
@@ -71,12 +86,17 @@ impl Syscalls {
                 runtime::probe_uring().is_ok() && runtime::block_on(Driver::Uring, async {}).is_ok()
             }),
             cachestat: survives(socket::probe_cachestat),
-            preadv2: survives(file::probe_preadv2),
-            sendfile: works(file::probe_sendfile),
+            preadv2: survives(optional::probe_preadv2),
+            sendfile: works(optional::probe_sendfile),
             nice: survives(|| affinity::give_way().is_ok()),
             idle: survives(|| affinity::idle().is_ok()),
             limits: survives(|| limits::raise_by_call().is_ok()),
             pin: survives(|| affinity::probe_pin().is_ok()),
+            flock: survives(optional::probe_flock),
+            fallocate: survives(optional::probe_fallocate),
+            link: survives(optional::probe_link),
+            renameat2: survives(optional::probe_renameat2),
+            attributes: survives(optional::probe_attributes),
             openat2: survives(|| crate::io::dir::probe_openat2().is_ok()),
         }
     }
@@ -91,6 +111,11 @@ impl Syscalls {
             (self.sendfile, "sendfile (downloads are copied through this process)"),
             (self.nice, "setpriority (password hashing does not give way)"),
             (self.idle, "sched_setscheduler (background verification does not give way)"),
+            (self.flock, "flock (a second server would not be noticed)"),
+            (self.fallocate, "fallocate (no room is reserved for uploads)"),
+            (self.link, "linkat (files have temporary names while they are written)"),
+            (self.renameat2, "renameat2 (a name is looked for before it is given)"),
+            (self.attributes, "fsetxattr (locks have no owners)"),
             (self.limits, "setrlimit (the soft limit on open files stays)"),
         ];
         all.into_iter().filter_map(|(is_there, name)| (!is_there).then_some(name)).collect()

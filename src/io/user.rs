@@ -1,8 +1,9 @@
 //! The user that the process runs as.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::lchown;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, lchown};
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid, User, geteuid, initgroups, setgid, setuid};
@@ -32,6 +33,19 @@ impl ServiceUser {
     /// Makes this user the owner of a file or folder, of a symbolic link itself.
     pub fn own(&self, path: &Path) -> io::Result<()> {
         lchown(path, Some(self.0.uid.as_raw()), Some(self.0.gid.as_raw()))
+    }
+
+    /// Lets this user read a file that was made for it, by its group, unless it belongs to this user already.
+    ///
+    /// # Errors
+    /// Also of a symbolic link.
+    pub fn let_read(&self, path: &Path) -> io::Result<()> {
+        let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+        if file.metadata()?.uid() == self.0.uid.as_raw() {
+            return Ok(());
+        }
+        fchown(&file, None, Some(self.0.gid.as_raw()))?;
+        file.set_permissions(PermissionsExt::from_mode(0o640))
     }
 
     /// Becomes this user with all groups of it, for good, in all threads.

@@ -58,6 +58,11 @@ impl Acl {
         self.0.contains_key(repo)
     }
 
+    /// All users that are named.
+    pub fn users(&self) -> impl Iterator<Item = &UserName> {
+        self.0.values().flat_map(HashMap::keys)
+    }
+
     /// The right of a user to a repository.
     pub(super) fn right(&self, user: Option<&UserName>, repo: &RepoPath) -> Option<Right> {
         match self.0.get(repo) {

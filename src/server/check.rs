@@ -2,13 +2,16 @@
 //! rules that can't do what they seem to.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::Path;
 
-use crate::io::dir::check_access;
+use crate::io::Fault;
+use crate::io::dir::{check_access, room};
+use crate::io::listener::Listener;
 use crate::io::records::folder_of;
 use crate::server::{StartError, assemble, folders, inventory, rules};
-use crate::settings::{Loaded, LogTarget, Settings};
-use crate::types::{ListenAddress, Right};
+use crate::settings::{Loaded, LogTarget, OTHERS, Settings};
+use crate::types::Right;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -28,6 +31,7 @@ pub fn check(loaded: &Loaded) -> Findings {
     found.folders(settings);
     found.machine(settings);
     found.rights(settings);
+    found.limits(settings);
     found.quotas(settings);
     found
 }
@@ -71,6 +75,7 @@ impl Findings {
             }
             Err(_) => self.problems.extend(cannot_make(path).map(|why| format!("path: {why}"))),
         }
+        self.warnings.extend(folders::nested(path));
         match std::fs::metadata(state_dir) {
             Ok(meta) if !meta.is_dir() => {
                 self.problems.push(format!("state-dir: {} is no folder", state_dir.display()));
@@ -96,10 +101,13 @@ impl Findings {
             if all.iter().take(index).any(|other| other == address) {
                 self.problems.push(format!("listen: {address} is given twice"));
             }
-            if let ListenAddress::Unix(socket) = address
-                && !folder_of(socket).is_dir()
+            // The sockets are bound as root, before the server becomes another user.
+            let is_for_root = |e: &io::Error| settings.user.is_some() && Fault::of(e) == Fault::Denied;
+            if let Err(cause) = Listener::check(address)
+                && !is_for_root(&cause)
             {
-                self.problems.push(format!("listen: {address}: there is no folder for this socket"));
+                let problem = StartError::Listen { address: (*address).clone(), cause };
+                self.problems.push(problem.to_string());
             }
         }
         self.problems.extend(assemble::workers(&settings.workers).err().map(|e| e.to_string()));
@@ -109,18 +117,53 @@ impl Findings {
     }
 
     fn rights(&mut self, settings: &Settings) {
-        if !settings.access.append_only {
-            return;
+        let access = &settings.access;
+        for (user, rules) in &access.users {
+            for (pattern, right) in rules.rights.iter().flatten() {
+                let who = user.escape_debug();
+                if access.append_only && *right == Right::Full {
+                    self.warnings.push(format!(
+                        "append-only caps the right `full` of user {who} on {pattern} to `append`"
+                    ));
+                }
+                let is_foreign = |folder: &[u8]| user != OTHERS && folder != user.as_bytes();
+                if access.private_repos && pattern.first_folder().is_some_and(is_foreign) {
+                    self.warnings.push(format!(
+                        "private-repos lets user {who} reach nothing but /{who}/: the right on {pattern} has no effect"
+                    ));
+                }
+            }
         }
-        for (user, rules) in &settings.access.users {
-            let full = rules.rights.iter().flatten().find(|(_, right)| *right == Right::Full);
-            let warning = full.map(|(pattern, _)| {
-                format!(
-                    "append-only caps the right `full` of user {} on {pattern} to `append`",
-                    user.escape_debug()
-                )
-            });
-            self.warnings.extend(warning);
+    }
+
+    /// Limits that leave room for nothing.
+    fn limits(&mut self, settings: &Settings) {
+        let limits = &settings.limits;
+        for (name, most, what) in [
+            ("max-config-size", limits.config, "no repository can be made"),
+            ("max-key-size", limits.key, "nobody can lock a repository"),
+            ("max-index-size", limits.index, "no backup can end"),
+            ("max-data-size", limits.data, "nothing can be stored"),
+        ] {
+            if most == 0 {
+                self.problems.push(format!("{name} is 0: {what}"));
+            }
+        }
+        if let Some(reserve) = settings.min_free
+            && let Ok(room) = room(&settings.path)
+            && room.bytes > 0
+            && reserve >= room.bytes
+        {
+            self.problems.push(format!(
+                "min-free: the reserve of {reserve} bytes is more than the disk of {} has ({} bytes): nothing can be stored",
+                settings.path.display(),
+                room.bytes
+            ));
+        }
+        if settings.shared_folder && !rules::quotas(settings).is_empty() {
+            self.warnings.push(
+                "shared-folder: quotas are not exact, since no server knows what the others store".into(),
+            );
         }
     }
 

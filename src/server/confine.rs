@@ -76,6 +76,7 @@ pub fn confine(loaded: &Loaded, more: Vec<PathBuf>) -> Result<Confined, StartErr
     limits::set_umask(settings.group_accessible);
     let user = service_user(settings)?;
     folders::make(settings, user.as_ref(), &mut told)?;
+    warnings.extend(folders::nested(&settings.path));
     let sockets = listen::bind(settings)?;
     if let Some(user) = &user {
         let failed = |cause| StartError::User { name: user.to_string(), cause };

@@ -38,22 +38,22 @@ pub enum Turned {
     Handshake(#[from] HandshakeError),
 }
 
-/// Proxies of which it was told that they send no header, so that it is told once of each.
+/// Proxies and what is wrong with their headers, so that it is told once of each.
 #[derive(Default)]
-pub struct MuteProxies(Mutex<HashSet<Option<IpAddr>>>);
+pub struct MuteProxies(Mutex<HashSet<(Option<IpAddr>, &'static str)>>);
 
 impl MuteProxies {
-    /// Proxies that are remembered at most.
+    /// What is remembered at most.
     const MOST: usize = 64;
 
-    /// Notes one. True if that is news.
-    pub fn note(&self, peer: Peer) -> bool {
+    /// Notes what is wrong with the headers of one. True if that is news.
+    pub fn note(&self, peer: Peer, what: &'static str) -> bool {
         let address = match peer {
             Peer::Tcp(address) => Some(address.ip().to_canonical()),
             Peer::Unix => None,
         };
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.len() < Self::MOST && known.insert(address)
+        known.len() < Self::MOST && known.insert((address, what))
     }
 }
 

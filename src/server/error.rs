@@ -28,7 +28,7 @@ pub enum StartError {
     #[error("another packhouse serves {}: stop it first. If several servers are to share the folder, start each with --shared-folder; quotas are not exact then.", .0.display())]
     InUse(PathBuf),
     /// `--require-mount`
-    #[error("the data folder {} lies on the file system of /: its disk is not mounted. Mount it, or start without --require-mount.", .0.display())]
+    #[error("the data folder {} lies on the file system of /: its disk is not mounted, or a folder of / is mounted there (bind). Mount the disk, or start without --require-mount.", .0.display())]
     NotMounted(PathBuf),
     /// The state folder remembers another one.
     #[error("the data folder {} is not the one of the last start: is its disk mounted? If another one is meant, remove {}.", path.display(), record.display())]
@@ -138,6 +138,9 @@ fn listen_remedy(address: &ListenAddress, cause: &io::Error) -> &'static str {
         }
         (ListenAddress::Systemd(_), _) => {
             "Add it to the .socket unit (FileDescriptorName= gives it a name), or listen on an address of its own with --listen."
+        }
+        (ListenAddress::Host(host, _), InvalidInput) if host.starts_with("fe80:") && !host.contains('%') => {
+            "A link-local address needs its interface, such as [fe80::1%eth0]:8000."
         }
         (ListenAddress::Host(..), _) => {
             "Is the name of the host right, and can this machine resolve it? An address needs no name."

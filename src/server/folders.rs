@@ -15,6 +15,7 @@ use crate::io::user::ServiceUser;
 use crate::io::{Fault, flush, records};
 use crate::server::{StartError, control};
 use crate::settings::Settings;
+use crate::settings::resolve::default_state_dir;
 use crate::store::local::Modes;
 
 /// How often a data folder that another process holds is tried again.
@@ -37,6 +38,12 @@ pub(super) fn make(
     if settings.require_mount && is_on_root(path).map_err(data)? {
         return Err(StartError::NotMounted(path.clone()));
     }
+    if let Some(target) = dangling(path) {
+        return Err(data(io::Error::other(format!(
+            "it is a symbolic link to {}, which is not there: is its disk mounted?",
+            target.display()
+        ))));
+    }
     if is_missing(path) {
         if state_dir.join(RECORD).exists() && !is_inside(state_dir, path) {
             return Err(StartError::OtherFolder { path: path.clone(), record: state_dir.join(RECORD) });
@@ -58,6 +65,22 @@ pub(super) fn make(
 
 fn is_missing(path: &Path) -> bool {
     std::fs::metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+}
+
+/// Where a symbolic link leads, if nothing is there.
+fn dangling(path: &Path) -> Option<PathBuf> {
+    std::fs::read_link(path).ok().filter(|_| is_missing(path))
+}
+
+/// What to warn of if a folder around `path` has a state folder of packhouse's.
+pub(super) fn nested(path: &Path) -> Option<String> {
+    let path = path.canonicalize().ok()?;
+    let outer = path.ancestors().skip(1).find(|outer| default_state_dir(outer).join("lock").is_file())?;
+    Some(format!(
+        "the data folder {} lies inside {}, which another packhouse has served: to that one it is a repository, and it counts there, too",
+        path.display(),
+        outer.display()
+    ))
 }
 
 fn missing_parent(path: &Path, cause: io::Error) -> StartError {

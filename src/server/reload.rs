@@ -1,19 +1,22 @@
 //! Taking new settings and files while connections go on: on SIGHUP and `packhouse reload` everything or nothing; when a
 //! file has changed, that file.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
 use crate::api::Rules;
 use crate::api::status::{Part, Status};
+use crate::io::affinity;
+use crate::io::user::is_root;
 use crate::logging::access::AccessLog;
 use crate::quota::Ledger;
 use crate::server::confine::Sandbox;
 use crate::server::count::CountRequests;
 use crate::server::rules::{self, Held};
 use crate::server::watch::Watched;
-use crate::settings::{Loaded, Settings};
+use crate::settings::{Loaded, Settings, Workers};
 
 /// Reads the settings from where they came from.
 pub type Again = Box<dyn Fn() -> Result<Loaded, Vec<String>> + Send>;
@@ -67,7 +70,7 @@ impl Reloader {
 
     fn take_all(&mut self) -> Result<String, Vec<String>> {
         let loaded = (self.again)()?;
-        let fixed = loaded.unchangeable(&self.loaded);
+        let fixed = loaded.unchangeable(&self.loaded, in_effect);
         if !fixed.is_empty() {
             // Half of it could be worse than either: no logins, say, on an address that is not the new one.
             let fixed = fixed.join(", ");
@@ -92,6 +95,7 @@ impl Reloader {
         let quotas = rules::quotas(&loaded.settings);
         let has_quotas = !quotas.is_empty();
         self.ledger.set_limits(quotas);
+        self.status.health.set_min_free(loaded.settings.min_free);
         if has_quotas {
             // What somebody has removed or copied in by hand counts from now on, too.
             self.counts.ask();
@@ -180,4 +184,22 @@ impl Reloader {
     pub const fn settings(&self) -> &Settings {
         &self.loaded.settings
     }
+}
+
+/// Settings as they take effect, so that two ways to say the same are the same.
+fn in_effect(mut settings: Settings) -> Settings {
+    let real = |path: &Path| path.canonicalize().or_else(|_missing| std::path::absolute(path));
+    for path in [&mut settings.path, &mut settings.state_dir] {
+        if let Ok(real) = real(path) {
+            *path = real;
+        }
+    }
+    if settings.workers == Workers::Auto {
+        settings.workers = Workers::Count(affinity::available());
+    }
+    // Other names can't be looked up any more: the sandbox has put the list of users out of reach.
+    if is_root() && settings.user.as_deref().is_some_and(|user| ["root", "0"].contains(&user)) {
+        settings.user = None;
+    }
+    settings
 }

@@ -1,5 +1,6 @@
 //! Settings → what can change while the server runs, in two stages: everything is read and checked first, then taken.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -187,11 +188,20 @@ impl Prepared<'_> {
     /// Users that have rules and no password, where a password is the only way to log in.
     pub fn unknown_users(&self) -> Vec<String> {
         let Some(users) = &self.users else { return Vec::new() };
-        let by_certificate = self.settings.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        let named = self.settings.access.users.keys().filter(|name| *name != OTHERS && !by_certificate);
-        named
-            .filter(|name| !users.has(name))
-            .map(|name| format!("[users.{}]: the password file has no such user", name.escape_debug()))
+        if self.settings.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) {
+            return Vec::new();
+        }
+        let own = self.settings.access.users.keys().filter(|name| *name != OTHERS);
+        let mut named: BTreeSet<_> = own.map(|name| ("users.", name.as_str())).collect();
+        if let Rights::Acl(acl) = &self.rights {
+            named.extend(acl.users().map(|user| ("acl-file: ", user.as_str())));
+        }
+        let missing = named.into_iter().filter(|(_, name)| !users.has(name));
+        missing
+            .map(|(place, name)| match place {
+                "users." => format!("[users.{}]: the password file has no such user", name.escape_debug()),
+                _ => format!("acl-file: the password file has no user {}", name.escape_debug()),
+            })
             .collect()
     }
 

@@ -279,12 +279,12 @@ async fn enter<S: Store>(shard: &Shard<S>, door: &Door, socket: Socket) -> Optio
                 Turned::Handshake(e) => {
                     if let Some(reason) = e.reason() {
                         counters.note_handshake(reason);
-                        log::info!("{peer}: no TLS: reason={} {e}", reason.name());
+                        log::info!("{peer}: no TLS: reason={}: {} ({e})", reason.name(), reason.advice());
                         return None;
                     }
                 }
-                Turned::Proxy(ProxyError::Malformed) if shard.shared.mute_proxies.note(peer) => {
-                    log::warn!("{peer}: not served: {turned}. This is told once of each proxy");
+                Turned::Proxy(ProxyError::Malformed(what)) if shard.shared.mute_proxies.note(peer, what) => {
+                    log::warn!("{peer}: not served: {turned}. This is told once of each proxy and cause");
                     return None;
                 }
                 Turned::Proxy(_) => {}

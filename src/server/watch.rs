@@ -106,13 +106,18 @@ impl Changes {
         }
         let now = self.watched.look();
         self.looks += 1;
-        // A file that still changes between two looks is being written: wait until it is whole.
-        let is_quiet = now == std::mem::replace(&mut self.last, now.clone());
-        let has_changed = now != self.known;
-        if !is_quiet || !(has_changed || has_failed && self.looks >= RETRY_AFTER) {
+        // A file that still changes between two looks is being written: it waits until it is whole, and others do not wait for
+        // it.
+        let last = std::mem::replace(&mut self.last, now.clone());
+        let whole = now.into_iter().filter(|(file, stamp)| last.get(file) == Some(stamp));
+        let mut has_changed = false;
+        for (file, stamp) in whole {
+            has_changed |= self.known.insert(file, stamp) != Some(stamp);
+        }
+        let try_again = has_failed && self.looks >= RETRY_AFTER;
+        if !has_changed && !try_again {
             return None;
         }
-        self.known = now;
         self.looks = 0;
         Some(if has_changed { Event::FilesChanged } else { Event::TryFilesAgain })
     }
@@ -158,6 +163,16 @@ mod tests {
         let tries: u32 =
             (0..RETRY_AFTER * 3).map(|_| u32::from(changes.look(Arc::clone(&watched), true).is_some())).sum();
         assert_eq!(tries, 3);
+        // One that changes all the time does not hold up another.
+        let busy = dir.path().join("busy");
+        let both = Arc::new(Watched::of(vec![file.clone(), busy.clone()]));
+        let mut looked = Changes::new(Arc::clone(&both));
+        std::fs::write(&file, "seven").expect("written");
+        let told = (1..5).map(|size| {
+            std::fs::write(&busy, vec![0; size]).expect("written");
+            u32::from(looked.look(Arc::clone(&both), false).is_some())
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [0, 1, 0, 0]);
         // A reload has read other files.
         let other = Arc::new(Watched::of(vec![dir.path().join("other")]));
         assert!(changes.look(Arc::clone(&other), false).is_none());

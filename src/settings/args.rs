@@ -152,21 +152,22 @@ pub struct FileArgs {
 }
 
 impl FileArgs {
-    /// The password file.
+    /// The password file, and the user that a server which reads it runs as, if the settings say so.
     ///
     /// # Errors
     /// The settings are wrong, or name no password file.
-    pub fn file(&self, variables: &Variables) -> Result<PathBuf, Problems> {
+    pub fn file(&self, variables: &Variables) -> Result<(PathBuf, Option<String>), Problems> {
         if let Some(file) = &self.htpasswd_file {
-            return Ok(file.clone());
+            return Ok((file.clone(), None));
         }
         let loaded = located(self.config.as_ref(), &[("path", self.path.as_ref())], variables)?;
-        loaded.settings.logins.htpasswd.ok_or_else(|| {
+        let file = loaded.settings.logins.htpasswd.ok_or_else(|| {
             let text =
                 "this server reads no password file: see no-auth, proxy-auth-username and tls-client-ca"
                     .into();
             Problems { all: vec![Problem { place: "settings".into(), text }], only_flags: false }
-        })
+        })?;
+        Ok((file, loaded.settings.user))
     }
 }
 

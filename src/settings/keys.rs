@@ -100,7 +100,7 @@ pub const KEYS: &[Section] = &[
         key("group-accessible-repos", Switch, "BOOL", "false", "Give the file system's group permission to read and write repositories: modes 0770 and 0660", |d, v| put(&mut d.settings.group_accessible, switch(v))),
         key("no-verify-upload", Switch, "BOOL", "false", "Store uploads without checking that their SHA-256 is their name. Damage on the way will not be noticed", |d, v| put(&mut d.settings.verify, switch(v).map(|off| !off))),
         key("max-folder-depth", Number, "N", "2", "Folders that a repository's path may have", |d, v| put(&mut d.settings.max_folder_depth, number(v, 0, MAX_DEPTH))),
-        key("min-free", Size, "SIZE", "(the smaller of 64MiB and 1% of the file system)", "Reserve of free space, kept for locks and deletes", |d, v| put(&mut d.settings.min_free, size(v).map(Some))).example("64MiB"),
+        live(key("min-free", Size, "SIZE", "(the smaller of 64MiB and 1% of the file system)", "Reserve of free space, kept for locks and deletes", |d, v| put(&mut d.settings.min_free, size(v).map(Some)))).example("64MiB"),
         key("scrub-period", Time, "TIME", "30days", "Scrub: read everything that is stored back once in this time, when the disk is idle, and compare it with its name; 0s never", |d, v| put(&mut d.settings.scrub_period, time(v))),
         key("scrub-quarantine", Switch, "BOOL", "false", "Quarantine what the scrub finds damaged, but for keys and config: it is renamed, so that clients can store it again", |d, v| put(&mut d.settings.scrub_quarantine, switch(v))),
     ]),
@@ -111,7 +111,7 @@ pub const KEYS: &[Section] = &[
     Section("Network", &[
         brief(key("listen", List, "ADDRESS", ":8000", "Where to listen: :PORT, HOST:PORT, unix:PATH, or systemd and systemd:NAME for sockets that systemd passes; may be given several times", |d, v| push(&mut d.listen, listen(v)))),
         key("admin-listen", List, "ADDRESS", "", "Where to listen for /healthz, /readyz and /metrics alone, without logins; may be given several times", |d, v| push(&mut d.settings.admin_listen, listen(v))).example("127.0.0.1:9000"),
-        key("socket-mode", Text, "MODE", "(0700, for the group with --group-accessible-repos 0770)", "Permissions of unix sockets, in octal", |d, v| put(&mut d.settings.socket_mode, mode(v).map(Some))).example("0660"),
+        key("socket-mode", Text, "MODE", "(0700, for the group with --group-accessible-repos 0770)", "Permissions of unix sockets, in octal", |d, v| put(&mut d.socket_mode, mode(v).map(Some))).example("0660"),
         live(key("trusted-proxy", List, "CIDR", "", "Networks whose proxies are believed about clients and users, beside this machine's; may be given several times", |d, v| push(&mut d.settings.trusted_proxies, network(v)))).example("10.0.0.0/8"),
         live(key("proxy-protocol", Switch, "BOOL", "false", "Connections from --trusted-proxy and from unix sockets begin with a PROXY protocol header, version 1 or 2", |d, v| put(&mut d.settings.proxy_protocol, switch(v)))),
         live(key("max-connections-per-address", Number, "N", "", "Connections that one address may have; proxies that are trusted may have more", |d, v| put(&mut d.settings.limits.connections, number(v, 1, usize::MAX).map(Some)))).example("100"),

@@ -117,12 +117,13 @@ fn note(key: &Key, text: &str) -> Option<String> {
 }
 
 impl Loaded {
-    /// The settings that differ from those of `old` and can't change in a running server. Values are compared, not how
-    /// they are written: to spell a default out changes nothing.
-    pub fn unchangeable(&self, old: &Self) -> Vec<&'static str> {
+    /// The settings that differ from those of `old` and can't change in a running server. What they mean is compared, not
+    /// how they are written: to spell a default out changes nothing. `in_effect` tells what this machine makes of settings.
+    pub fn unchangeable(&self, old: &Self, in_effect: impl Fn(Settings) -> Settings) -> Vec<&'static str> {
+        let new = in_effect(self.settings.clone());
         let fixed = keys::all().filter(|key| !key.live);
         fixed
-            .filter(|key| self.with_value_of(old, key) != Some(&self.settings).cloned())
+            .filter(|key| self.with_value_of(old, key).map(&in_effect).as_ref() != Some(&new))
             .map(|key| key.name)
             .collect()
     }
@@ -373,13 +374,13 @@ mod tests {
             "append-only = true",
         ] {
             let new = loaded(&format!("{same}\npath = \"/d/\"\nmin-free = \"1KiB\"\n"), &[], &[]);
-            assert_eq!(new.unwrap_or_else(|e| panic!("{e:?}")).unchangeable(&old), [""; 0], "{same}");
+            assert_eq!(new.unwrap_or_else(|e| panic!("{e:?}")).unchangeable(&old, |s| s), [""; 0], "{same}");
         }
         for (other, name) in
             [("sandbox = false", "sandbox"), ("listen = \":1\"", "listen"), ("workers = 3", "workers")]
         {
             let new = loaded(&format!("{other}\npath = \"/d\"\nmin-free = 1024\n"), &[], &[]);
-            assert_eq!(new.unwrap_or_else(|e| panic!("{e:?}")).unchangeable(&old), [name]);
+            assert_eq!(new.unwrap_or_else(|e| panic!("{e:?}")).unchangeable(&old, |s| s), [name]);
         }
     }
 }

@@ -45,8 +45,8 @@ pub struct Settings {
     pub listen: Vec<ListenAddress>,
     /// Where to listen for health checks and metrics alone.
     pub admin_listen: Vec<ListenAddress>,
-    /// Permissions of unix sockets; none leaves them to the umask.
-    pub socket_mode: Option<u32>,
+    /// Permissions of unix sockets.
+    pub socket_mode: u32,
     /// Connections from trusted proxies and unix sockets begin with a PROXY header.
     pub proxy_protocol: bool,
     /// Networks whose word about the client counts.

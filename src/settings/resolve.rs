@@ -16,6 +16,7 @@ pub struct Draft {
     pub(super) path: Option<PathBuf>,
     pub(super) state_dir: Option<PathBuf>,
     pub(super) listen: Vec<ListenAddress>,
+    pub(super) socket_mode: Option<u32>,
     pub(super) no_auth: bool,
     pub(super) htpasswd: Option<PathBuf>,
     pub(super) tls: bool,
@@ -40,6 +41,7 @@ impl Default for Draft {
             path: None,
             state_dir: None,
             listen: Vec::new(),
+            socket_mode: None,
             no_auth: false,
             htpasswd: None,
             tls: false,
@@ -68,7 +70,7 @@ fn defaults() -> Settings {
         require_durable: false,
         listen: Vec::new(),
         admin_listen: Vec::new(),
-        socket_mode: None,
+        socket_mode: 0,
         proxy_protocol: false,
         trusted_proxies: Vec::new(),
         logins: Logins {
@@ -131,6 +133,8 @@ impl Draft {
         settings.state_dir = self.state_dir.unwrap_or_else(|| default_state_dir(&path));
         settings.listen =
             if self.listen.is_empty() { vec![ListenAddress::AnyHost(8000)] } else { self.listen };
+        let usual_mode = if settings.group_accessible { 0o770 } else { 0o700 };
+        settings.socket_mode = self.socket_mode.unwrap_or(usual_mode);
         let by_certificate = self.client_ca.is_some() && !self.client_optional;
         let passwords = !self.no_auth && settings.logins.proxy_header.is_none() && !by_certificate;
         settings.logins.htpasswd = passwords.then(|| self.htpasswd.unwrap_or_else(|| path.join(".htpasswd")));

@@ -117,6 +117,11 @@ pub(super) fn repos(repos: &DeTable<'_>, draft: &mut Draft, places: &mut Places<
             places.wrong(path, "write [repos.\"/path/\"], and its settings below");
             continue;
         };
+        if path.get_ref().contains(['*', '{']) {
+            places
+                .wrong(path, "[repos] names one repository, and no pattern: name each, or use [users.NAME]");
+            continue;
+        }
         for (name, value) in table {
             let parsed = if name.get_ref().as_ref() == "max-size" {
                 scalar(Kind::Size, value.get_ref()).and_then(|text| {

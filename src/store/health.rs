@@ -19,6 +19,9 @@ const RESERVE_BYTES: u64 = 64 << 20;
 /// Inodes kept for locks.
 const RESERVE_INODES: u64 = 1024;
 
+/// In place of a `--min-free`: the default.
+const USUAL: u64 = u64::MAX;
+
 /// The store's state, and counters of what went wrong.
 #[derive(Debug)]
 pub struct Health {
@@ -26,8 +29,8 @@ pub struct Health {
     suspended: AtomicBool,
     /// Milliseconds after `started` until which a file system counts as read-only.
     read_only_until: AtomicU64,
-    /// Bytes that `--min-free` asks for; none means the default.
-    min_free: Option<u64>,
+    /// Bytes that `--min-free` asks for; [`USUAL`] means the default.
+    min_free: AtomicU64,
     /// By device: when its room was asked for, and what is left of the answer.
     spaces: Mutex<HashMap<u64, (Instant, Space)>>,
     damaged: AtomicU64,
@@ -41,10 +44,15 @@ impl Health {
             started,
             suspended: AtomicBool::new(false),
             read_only_until: AtomicU64::new(0),
-            min_free,
+            min_free: AtomicU64::new(min_free.unwrap_or(USUAL)),
             spaces: Mutex::default(),
             damaged: AtomicU64::new(0),
         }
+    }
+
+    /// Takes another `--min-free`.
+    pub fn set_min_free(&self, min_free: Option<u64>) {
+        self.min_free.store(min_free.unwrap_or(USUAL), Ordering::Relaxed);
     }
 
     /// Fails if a flush has failed.
@@ -90,7 +98,10 @@ impl Health {
     }
 
     fn check_space(&self, space: &Space, length: u64, inodes: u64) -> Result<(), Error> {
-        let reserve = self.min_free.unwrap_or_else(|| RESERVE_BYTES.min(space.bytes / 100));
+        let reserve = match self.min_free.load(Ordering::Relaxed) {
+            USUAL => RESERVE_BYTES.min(space.bytes / 100),
+            asked => asked,
+        };
         let bytes = space.bytes == 0 || space.free_bytes >= length.saturating_add(reserve);
         let files = space.inodes == 0 || space.free_inodes >= inodes.saturating_add(RESERVE_INODES);
         if bytes && files { Ok(()) } else { Err(Error::Reserved) }

@@ -10,7 +10,7 @@ use rustls::crypto::ring;
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, version};
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 
 use crate::io::records;
@@ -100,7 +100,36 @@ fn content(path: &Path, what: impl fmt::Display) -> TlsError {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    records::read(path).map_err(|cause| TlsError::Read { path: path.into(), cause })
+    /// What editors of Windows begin a text with.
+    const MARK: &[u8] = "\u{feff}".as_bytes();
+    /// Of a file in DER: the tag of a sequence, and a length in two bytes.
+    const DER: [u8; 2] = [0x30, 0x82];
+
+    let bytes = records::read(path).map_err(|cause| TlsError::Read { path: path.into(), cause })?;
+    if bytes.starts_with(&DER) {
+        return Err(content(
+            path,
+            "it is not PEM, but DER or PKCS#12: convert it (`openssl x509 -inform DER`, `openssl pkey -inform DER`, `openssl pkcs12`)",
+        ));
+    }
+    Ok(bytes.strip_prefix(MARK).map(<[u8]>::to_vec).unwrap_or(bytes))
+}
+
+/// What is wrong with a PEM file, in words.
+fn malformed(path: &Path, e: &pem::Error) -> TlsError {
+    let what = match e {
+        pem::Error::MissingSectionEnd { .. } => {
+            "the end of a section is missing: its line with -----END is cut off, or does not fit its BEGIN"
+                .into()
+        }
+        pem::Error::IllegalSectionStart { line } => {
+            format!("`{}` is no begin of a section", String::from_utf8_lossy(line).trim().escape_debug())
+        }
+        pem::Error::Base64Decode(_) => "what stands between BEGIN and END is not base64".into(),
+        pem::Error::SectionTooLarge => "a section is too large".into(),
+        other => other.to_string(),
+    };
+    content(path, format!("the PEM is malformed: {what}"))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -116,7 +145,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
             None => Ok(all),
             Some(index) => Err(content(path, format!("certificate {} in it is malformed", index + 1))),
         },
-        Err(e) => Err(content(path, format!("the PEM is malformed: {e}"))),
+        Err(e) => Err(malformed(path, &e)),
     }
 }
 
@@ -141,8 +170,12 @@ fn pair(cert: &Path, key: &Path) -> Result<(CertifiedKey, i64), TlsError> {
     let chain = certificates(cert)?;
     let end =
         chain.first().and_then(peer::end).ok_or_else(|| content(cert, "the certificate is malformed"))?;
-    let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|e| {
-        content(key, format!("there is no private key in it ({e}): it must be PEM, without a passphrase"))
+    let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|e| match e {
+        pem::Error::NoItemsFound => content(
+            key,
+            "there is no private key in it: it must be PEM, with BEGIN PRIVATE KEY, and without a passphrase",
+        ),
+        e => malformed(key, &e),
     })?;
     let certified =
         CertifiedKey::from_der(chain, private, &ring::default_provider()).map_err(|e| match e {
@@ -171,7 +204,7 @@ fn verifier(
     if let Some(path) = &files.client_crl {
         let text = read(path)?;
         let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
-        let lists = lists.map_err(|e| content(path, format!("the PEM is malformed: {e}")))?;
+        let lists = lists.map_err(|e| malformed(path, &e))?;
         let begun = begun(&text, "X509 CRL");
         if lists.len() != begun {
             return Err(half_read(path, lists.len(), begun));

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::io::runtime::timeout;
 use crate::io::socket::Socket;
-use crate::types::HandshakeFailure;
+use crate::types::{HandshakeFailure, UNASKED_PROXY_HEADER};
 
 pub mod material;
 pub mod peer;
@@ -59,6 +59,9 @@ pub enum HandshakeError {
     /// The client speaks HTTP without TLS.
     #[error("the client sent an HTTP request to an HTTPS server")]
     PlainHttp,
+    /// A proxy speaks first.
+    #[error("{UNASKED_PROXY_HEADER}")]
+    ProxyHeader,
     /// It failed.
     #[error("the TLS handshake failed: {0}")]
     Failed(io::Error),
@@ -76,6 +79,7 @@ impl HandshakeError {
             Self::Silent => return None,
             Self::TooSlow => HandshakeFailure::TooSlow,
             Self::PlainHttp => HandshakeFailure::PlainHttp,
+            Self::ProxyHeader => HandshakeFailure::Protocol,
             Self::Failed(e) => {
                 let cause = e.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
                 cause.map_or(HandshakeFailure::Connection, reason_of)

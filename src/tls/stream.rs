@@ -116,6 +116,10 @@ impl TlsSocket {
                 socket.receive(&mut [0; 4096]).ok();
                 return Err(HandshakeError::PlainHttp);
             }
+            // The begins of both versions.
+            Some(_) if [b"PROXY", b"\r\n\r\n\0"].contains(&&begin) => {
+                return Err(HandshakeError::ProxyHeader);
+            }
             _ => {}
         }
         let tls = UnbufferedServerConnection::new(config)

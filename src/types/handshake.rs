@@ -46,6 +46,28 @@ impl HandshakeFailure {
         (Self::Protocol, "protocol"),
     ];
 
+    /// What it means, in words.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::PlainHttp => "give the client a URL with https://",
+            Self::Version => "the client speaks no version of TLS that is spoken here: see --tls-min-ver",
+            Self::Incompatible => "the client offers no cipher, key exchange or protocol that is known here",
+            Self::NoCertificate => {
+                "the client shows no certificate (restic: --tls-client-cert): see --tls-client-optional"
+            }
+            Self::UnknownAuthority => "the client's certificate is not of the authority of --tls-client-ca",
+            Self::Expired => "the client's certificate has expired",
+            Self::Revoked => "the client's certificate is on the list of --tls-client-crl",
+            Self::Certificate => "the client's certificate can't be used",
+            Self::Distrusted => {
+                "the client does not trust this server's certificate (restic: --cacert), or it is for another name"
+            }
+            Self::TooSlow => "see --handshake-timeout",
+            Self::Connection => "the client broke the connection",
+            Self::Protocol => "the client does not speak TLS, or wrongly",
+        }
+    }
+
     /// Its name.
     pub fn name(self) -> &'static str {
         Self::ALL.into_iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)

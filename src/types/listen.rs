@@ -34,11 +34,12 @@ impl FromStr for ListenAddress {
         if let Some(name) = text.strip_prefix("systemd:") {
             return Ok(Self::Systemd(Some(name.into())));
         }
-        if text.starts_with("http://") {
-            return Err("write the address without http://, such as 127.0.0.1:8000");
-        }
-        if text.starts_with("https://") {
-            return Err("write the address without https://, such as 127.0.0.1:8000, and add --tls");
+        match text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase()).as_deref() {
+            Some("https") => {
+                return Err("write the address without https://, such as 127.0.0.1:8000, and add --tls");
+            }
+            Some(_) => return Err("write the address without http:// or the like, such as 127.0.0.1:8000"),
+            None => {}
         }
         let (host, port) =
             text.rsplit_once(':').ok_or("not of the form HOST:PORT, :PORT, unix:/PATH or systemd")?;
@@ -46,6 +47,7 @@ impl FromStr for ListenAddress {
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         match bracketed.unwrap_or(host) {
             "" => Ok(Self::AnyHost(port)),
+            "*" => Err("all addresses are written without a star, such as :8000"),
             host if host.contains(':') && bracketed.is_none() => {
                 Err("an IPv6 address needs brackets: [::1]:8000")
             }
@@ -86,7 +88,9 @@ mod tests {
             let parsed: Result<ListenAddress, _> = text.parse();
             assert_eq!(parsed.map(|address| address.to_string()), Ok(text.to_owned()));
         }
-        for bad in ["", "8000", "::1:8000", "h:", "h:65536", "unix:", "h:-1", "http://h:1", "https://h:1"] {
+        for bad in
+            ["", "8000", "::1:8000", "h:", "h:65536", "unix:", "h:-1", "http://h:1", "HTTPS://h:1", "*:1"]
+        {
             assert!(bad.parse::<ListenAddress>().is_err(), "{bad}");
         }
     }

@@ -24,3 +24,7 @@ pub use repo::{FolderName, RepoPath, escaped};
 pub use right::{PathPattern, Right};
 pub use timeouts::Timeouts;
 pub use user::{Principal, UserName};
+
+/// Says that a connection begins with a PROXY header, where none is expected.
+pub const UNASKED_PROXY_HEADER: &str =
+    "a PROXY header, and none is expected from there: see --proxy-protocol and --trusted-proxy";

@@ -114,6 +114,14 @@ impl PathPattern {
         Self(repo.folders().iter().map(|folder| Level::Folder(folder.as_bytes().into())).collect())
     }
 
+    /// The folder in which everything lies that is meant, if it is named.
+    pub fn first_folder(&self) -> Option<&[u8]> {
+        match self.0.first() {
+            Some(Level::Folder(name)) => Some(name),
+            _ => None,
+        }
+    }
+
     /// Whether `repo` is meant, when `user` asks.
     pub fn matches(&self, repo: &RepoPath, user: Option<&UserName>) -> bool {
         matches(&self.0, repo.folders(), user)

@@ -3,7 +3,8 @@
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 
-use crate::common::{Conn, Server, login, on_both, users};
+use crate::common::{Conn, Server, login, on_both, users, wait_for};
+use crate::pki::Pki;
 
 /// A connection from another of this machine's addresses.
 pub fn connect_from(source: &str, address: &str) -> Conn {
@@ -101,6 +102,17 @@ fn the_proxy_protocol() {
         // The proxy's own health check has its own address.
         let mut conn = from_proxy(&header(0, [9, 9, 9, 9]));
         assert_eq!(conn.request("GET", "/healthz", "", b"").status, 200);
+        // A client behind a unix socket of the proxy's, or of a family that it does not know.
+        for family in [0x00, 0x31, 0x12] {
+            let mut header = header(1, [0, 0, 0, 0]);
+            header[13] = family;
+            let addresses = if family == 0x31 { 216 } else { 12 };
+            header.resize(16 + addresses, 0);
+            header[15] = u8::try_from(addresses).unwrap();
+            let mut conn = from_proxy(&header);
+            let status = conn.request("GET", &format!("/family-{family}/config"), "", b"").status;
+            assert_eq!(status, 404, "{family}");
+        }
         // In two pieces, with the request right behind it.
         let bytes = header(1, [203, 0, 113, 6]);
         let mut conn = from_proxy(&bytes[..9]);
@@ -142,10 +154,13 @@ fn the_proxy_protocol() {
         for wrong in wrong {
             assert!(from_proxy(wrong).is_ended(), "{}", wrong.escape_ascii());
         }
-        let complaint = "not served: the PROXY header: it is missing or malformed";
-        let warnings =
-            server.text().lines().filter(|line| line.contains("WARN") && line.contains(complaint)).count();
-        assert_eq!(warnings, 1, "{}", server.text());
+        let warnings = |what: &str| {
+            let complaint = format!("not served: the PROXY header: it is {what}");
+            server.text().lines().filter(|line| line.contains("WARN") && line.contains(&complaint)).count()
+        };
+        for what in ["missing", "malformed", "longer"] {
+            assert_eq!(warnings(what), 1, "{what}: {}", server.text());
+        }
         // Who is no proxy needs none, and has no use for one.
         assert_eq!(server.status("GET", "/third/config", b""), 404);
         let mut forger = server.connect();
@@ -153,6 +168,27 @@ fn the_proxy_protocol() {
         forger.send("GET /forged/config HTTP/1.1\r\nHost: h\r\n\r\n");
         assert_eq!(forger.response().status, 400);
         assert!(!server.text().contains("203.0.113.7"));
+    });
+}
+
+/// A proxy that sends a header to a server that expects none: the log says so, by either version and on TLS.
+#[test]
+fn a_header_that_is_not_expected_is_named() {
+    on_both(|driver| {
+        let pki = Pki::new();
+        let plain = Server::start(driver, &[]);
+        let (cert, key) = pki.server("server", &["localhost"]);
+        let tls = Server::start(driver, &["--tls", "--tls-cert", &cert, "--tls-key", &key]);
+        for server in [&plain, &tls] {
+            for begin in [&b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n"[..], &header(1, [1, 1, 1, 1])] {
+                let before = server.text().matches("--proxy-protocol").count();
+                let mut conn = server.connect();
+                conn.try_send([begin, b"GET /r1/config HTTP/1.1\r\nHost: h\r\n\r\n"].concat());
+                wait_for("the header to be named", || {
+                    server.text().matches("--proxy-protocol").count() > before
+                });
+            }
+        }
     });
 }
 

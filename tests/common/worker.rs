@@ -70,7 +70,7 @@ impl Worker {
             access_log: None,
         });
         let counters = Arc::new(Counters::default());
-        let listener = Listener::bind(listen, None).unwrap();
+        let listener = Listener::bind(listen, 0o700).unwrap();
         let (address, socket) = (listener.address(), listener.share().unwrap());
         let parts = (faults.clone(), Arc::clone(&health), Arc::clone(&shared), Arc::clone(&counters));
         let thread = std::thread::spawn(move || {

@@ -38,6 +38,7 @@ fn what_cannot_work_is_an_error_and_what_is_odd_a_warning() {
     let data = site.dir.path().join("data/alice/laptop/data/00");
     std::fs::create_dir_all(&data).unwrap();
     std::fs::write(data.join(format!("00{}", "a".repeat(62))), noise(5000, 1)).unwrap();
+    std::fs::write(site.dir.path().join("acl.toml"), "[shared]\ncarol = \"Read\"\n").unwrap();
     for (lines, code, wanted) in [
         (
             "append-only = true\n[users.alice]\nrights = { \"/**\" = \"full\" }\n",
@@ -69,7 +70,22 @@ fn what_cannot_work_is_an_error_and_what_is_odd_a_warning() {
         ("cpus = \"4000\"\n", 78, "4000"),
         ("listen = [\"127.0.0.1:1\", \"127.0.0.1:1\"]\n", 78, "error: listen: 127.0.0.1:1 is given twice"),
         ("listen = \"127.0.0.1:1\"\nadmin-listen = \"127.0.0.1:1\"\n", 78, "is given twice"),
-        ("listen = \"unix:DIR/no/such/socket\"\n", 78, "no folder for this socket"),
+        ("listen = \"unix:DIR/no/such/socket\"\n", 78, "Make the folder of the socket"),
+        ("listen = \"unix:DIR/users\"\n", 78, "remove the file if it is no socket"),
+        (&format!("listen = \"unix:/tmp/{}\"\n", "x".repeat(110)), 78, "at most 107 bytes"),
+        ("listen = \"192.0.2.1:8000\"\n", 78, "It is no address of this machine"),
+        ("listen = \"no-such-host.invalid:8000\"\n", 78, "error: cannot listen on no-such-host.invalid"),
+        ("max-config-size = 0\n", 78, "error: max-config-size is 0: no repository can be made"),
+        ("max-data-size = 0\n", 78, "error: max-data-size is 0"),
+        ("min-free = \"8000PiB\"\n", 78, "error: min-free: the reserve of"),
+        ("shared-folder = true\nmax-size = \"1TiB\"\n", 0, "warning: shared-folder: quotas are not exact"),
+        ("[repos.\"/*/\"]\nmax-size = 10\n", 78, "names one repository, and no pattern"),
+        (
+            "private-repos = true\n[users.alice]\nrights = { \"/bob/**\" = \"read\" }\n",
+            0,
+            "warning: private-repos lets user alice reach nothing but /alice/: the right on /bob/**/ has no effect",
+        ),
+        ("acl-file = \"DIR/acl.toml\"\n", 0, "warning: acl-file: the password file has no user carol"),
     ] {
         let (got, said) = site.check(lines);
         assert!(got == Some(code) && said.contains(wanted), "{lines}: {got:?} {said}");

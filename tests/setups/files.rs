@@ -200,6 +200,30 @@ fn an_edited_password_file_keeps_mode_owner_and_access_control_list() {
     let meta = owned.join(".htpasswd").metadata().unwrap();
     assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (USER, USER, 0o600));
     assert_eq!(std::fs::read_dir(&owned).unwrap().count(), 1, "nothing is left over");
+    // In a folder of root's the user that the settings name can read it by its group.
+    let config = dir.path().join("p.toml");
+    let new = dir.path().join("new-users");
+    std::fs::write(
+        &config,
+        format!("path = \"/srv\"\nuser = \"{USER}\"\nhtpasswd-file = \"{}\"\n", new.display()),
+    )
+    .unwrap();
+    for (name, mode) in [("alice", 0o640), ("bob", 0o640)] {
+        user(&["add", "--config", config.to_str().unwrap(), "--stdin", "--cost", "8", name], "pw\n");
+        let meta = new.metadata().unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (0, USER, mode));
+    }
+}
+
+#[test]
+fn a_password_file_with_two_names_keeps_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    std::fs::write(&one, "# users\n").unwrap();
+    std::fs::hard_link(&one, &two).unwrap();
+    user(&["add", "--htpasswd-file", one.to_str().unwrap(), "--stdin", "--cost", "8", "alice"], "pw\n");
+    assert!(std::fs::read_to_string(&two).unwrap().contains("alice:"));
+    assert_eq!(std::fs::read(&one).unwrap(), std::fs::read(&two).unwrap());
 }
 
 /// A container is given a single file, which no other can replace.

@@ -118,6 +118,11 @@ fn no_parent_of_a_folder_is_made() {
     let said = refused(&data, "epoll", &["--state-dir", dir.path().join("var/state").to_str().unwrap()]);
     assert!(said.contains("var: is its disk mounted?"), "{said}");
     assert!(!dir.path().join("disk").exists() && !dir.path().join("var").exists());
+    // A link to nothing.
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(dir.path().join("disk"), &link).unwrap();
+    let said = refused(&link, "epoll", &[]);
+    assert!(said.contains("it is a symbolic link to") && said.contains("is its disk mounted?"), "{said}");
     // One level is made, as before.
     Server::on(&dir.path().join("new"), "epoll", &[]);
 }
@@ -154,6 +159,16 @@ fn a_disk_that_is_not_mounted_is_noticed() {
         std::fs::remove_file(state.join("data-folder.json")).unwrap();
         Server::on(&data, driver, &flags);
     });
+}
+
+#[test]
+fn a_data_folder_inside_another_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let outer = dir.path().join("data");
+    let first = Server::on(&outer, "epoll", &[]);
+    assert!(!first.text().contains("lies inside"));
+    let inner = Server::on(&outer.join("inner"), "epoll", &[]);
+    assert!(inner.text().contains("lies inside"), "{}", inner.text());
 }
 
 #[test]

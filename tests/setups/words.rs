@@ -181,6 +181,40 @@ fn keys_and_certificates_that_cannot_be_used_are_named() {
     std::fs::write(&glued, format!("{text}{junk}")).unwrap();
     let (code, said) = start(glued.to_str().unwrap(), &key);
     assert!(code == Some(3) && said.contains("certificate 2 in it is malformed"), "{said}");
+    // What other tools write.
+    let der = dir.path().join("cert.der");
+    std::fs::write(&der, [&[0x30, 0x82, 1, 0][..], &[0; 256]].concat()).unwrap();
+    for (cert, key) in [(der.to_str().unwrap(), key.as_str()), (&cert, der.to_str().unwrap())] {
+        let (code, said) = start(cert, key);
+        assert!(code == Some(3) && said.contains("not PEM, but DER"), "{said}");
+    }
+    for (content, wanted) in [
+        (text.replace("-----END CERTIFICATE-----", ""), "the end of a section is missing"),
+        (text.replace("\nMI", "\n!!"), "is not base64"),
+    ] {
+        std::fs::write(&glued, content).unwrap();
+        let (code, said) = start(glued.to_str().unwrap(), &key);
+        assert!(code == Some(3) && said.contains(wanted) && !said.contains("[45, "), "{said}");
+    }
+    let (code, said) = start(&cert, &cert);
+    assert!(code == Some(3) && said.contains("there is no private key in it: it must be PEM"), "{said}");
+    // A byte order mark is no part of a certificate.
+    std::fs::write(&glued, format!("\u{feff}{text}")).unwrap();
+    let site = dir.path().to_str().unwrap();
+    let glued_text = glued.to_str().unwrap();
+    let args = [
+        "config",
+        "check",
+        "--no-auth",
+        "--path",
+        site,
+        "--tls",
+        "--tls-cert",
+        glued_text,
+        "--tls-key",
+        &key,
+    ];
+    assert_eq!(run(&args).0, Some(0));
     // Two certificates glued together: a reader finds one.
     for (content, begun) in [
         (format!("{}{text}", text.trim_end()), 2),
