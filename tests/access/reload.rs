@@ -132,8 +132,12 @@ fn a_running_server_takes_all_or_nothing() {
         wait_for("the reload", || server.text().matches("reloaded the settings and").count() > before);
         write(dir.path(), &format!("min-free = \"8000PiB\"\n{}", rights("full")));
         server.signal("-HUP");
-        let other = format!("/r1/data/{}", id_of(b"other"));
-        wait_for("the reserve", || as_user(&server, "alice", "POST", &other, b"other") == 507);
+        let mut tries = 0_u32;
+        wait_for("the reserve", || {
+            tries += 1;
+            let body = tries.to_be_bytes();
+            as_user(&server, "alice", "POST", &format!("/r1/data/{}", id_of(&body)), &body) == 507
+        });
         // A quota that comes while the server runs is counted and holds.
         write(dir.path(), &format!("max-size = 1000\n{}", rights("full")));
         server.signal("-HUP");

@@ -309,7 +309,7 @@ fn a_slow_handshake_ends() {
         };
         // What a worker opens once is open after the first.
         round();
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(std::time::Duration::from_millis(300));
         let before = server.descriptors();
         round();
         wait_for("the descriptors", || server.descriptors() <= before);
