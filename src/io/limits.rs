@@ -3,9 +3,10 @@
 use std::io;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::fs::Mode;
 use rustix::param::{clock_ticks_per_second, page_size};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
+use rustix::process::umask;
 
 use crate::io::syscalls;
 
@@ -20,16 +21,18 @@ pub fn raise_descriptors() -> u64 {
 
 /// Raises the soft limit by setrlimit(2).
 pub(super) fn raise_by_call() -> io::Result<()> {
-    let limit = getrlimit(Resource::Nofile);
-    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
 }
 
 /// The soft limit on open files.
 fn max_descriptors() -> u64 {
     /// What a process may have that asks for nothing.
     const USUAL: u64 = 1024;
-    if syscalls::found().limits {
-        return getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if syscalls::found().limits
+        && let Ok((now, _)) = getrlimit(Resource::RLIMIT_NOFILE)
+    {
+        return now;
     }
     // The same system call reads and sets: where it is forbidden, proc(5) knows.
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
