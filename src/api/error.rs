@@ -70,6 +70,7 @@ impl Error {
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_)
+            | Self::Auth(AuthError::Twice)
             | Self::Body(
                 BodyError::Truncated | BodyError::Malformed(_) | BodyError::Transfer(TransferError::Io(_)),
             ) => StatusCode::BAD_REQUEST,
@@ -79,7 +80,9 @@ impl Error {
                 | AuthError::Malformed
                 | AuthError::Wrong
                 | AuthError::Untrusted
-                | AuthError::NoUser,
+                | AuthError::NoUser
+                | AuthError::Expired
+                | AuthError::Ended,
             ) => StatusCode::UNAUTHORIZED,
             Self::Auth(AuthError::Overloaded) | Self::TooManyUploads => StatusCode::TOO_MANY_REQUESTS,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,

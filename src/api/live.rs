@@ -12,7 +12,7 @@ use http::HeaderMap;
 use crate::api::Error;
 use crate::api::rules::Rules;
 use crate::api::status::Status;
-use crate::auth::Caller;
+use crate::auth::{AuthError, Caller, Shown, Trust};
 use crate::http::forwarded;
 use crate::io::gate::{Gate, Permit};
 use crate::io::runtime::timeout;
@@ -56,8 +56,8 @@ pub struct Live<S> {
 pub struct Origin {
     /// Its address; none on a unix socket.
     pub address: Option<IpAddr>,
-    /// Whom its certificate names, and [`Acceptor::generation`] of when it was looked at.
-    pub certificate: Option<(UserName, u64)>,
+    /// Its certificate.
+    pub certificate: Option<Shown>,
     /// It may ask for health and metrics alone.
     pub admin: bool,
     /// The connection is encrypted.
@@ -72,13 +72,12 @@ impl Origin {
         let peer = self.address.unwrap_or(NONE);
         let client = forwarded::client(peer, trusted, headers, |address| rules.trusts(Some(address)));
         let address = (client != NONE).then(|| client.to_canonical());
-        let certificate = self.certificate.as_ref().map(|(user, _)| user.clone());
-        Caller { address, trusted, certificate }
+        Caller { peer: self.address, address, trusted, certificate: self.certificate.clone() }
     }
 
     /// Whether its certificate was looked at by what no longer holds: it may have been revoked since.
     pub fn is_outdated(&self, tls: Option<&Arc<Acceptor>>) -> bool {
-        self.certificate.as_ref().zip(tls).is_some_and(|((_, seen), tls)| tls.generation() != *seen)
+        self.certificate.as_ref().zip(tls).is_some_and(|(shown, tls)| tls.generation() != shown.generation)
     }
 }
 
@@ -91,6 +90,25 @@ impl<S: Store> Live<S> {
         self.counters.waits.increment();
         let waited = timeout(PATIENCE, self.requests.enter()).await;
         waited.map_err(|_elapsed| Error::Store(store::Error::Busy))
+    }
+
+    /// Decides again, by the rules of now, when an upload is about to be seen: what it was begun by may be taken away since.
+    pub(super) async fn decide_again(
+        &self,
+        begun: &Rules,
+        (who, caller, trust): (&Principal, &Caller, &Trust),
+        repo: &RepoPath,
+        action: Action,
+    ) -> Result<(), Error> {
+        let rules = self.rules.load_full();
+        let generation = self.status.tls.as_ref().map(|tls| tls.generation());
+        if !rules.auth.still_admits(who, &rules.judge(caller), trust, generation) {
+            return Err(AuthError::Ended.into());
+        }
+        if Arc::as_ptr(&rules) != std::ptr::from_ref(begun) {
+            self.decide(&rules, who, repo, action).await?;
+        }
+        Ok(())
     }
 
     /// Decides, also what needs a look at the store. Returns the user if only own objects are meant.

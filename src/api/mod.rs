@@ -5,7 +5,7 @@
 
 use http::Method;
 
-use crate::auth::Caller;
+use crate::auth::{Caller, Trust};
 use crate::http::{Body, Expect, Head};
 use crate::io::gate::Permit;
 use crate::policy::Action;
@@ -91,6 +91,7 @@ async fn respond<S: Store>(
     // Who is not let in does not learn which paths there are.
     let principal = rules.auth.authenticate(&head.headers, caller).await?;
     let principal = &*who.insert(principal);
+    let trust = rules.auth.trust(principal, caller);
     if let Some(page) = page.filter(|_| rules.metrics != MetricsFor::Nobody) {
         return if may_see_metrics(rules, principal) {
             status::respond(&live.status, &live.store, page, head).await
@@ -105,7 +106,7 @@ async fn respond<S: Store>(
         Route::Server => Ok(Answer::done()),
         Route::Repo(repo) => create(live, request, principal, &repo).await,
         Route::List(repo, kind) => list::respond(live, rules, head, principal, &repo, kind).await,
-        Route::Object(handle) => object(live, request, body, principal, &handle).await,
+        Route::Object(handle) => object(live, request, body, (principal, &trust), &handle).await,
     }
 }
 
@@ -135,7 +136,7 @@ async fn object<S: Store>(
     live: &Live<S>,
     request: &Request<'_>,
     body: &mut Body<'_>,
-    who: &Principal,
+    (who, trust): (&Principal, &Trust),
     handle: &Handle,
 ) -> Result<Answer<S>, Error> {
     let (head, rules, repo) = (request.head, request.rules, &handle.repo);
@@ -153,7 +154,7 @@ async fn object<S: Store>(
             };
             Ok(Answer { reading, ..answer })
         }
-        Method::POST => upload::respond(live, rules, head, body, who, handle).await,
+        Method::POST => upload::respond(live, request, body, (who, trust), handle).await,
         Method::DELETE => delete(live, rules, who, handle).await,
         _ => Err(Error::Method("HEAD, GET, POST, DELETE")),
     }

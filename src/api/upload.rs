@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::api::{Answer, Error, Live, Rules};
-use crate::http::{Body, Head};
+use crate::api::{Answer, Error, Live, Request};
+use crate::auth::Trust;
+use crate::http::Body;
 use crate::io::runtime::{now, sleep};
 use crate::policy::Action;
 use crate::quota::{Claim, QuotaError};
@@ -13,12 +14,12 @@ use crate::types::{Handle, Object, Principal};
 /// POST of an object.
 pub(super) async fn respond<S: Store>(
     live: &Live<S>,
-    rules: &Rules,
-    head: &Head,
+    request: &Request<'_>,
     body: &mut Body<'_>,
-    who: &Principal,
+    (who, trust): (&Principal, &Trust),
     handle: &Handle,
 ) -> Result<Answer<S>, Error> {
+    let (head, rules) = (request.head, request.rules);
     live.decide(rules, who, &handle.repo, Action::Store(handle.object)).await?;
     let (length, largest) = (Body::announced(head), rules.sizes.of(handle.object));
     if length.is_some_and(|length| length > largest) {
@@ -59,6 +60,8 @@ pub(super) async fn respond<S: Store>(
         }
         pause(wait).await;
     }
+    live.decide_again(rules, (who, request.caller, trust), &handle.repo, Action::Store(handle.object))
+        .await?;
     let changing = live.ledger.changing(handle);
     let committed = upload.commit(|| claim.published(received)).await;
     drop(changing);

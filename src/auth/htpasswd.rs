@@ -14,6 +14,7 @@ use ring::digest;
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 
+use crate::auth::edit::MAX_PASSWORD_BYTES;
 use crate::auth::is_name;
 use crate::io::records;
 
@@ -41,7 +42,7 @@ pub enum LoadError {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Hash {
     Bcrypt(String),
     Sha1([u8; 20]),
@@ -219,6 +220,18 @@ impl Htpasswd {
         self.users.contains_key(user)
     }
 
+    /// What is written down of a user.
+    pub(super) fn entry(&self, user: &str) -> Option<impl std::hash::Hash> {
+        self.users.get(user)
+    }
+
+    /// Cuts what bcrypt does not look at: with it one password would have any number of forms.
+    pub(super) fn cut(&self, user: &str, password: &mut Vec<u8>) {
+        if let Some(Hash::Bcrypt(_)) = self.users.get(user) {
+            password.truncate(MAX_PASSWORD_BYTES);
+        }
+    }
+
     /// Whether a user has the same entry here and there.
     pub fn same_entry(&self, other: &Self, user: &str) -> bool {
         self.users.get(user) == other.users.get(user)
@@ -241,9 +254,11 @@ impl Htpasswd {
 
 /// Characters of a bcrypt hash.
 const BCRYPT_CHARS: usize = 60;
-/// The dearest bcrypt hash that is checked: some ten seconds. Every wrong password costs as much as the dearest in the file, and
+/// The dearest bcrypt hash that is checked: some twenty seconds. Every wrong password costs as much as the dearest in the file, and
 /// one of cost 31 would let nobody in for days.
-const MAX_COST: u32 = 16;
+const MAX_COST: u32 = 17;
+/// The cheapest: bcrypt has none below.
+const MIN_COST: u32 = 4;
 
 impl Hash {
     fn parse(text: &str) -> Result<Self, &'static str> {
@@ -259,9 +274,9 @@ impl Hash {
             let Ok(parts) = text.parse::<bcrypt::HashParts>() else {
                 return Err("the bcrypt hash is malformed");
             };
-            if parts.get_cost() > MAX_COST {
+            if !(MIN_COST..=MAX_COST).contains(&parts.get_cost()) {
                 return Err(
-                    "a bcrypt cost above 16 takes longer than logins may wait: `packhouse user passwd` makes a hash of less",
+                    "a bcrypt cost is 4 to 17 (above, a login would take minutes): `packhouse user passwd` makes another hash",
                 );
             }
             return Ok(Self::Bcrypt(text.to_owned()));

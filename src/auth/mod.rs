@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName};
 use thiserror::Error;
@@ -33,6 +34,17 @@ pub enum AuthError {
     /// No such user, or another password.
     #[error("the user name or the password is wrong")]
     Wrong,
+    /// The client's certificate has expired since the connection, or the session that it goes on with, began.
+    #[error("the client's certificate has expired")]
+    Expired,
+    /// What the request was let in by was taken away before it ended.
+    #[error(
+        "the login ended before the upload did: the user, the password or the certificate is not what it was"
+    )]
+    Ended,
+    /// Which of them counts, others could see otherwise.
+    #[error("there are several Authorization headers")]
+    Twice,
     /// Too many logins wait to be checked.
     #[error("too many logins at once")]
     Overloaded,
@@ -44,16 +56,40 @@ pub enum AuthError {
     NoUser,
 }
 
+/// The certificate that a client has shown.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Whom it names.
+    pub user: UserName,
+    /// The generation of the certificates and authorities by which it was looked at.
+    pub generation: u64,
+    /// When it ends, in seconds since 1970.
+    pub end: i64,
+}
+
+impl Shown {
+    fn has_ended(&self) -> bool {
+        let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+        u64::try_from(self.end).unwrap_or(0) < now
+    }
+}
+
 /// What is known about a client beside its request.
 #[derive(Clone, Debug)]
 pub struct Caller {
+    /// The address of the other end of the connection, if it has one.
+    pub peer: Option<IpAddr>,
     /// The address, if it has one: that of the client, not of a trusted proxy.
     pub address: Option<IpAddr>,
     /// Whether the other end of the connection is believed about who its users are.
     pub trusted: bool,
-    /// Whom its certificate names.
-    pub certificate: Option<UserName>,
+    /// Its certificate.
+    pub certificate: Option<Shown>,
 }
+
+/// What somebody was let in by, to be compared with what is there later: the entry of the password file, in short.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trust(Option<u64>);
 
 /// How users are known.
 #[derive(Clone)]
@@ -71,8 +107,10 @@ pub enum Authenticator {
 impl Authenticator {
     /// Whom a request speaks for.
     pub async fn authenticate(&self, headers: &HeaderMap, caller: &Caller) -> Result<Principal, AuthError> {
-        if let Some(user) = &caller.certificate {
-            return Ok(Principal::User(user.clone()));
+        match &caller.certificate {
+            Some(shown) if shown.has_ended() => return Err(AuthError::Expired),
+            Some(shown) => return Ok(Principal::User(shown.user.clone())),
+            None => {}
         }
         match self {
             Self::Nobody => Ok(Principal::Anonymous),
@@ -80,6 +118,35 @@ impl Authenticator {
             Self::Proxy(_) if !caller.trusted => Err(AuthError::Untrusted),
             Self::Proxy(header) => named_by_proxy(headers, header).map(Principal::User),
             Self::Passwords(passwords) => passwords.login(headers, caller.address).await.map(Principal::User),
+        }
+    }
+
+    /// What `who` was let in by just now.
+    pub fn trust(&self, who: &Principal, caller: &Caller) -> Trust {
+        match (self, who.user()) {
+            (Self::Passwords(passwords), Some(user)) if caller.certificate.is_none() => {
+                Trust(passwords.entry(user))
+            }
+            _ => Trust::default(),
+        }
+    }
+
+    /// Whether what `who` was let in by is still there. `generation` is that of the certificates and authorities of now.
+    pub fn still_admits(
+        &self,
+        who: &Principal,
+        caller: &Caller,
+        trust: &Trust,
+        generation: Option<u64>,
+    ) -> bool {
+        if let Some(shown) = &caller.certificate {
+            return generation == Some(shown.generation) && !shown.has_ended();
+        }
+        match self {
+            Self::Nobody => true,
+            Self::Certificate => false,
+            Self::Proxy(_) => caller.trusted,
+            Self::Passwords(_) => trust.0.is_some() && self.trust(who, caller) == *trust,
         }
     }
 }
@@ -113,7 +180,7 @@ mod tests {
             for value in values {
                 headers.append("x-user", http::HeaderValue::from_bytes(value).expect("a value"));
             }
-            let caller = Caller { address: None, trusted, certificate: None };
+            let caller = Caller { peer: None, address: None, trusted, certificate: None };
             block_on(Driver::Epoll, proxy.authenticate(&headers, &caller)).expect("a runtime")
         };
         assert_eq!(ask(&[b"alice"], true).map(|p| p.to_string()), Ok("alice".into()));

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -19,7 +20,6 @@ use http::header::AUTHORIZATION;
 use ring::hmac;
 
 use crate::auth::AuthError;
-use crate::auth::edit::MAX_PASSWORD_BYTES;
 use crate::auth::htpasswd::Htpasswd;
 use crate::auth::remember::{Mac, Remembered};
 use crate::auth::throttle::{Throttle, network};
@@ -85,6 +85,7 @@ pub struct Passwords {
     waiting: Arc<Mutex<Waiting>>,
     throttle: Throttle,
     counters: Arc<LoginCounters>,
+    hasher: RandomState,
 }
 
 impl Passwords {
@@ -110,6 +111,7 @@ impl Passwords {
             waiting: Arc::default(),
             throttle: Throttle::default(),
             counters,
+            hasher: RandomState::new(),
         })
     }
 
@@ -126,15 +128,30 @@ impl Passwords {
         self.table.store(Arc::new(Table { users, remembered }));
     }
 
+    /// The entry of a user, in short: another one says something else.
+    pub fn entry(&self, user: &UserName) -> Option<u64> {
+        self.table.load().users.entry(user.as_str()).map(|entry| self.hasher.hash_one(entry))
+    }
+
     /// Whose credentials a request has. A refusal may take its time.
     pub async fn login(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Result<UserName, AuthError> {
-        let header = headers.get(AUTHORIZATION).ok_or(AuthError::Missing)?;
-        let (user, password) = basic(header.as_bytes()).ok_or(AuthError::Malformed)?;
-        let mac = self.mac(&user, &password);
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let header = match (values.next(), values.next()) {
+            (Some(header), None) => header,
+            (None, _) => return Err(AuthError::Missing),
+            (Some(_), Some(_)) => return Err(AuthError::Twice),
+        };
+        let (user, mut password) = basic(header.as_bytes()).ok_or(AuthError::Malformed)?;
         let options = **self.options.load();
-        if let Some(user) = self.table.load().remembered.find(&mac, &options) {
-            return Ok(user);
-        }
+        let mac = {
+            let table = self.table.load();
+            table.users.cut(&user, &mut password);
+            let mac = self.mac(&user, &password);
+            if let Some(user) = table.remembered.find(&mac, &options) {
+                return Ok(user);
+            }
+            mac
+        };
         let name = UserName::new(&user);
         let right = self.check(mac, user, password, address).await;
         match right {
@@ -165,8 +182,6 @@ impl Passwords {
         password: Vec<u8>,
         address: Option<IpAddr>,
     ) -> Result<bool, AuthError> {
-        // bcrypt looks at no more: with what is behind it, one password would have any number of forms.
-        let is_whole = password.len() <= MAX_PASSWORD_BYTES;
         loop {
             let table = self.table.load_full();
             if table.remembered.is_wrong(&mac) {
@@ -177,9 +192,9 @@ impl Passwords {
             let now = self.table.load();
             // A reload came between: what was verified may hold no longer.
             if attempt.holds_for(&now, &user) {
-                if right && is_whole {
+                if right {
                     now.remembered.add(mac, UserName::new(&user), &self.options.load());
-                } else if !right {
+                } else {
                     now.remembered.add_wrong(mac);
                 }
                 return Ok(right);
@@ -281,6 +296,10 @@ fn basic(header: &[u8]) -> Option<(String, Vec<u8>)> {
     let colon = decoded.iter().position(|byte| *byte == b':')?;
     let password = decoded.split_off(colon + 1);
     decoded.pop();
+    // bcrypt ends a password with NUL and begins again: `secret\0secret` would be `secret`.
+    if password.contains(&0) {
+        return None;
+    }
     Some((String::from_utf8(decoded).ok()?, password))
 }
 
@@ -348,6 +367,20 @@ mod tests {
         }
         std::fs::write(file.path(), "a:b:c\n").expect("written");
         assert!(Htpasswd::load(file.path()).is_ok_and(|users| users.is_empty()), "a bad hash costs its user");
+    }
+
+    #[test]
+    fn a_password_that_is_longer_than_bcrypt_looks_is_remembered_in_one_form() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let long = "x".repeat(72);
+        std::fs::write(file.path(), format!("bob:{}\n", bcrypt::hash(&long, 4).expect("a hash")))
+            .expect("written");
+        let auth = open(file.path());
+        for tail in ["", "a", "another"] {
+            assert_eq!(login(&auth, &format!("bob:{long}{tail}")), Ok("bob".into()));
+        }
+        assert_eq!((auth.table.load().remembered.len(), auth.counters.right.get()), (1, 1));
+        assert_eq!(login(&auth, &format!("bob:{}", "x".repeat(71))), Err(AuthError::Wrong));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
 
 use crate::api::{Origin, Rules};
+use crate::auth::Shown;
 use crate::http::proxy::{self, ProxyError};
 use crate::io::runtime::timeout;
 use crate::io::socket::{Peer, Socket};
@@ -107,7 +108,7 @@ pub async fn enter(
     };
     let origin = Origin {
         address,
-        certificate: stream.user().map(|name| (UserName::new(&name), generation)),
+        certificate: stream.user().map(|(name, end)| Shown { user: UserName::new(&name), generation, end }),
         admin: door.admin,
         encrypted: stream.is_encrypted(),
     };

@@ -346,11 +346,15 @@ fn invalid(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error 
 }
 
 impl Stream {
-    /// Whom the client's certificate names, if it showed one.
-    pub fn user(&self) -> Option<String> {
+    /// Whom the client's certificate names, if it showed one, and when that ends, in seconds since 1970. A session that is
+    /// resumed has that of its first connection.
+    pub fn user(&self) -> Option<(String, i64)> {
         match self {
             Self::Plain(_) => None,
-            Self::Tls(tls) => tls.tls.peer_certificates().and_then(|chain| peer::user(chain.first()?)),
+            Self::Tls(tls) => {
+                let certificate = tls.tls.peer_certificates()?.first()?;
+                Some((peer::user(certificate)?, peer::end(certificate)?))
+            }
         }
     }
 

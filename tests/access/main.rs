@@ -17,4 +17,5 @@ mod reload;
 mod rights;
 mod sockets;
 mod tls;
+mod trust;
 mod users;
