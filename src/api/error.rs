@@ -144,6 +144,7 @@ impl Error {
                 store::Error::NameTooLong => Refusal::Request,
                 store::Error::ReadOnly
                 | store::Error::Suspended
+                | store::Error::Displaced
                 | store::Error::Busy
                 | store::Error::NotDurable
                 | store::Error::NotDir
@@ -181,7 +182,7 @@ const fn of_store(error: &store::Error) -> StatusCode {
         | store::Error::ReadOnly
         | store::Error::NotDurable
         | store::Error::Suspended => StatusCode::INSUFFICIENT_STORAGE,
-        store::Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        store::Error::Busy | store::Error::Displaced => StatusCode::SERVICE_UNAVAILABLE,
         store::Error::NameTooLong => StatusCode::URI_TOO_LONG,
         store::Error::NotDir
         | store::Error::NoFolder { .. }

@@ -9,15 +9,16 @@ use http::{HeaderValue, Method, StatusCode};
 use crate::api::{Answer, Content, Error};
 use crate::http::head::Target;
 use crate::http::{Head, ResponseHead};
+use crate::io::blocking::Pool;
 use crate::io::limits::process_figures;
 use crate::io::runtime::{Elapsed, now, timeout};
 use crate::io::signal::Latch;
-use crate::metrics::blobs::{SharedRows, sum};
+use crate::metrics::blobs::{Known, SharedRows, sum};
 use crate::metrics::render::{Format, Snapshot};
 use crate::metrics::{Counter, Counters, LoginCounters, ScrubCounters};
 use crate::quota::Ledger;
-use crate::store::Store;
 use crate::store::health::Health;
+use crate::store::{self, Store};
 use crate::tls::Acceptor;
 
 /// How long a disk may take to answer whether it takes uploads.
@@ -25,12 +26,17 @@ const READY_LIMIT: Duration = Duration::from_secs(5);
 /// How long it may take to tell its free space beside that: Prometheus waits for ten seconds.
 const SPACE_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long a reload may take until an operator is told.
+const RELOAD_LIMIT: Duration = Duration::from_secs(20);
+
 /// Where all parts of the server tell how they are.
 pub struct Status {
     /// What the workers count.
     pub workers: Vec<Arc<Counters>>,
     /// What the workers count of objects.
     pub blobs: Vec<SharedRows>,
+    /// Which of these have rows of their own.
+    pub rows: Known,
     /// The store's health.
     pub health: Arc<Health>,
     /// What is stored.
@@ -47,6 +53,8 @@ pub struct Status {
     pub reloads: Reloads,
     /// Why the disk stores nothing at all, found at the start. It holds until something is stored.
     pub cannot_store: Option<String>,
+    /// Renders what may be long.
+    pub pages: Pool,
     /// When the look at the disk that is under way ends at the latest, and what the last one found.
     pub disk_look: Mutex<Option<(Instant, Result<(), String>)>>,
 }
@@ -71,11 +79,29 @@ pub struct Reloads {
     failed: Mutex<Vec<(Part, String)>>,
     /// Reloads that failed.
     failures: Counter,
+    /// When the one began that is under way.
+    begun: Mutex<Option<Instant>>,
 }
 
 impl Reloads {
     fn failed(&self) -> MutexGuard<'_, Vec<(Part, String)>> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A reload begins.
+    pub fn note_begin(&self) {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
+    }
+
+    /// It has ended.
+    pub fn note_end(&self) {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether one does not end: a file that it reads may lie on a disk that does not answer.
+    fn hangs(&self) -> bool {
+        let begun = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.is_some_and(|begun| begun.elapsed() > RELOAD_LIMIT)
     }
 
     /// A part was read and holds.
@@ -158,7 +184,7 @@ impl Page {
 
 /// Answers with a page.
 pub(super) async fn respond<S: Store>(
-    status: &Status,
+    status: &Arc<Status>,
     store: &S,
     page: Page,
     head: &Head,
@@ -177,7 +203,10 @@ pub(super) async fn respond<S: Store>(
             let writable = status.is_ready(store).await.is_ok();
             let space = timeout(SPACE_LIMIT, store.space()).await.ok().and_then(Result::ok);
             let head = ResponseHead::new(StatusCode::OK).with("Content-Type", format.media_type());
-            (head, status.metrics(format, writable, space))
+            // Not by a worker: with many repositories it takes a while.
+            let all = Arc::clone(status);
+            let rendered = status.pages.run(move || all.metrics(format, writable, space)).await;
+            (head, rendered.map_err(|_full| store::Error::Busy)?)
         }
     };
     Ok(Answer::new(head.with("Cache-Control", "no-store"), Content::Text(text.into())))
@@ -194,6 +223,9 @@ impl Status {
             text.push_str(
                 "\nacknowledged objects may not survive a power cut here: the disk can't flush, or is memory",
             );
+        }
+        if self.reloads.hangs() {
+            text.push_str("\na reload does not end: a file that the settings name may lie on a disk that does not answer");
         }
         for part in self.reloads.parts() {
             text.push('\n');

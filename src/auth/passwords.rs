@@ -27,6 +27,7 @@ use crate::io::blocking::Pool;
 use crate::io::runtime::sleep;
 use crate::io::sync::{Arc as Counted, ArcSwap, Mutex, MutexGuard};
 use crate::io::wake::until;
+use crate::logging::{self, limit};
 use crate::metrics::LoginCounters;
 use crate::types::{ClientNetwork, UserName};
 
@@ -167,7 +168,10 @@ impl Passwords {
         }
         // One stable line, for fail2ban and its like.
         let shown = address.map_or_else(|| "unix".into(), |address| address.to_string());
-        log::warn!("login failed: address={shown} user=\"{name}\"");
+        if limit::admits(address) {
+            let name: String = name.to_string().chars().take(logging::MAX_FIELD_BYTES).collect();
+            log::warn!("login failed: address={shown} user=\"{name}\"");
+        }
         if options.throttle {
             sleep(self.throttle.note_failure(address, &name)).await;
         }

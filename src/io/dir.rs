@@ -30,6 +30,7 @@ use crate::io::names::{
 };
 use crate::io::node::{Node, Site};
 use crate::io::optional::flock;
+use crate::io::place::Place;
 
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
@@ -145,8 +146,8 @@ impl Dir {
         drop(openat2(&fd, ".", OPEN_DIR, Mode::empty(), BENEATH)?);
         let volatile = if is_volatile(&fd) { Some(fstat(&fd)?.st_dev) } else { None };
         let inodes_unknown = AtomicBool::new(false);
-        let root = std::path::absolute(path)?;
-        Self::new(fd, Arc::new(Site { pools, volatile, flushes, inodes_unknown, alone, root }))
+        let place = Arc::new(Place::of(&fd, path)?);
+        Self::new(fd, Arc::new(Site { pools, volatile, flushes, inodes_unknown, alone, place }))
     }
 
     fn new(fd: OwnedFd, site: Arc<Site>) -> io::Result<Self> {
@@ -171,28 +172,18 @@ impl Dir {
         self.node.reading(move |fd| Ok(forgive_unknown(accessat(fd, ".", USABLE, AtFlags::empty()))?)).await
     }
 
-    /// Whether this directory, the root, is still what its path names. One that was removed, moved or mounted over takes files
-    /// that nobody will find again.
+    /// Where the root of this tree is.
+    pub fn place(&self) -> Arc<Place> {
+        Arc::clone(&self.node.site.place)
+    }
+
+    /// Whether the root is still what its path names.
     ///
     /// # Errors
     /// It is not.
     pub async fn check_in_place(&self) -> io::Result<()> {
-        let path = self.node.site.root.clone();
-        let look = move |fd: &OwnedFd| {
-            let open = fstat(fd)?;
-            let is_other = match rustix::fs::stat(&path) {
-                Ok(named) => (named.st_dev, named.st_ino) != (open.st_dev, open.st_ino),
-                Err(e) => e == Errno::NOENT,
-            };
-            if is_other {
-                return Err(io::Error::other(format!(
-                    "{} is another folder by now, or none: restart the server",
-                    path.display()
-                )));
-            }
-            Ok(())
-        };
-        self.node.reading(look).await
+        let place = self.place();
+        self.node.reading(move |_root| place.check()).await
     }
 
     /// Opens a directory beneath this one; `path` has plain components only, and none opens this one again.

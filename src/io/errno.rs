@@ -15,7 +15,7 @@ pub enum Fault {
     Exists,
     /// A symbolic link stands where none may.
     Symlink,
-    /// No bytes or no inodes left, or over a disk quota.
+    /// No bytes or no inodes left, over a disk quota, or over a limit of the process on the size of files.
     NoSpace,
     /// The file system is mounted read-only.
     ReadOnly,
@@ -56,7 +56,7 @@ impl Fault {
             Errno::NOTDIR => Self::NotDir,
             Errno::EXIST => Self::Exists,
             Errno::LOOP => Self::Symlink,
-            Errno::NOSPC | Errno::DQUOT => Self::NoSpace,
+            Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Self::NoSpace,
             Errno::ROFS => Self::ReadOnly,
             Errno::IO | Errno::NODATA | Errno::REMOTEIO | Errno::ILSEQ | Errno::UCLEAN | Errno::BADMSG => {
                 Self::Device
@@ -102,6 +102,7 @@ mod tests {
         for (errno, fault) in [
             (Errno::DQUOT, Fault::NoSpace),
             (Errno::NOSPC, Fault::NoSpace),
+            (Errno::FBIG, Fault::NoSpace),
             (Errno::NOTDIR, Fault::NotDir),
             (Errno::INVAL, Fault::Unsupported),
             (Errno::NOSYS, Fault::Unsupported),

@@ -20,6 +20,7 @@ pub mod listing;
 mod names;
 mod node;
 mod optional;
+pub mod place;
 pub mod records;
 pub mod runtime;
 pub mod sandbox;

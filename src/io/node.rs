@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -10,6 +9,7 @@ use rustix::fs::fstat;
 
 use crate::io::blocking::{Pool, Pools};
 use crate::io::flush::Flushes;
+use crate::io::place::Place;
 
 /// What the files and directories of one tree share.
 pub(super) struct Site {
@@ -22,8 +22,8 @@ pub(super) struct Site {
     pub inodes_unknown: AtomicBool,
     /// No other process writes below the root: a name that is free stays free until this process takes it.
     pub alone: bool,
-    /// The path by which the root was opened.
-    pub root: PathBuf,
+    /// Where the root is.
+    pub place: Arc<Place>,
 }
 
 /// An open file or directory of a tree.

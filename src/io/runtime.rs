@@ -6,6 +6,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -199,9 +200,17 @@ pub fn random() -> u64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elapsed;
 
-/// Runs `work` for at most `limit`; it is cancelled when the time is over.
+/// Time for a last look when a time is over.
+const LAST_LOOK: Duration = Duration::from_millis(1);
+
+/// Runs `work` for at most `limit`; it is cancelled when the time is over, and what it waits for has not come in it. Where the
+/// process was stopped (SIGSTOP, a suspended machine), the time is over before the kernel was asked what has come.
 pub async fn timeout<F: Future>(limit: Duration, work: F) -> Result<F::Output, Elapsed> {
-    monoio::time::timeout(limit, work).await.map_err(|_elapsed| Elapsed)
+    let mut work = pin!(work);
+    if let Ok(done) = monoio::time::timeout(limit, work.as_mut()).await {
+        return Ok(done);
+    }
+    monoio::time::timeout(LAST_LOOK, work).await.map_err(|_elapsed| Elapsed)
 }
 
 thread_local! {

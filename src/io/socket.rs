@@ -9,7 +9,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use monoio::net::{TcpStream, UnixStream};
@@ -28,6 +28,16 @@ pub enum Peer {
     Tcp(SocketAddr),
     /// A process on this machine.
     Unix,
+}
+
+impl Peer {
+    /// Its address, if it has one.
+    pub const fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip().to_canonical()),
+            Self::Unix => None,
+        }
+    }
 }
 
 impl fmt::Display for Peer {

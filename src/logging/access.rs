@@ -7,6 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::logging::queue::{Queue, Sink};
+use crate::logging::shown;
 
 /// Permissions of a new file.
 const MODE: u32 = 0o640;
@@ -46,8 +47,8 @@ impl Entry<'_> {
             self.request,
             self.status,
             self.bytes,
-            self.referer.escape_ascii(),
-            self.agent.escape_ascii()
+            shown(self.referer),
+            shown(self.agent)
         )
     }
 }

@@ -9,12 +9,24 @@ use env_logger::{Builder, Target};
 use log::{LevelFilter, Record};
 
 pub mod access;
+pub mod limit;
 mod queue;
 
 use queue::{Queue, Sink};
 
 /// Lines with this target are written as they are, without time and level: `start server on …` is read by programs.
 pub const PLAIN: &str = "plain";
+
+/// Longest field of a line that a client has written, in bytes of the client's.
+pub const MAX_FIELD_BYTES: usize = 256;
+
+/// What a client has written, for a line of a log: printable ASCII without quotes and line ends, and cut.
+pub fn shown(field: &[u8]) -> String {
+    match field.get(..MAX_FIELD_BYTES) {
+        Some(begin) if field.len() > MAX_FIELD_BYTES => format!("{}...", begin.escape_ascii()),
+        _ => field.escape_ascii().to_string(),
+    }
+}
 
 /// Keeps the log going; flushes it when dropped.
 pub struct Guard(Queue);

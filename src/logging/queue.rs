@@ -2,14 +2,15 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
-/// Lines that may wait for the writer: about 1 MiB.
+/// Lines that may wait for the writer, and their bytes.
 const QUEUE_LINES: usize = 8192;
+const QUEUE_BYTES: usize = 1 << 20;
 /// How long the end of the process waits for the writer.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
@@ -34,27 +35,34 @@ pub(super) trait Sink: Send + 'static {
 pub(super) struct Queue {
     messages: Sender<Message>,
     dropped: Arc<AtomicU64>,
+    /// Bytes that wait.
+    bytes: Arc<AtomicUsize>,
 }
 
 impl Queue {
     /// Starts a writer.
     pub(super) fn start(name: &str, mut sink: impl Sink) -> io::Result<Self> {
         let (queue, queued) = Self::new(QUEUE_LINES);
-        let dropped = Arc::clone(&queue.dropped);
-        thread::Builder::new().name(name.into()).spawn(move || write_out(&queued, &dropped, &mut sink))?;
+        let (dropped, bytes) = (Arc::clone(&queue.dropped), Arc::clone(&queue.bytes));
+        let write = move || write_out(&queued, (&dropped, &bytes), &mut sink);
+        thread::Builder::new().name(name.into()).spawn(write)?;
         Ok(queue)
     }
 
     fn new(lines: usize) -> (Self, Receiver<Message>) {
         let (messages, queued) = bounded(lines);
-        (Self { messages, dropped: Arc::default() }, queued)
+        (Self { messages, dropped: Arc::default(), bytes: Arc::default() }, queued)
     }
 
     /// Writes a line without waiting: when the queue is full it is dropped and counted.
     pub(super) fn line(&self, line: Vec<u8>) {
-        if let Err(TrySendError::Full(_)) = self.messages.try_send(Message::Line(line)) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        let length = line.len();
+        let fits = self.bytes.fetch_add(length, Ordering::Relaxed) + length <= QUEUE_BYTES;
+        if fits && !matches!(self.messages.try_send(Message::Line(line)), Err(TrySendError::Full(_))) {
+            return;
         }
+        self.bytes.fetch_sub(length, Ordering::Relaxed);
+        self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Has the sink open anew what it writes to, behind all lines so far.
@@ -71,14 +79,17 @@ impl Queue {
     }
 }
 
-fn write_out(queued: &Receiver<Message>, dropped: &AtomicU64, sink: &mut impl Sink) {
+fn write_out(queued: &Receiver<Message>, (dropped, bytes): (&AtomicU64, &AtomicUsize), sink: &mut impl Sink) {
     while let Ok(message) = queued.recv() {
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
             sink.lost(lost);
         }
         match message {
-            Message::Line(line) => sink.line(&line),
+            Message::Line(line) => {
+                bytes.fetch_sub(line.len(), Ordering::Relaxed);
+                sink.line(&line);
+            }
             Message::Reopen => sink.reopen(),
             Message::Flush(done) => {
                 done.send(()).ok();
@@ -98,11 +109,21 @@ mod tests {
         for n in 0..5 {
             queue.line(format!("line {n}\n").into_bytes());
         }
-        let dropped = Arc::clone(&queue.dropped);
+        let (dropped, bytes) = (Arc::clone(&queue.dropped), Arc::clone(&queue.bytes));
         drop(queue);
         let mut out = Plain(Vec::new());
-        write_out(&queued, &dropped, &mut out);
+        write_out(&queued, (&dropped, &bytes), &mut out);
+        assert_eq!(bytes.load(Ordering::Relaxed), 0);
         let text = String::from_utf8(out.0).expect("text");
+        let (queue, _queued) = Queue::new(8192);
+        for _ in 0..8192 {
+            queue.line(vec![b'x'; 1000]);
+        }
+        assert_eq!(
+            queue.dropped.load(Ordering::Relaxed),
+            8192 - (QUEUE_BYTES / 1000) as u64,
+            "of long lines fewer"
+        );
         assert_eq!(text, "WARN  3 log lines were dropped: nobody read them fast enough\nline 0\nline 1\n");
     }
 }

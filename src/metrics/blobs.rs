@@ -1,7 +1,7 @@
 //! rest-server's six counters, by user, repository and type.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::metrics::Counter;
@@ -24,28 +24,42 @@ pub struct Row {
     pub delete_bytes: Counter,
 }
 
-type Key = (Principal, RepoPath, BlobType);
+/// User, repository and type; none is for all that have no row of their own.
+type Key = Option<(Principal, RepoPath, BlobType)>;
+
+/// Rows of all workers together. Six series each, which Prometheus reads and keeps: clients choose the names of repositories.
+const MAX_ROWS: usize = 5000;
+/// The labels of the row for all others.
+const OTHERS: &str = "(others)";
 
 /// The rows of one worker, as others see them.
 pub type SharedRows = Arc<Mutex<Vec<(Key, Arc<Row>)>>>;
+
+/// Those that have rows of their own, on all workers.
+pub type Known = Arc<Mutex<HashSet<Key>>>;
 
 /// The rows of one worker. A lock is taken only when a row is new.
 #[derive(Default)]
 pub struct BlobCounters {
     rows: RefCell<HashMap<Key, Arc<Row>>>,
     shared: SharedRows,
+    known: Known,
 }
 
 impl BlobCounters {
     /// Counts into rows that others can see.
-    pub fn new(shared: SharedRows) -> Self {
-        Self { rows: RefCell::default(), shared }
+    pub fn new(shared: SharedRows, known: Known) -> Self {
+        Self { rows: RefCell::default(), shared, known }
     }
 
     /// The row of these labels.
     pub fn row(&self, who: &Principal, repo: &RepoPath, kind: BlobType) -> Arc<Row> {
-        let key = (who.clone(), repo.clone(), kind);
+        let own = Some((who.clone(), repo.clone(), kind));
         let mut rows = self.rows.borrow_mut();
+        if let Some(row) = rows.get(&own) {
+            return Arc::clone(row);
+        }
+        let key = own.filter(|own| self.has_own_row(own));
         if let Some(row) = rows.get(&key) {
             return Arc::clone(row);
         }
@@ -54,16 +68,37 @@ impl BlobCounters {
         rows.insert(key, Arc::clone(&row));
         row
     }
+
+    /// Whether there is room for a row of these labels, or one already.
+    fn has_own_row(&self, labels: &(Principal, RepoPath, BlobType)) -> bool {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = Some(labels.clone());
+        known.contains(&key) || known.len() < MAX_ROWS && known.insert(key)
+    }
 }
 
 /// The labels of a row as rest-server writes them.
-pub fn labels((who, repo, kind): &Key) -> [(&'static str, String); 3] {
-    let folders = repo.folders().iter().map(|folder| String::from_utf8_lossy(folder.as_bytes()));
+pub fn labels(key: &Key) -> [(&'static str, String); 3] {
+    let Some((who, repo, kind)) = key else {
+        return [("repo", OTHERS.into()), ("type", OTHERS.into()), ("user", OTHERS.into())];
+    };
+    let folders = repo.folders().iter().map(|folder| label(folder.as_bytes()));
     [
         ("repo", folders.collect::<Vec<_>>().join("/")),
         ("type", kind.as_str().to_owned()),
         ("user", who.user().map(|user| user.as_str().to_owned()).unwrap_or_default()),
     ]
+}
+
+/// A folder's name as text: bytes that are no UTF-8 are escaped, and the backslash with which they are, so that no two names
+/// have one label.
+fn label(folder: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in folder.utf8_chunks() {
+        text.push_str(&chunk.valid().replace('\\', r"\\"));
+        text.extend(chunk.invalid().iter().map(|byte| format!(r"\x{byte:02x}")));
+    }
+    text
 }
 
 /// Every worker's rows, added up: labels and the six numbers in the order of [`NAMES`].
@@ -89,3 +124,33 @@ pub const NAMES: [(&str, &str); 6] = [
     ("rest_server_blob_delete", "Total number of blobs deleted"),
     ("rest_server_blob_delete_bytes", "Total number of bytes of blobs deleted"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::FolderName;
+
+    #[test]
+    fn there_are_only_so_many_rows_and_no_two_with_one_label() {
+        let (rows, kind) = (BlobCounters::default(), BlobType::Data);
+        for n in 0..MAX_ROWS + 100 {
+            let repo = format!("/r{n}/").parse().expect("a path");
+            rows.row(&Principal::Anonymous, &repo, kind).write.increment();
+        }
+        let sums = sum(&[Arc::clone(&rows.shared)]);
+        assert_eq!(sums.len(), MAX_ROWS + 1);
+        let others = sums.iter().find(|(key, _)| key.is_none()).expect("a row");
+        assert_eq!((others.1[0], labels(&others.0)[0].1.as_str()), (100, "(others)"));
+        let of = |name: &[u8]| {
+            let repo = RepoPath::new(vec![FolderName::parse(name).expect("a name")]);
+            let [(_, label), ..] = labels(&Some((Principal::Anonymous, repo, kind)));
+            label
+        };
+        assert_eq!(of("caf\u{e9}".as_bytes()), "caf\u{e9}");
+        let all = [of(b"\xff"), of(b"\xfe"), of(b"\\xff"), of(b"\\\\xff")];
+        let mut different = all.to_vec();
+        different.sort();
+        different.dedup();
+        assert_eq!(different.len(), 4, "{all:?}");
+    }
+}

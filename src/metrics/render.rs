@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn rest_servers_names_and_ours() {
         let shared = blobs::SharedRows::default();
-        let worker = BlobCounters::new(Arc::clone(&shared));
+        let worker = BlobCounters::new(Arc::clone(&shared), blobs::Known::default());
         let repo: RepoPath = "/a/b/".parse().expect("a path");
         for user in ["x\"y", "x\"y", "z"] {
             let row = worker.row(&Principal::User(UserName::new(user)), &repo, BlobType::Data);

@@ -12,13 +12,14 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::api::status::{Reloads, Status};
 use crate::api::{Live, Rules};
-use crate::io::blocking::Pools;
+use crate::io::blocking::{Pool, Pools};
 use crate::io::buffer::BUFFER_BYTES;
 use crate::io::dir::Dir;
 use crate::io::flush::Flushes;
 use crate::io::listener;
 use crate::io::runtime::{self, Driver, block_on};
-use crate::io::signal::Signal;
+use crate::io::signal::Caught;
+use crate::io::signal::{Latch, Signal};
 use crate::io::state::StateDir;
 use crate::io::{Fault, affinity, syscalls};
 use crate::logging::access::AccessLog;
@@ -38,7 +39,7 @@ use crate::server::folders;
 use crate::server::gate::Gates;
 use crate::server::listen::Listening;
 use crate::server::probe::{Abilities, probe};
-use crate::server::reload::{Again, Reloader};
+use crate::server::reload::{self, Again, Reloader};
 use crate::server::rules::{self, Held};
 use crate::server::scrub::{self, Scrub};
 use crate::server::shard::{Shard, Shared};
@@ -68,12 +69,13 @@ const POOL_QUEUE: usize = 4096;
 ///
 /// # Errors
 /// It could not be started.
-pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, StartError> {
+pub fn run(loaded: Loaded, confined: Confined, again: Again, caught: Caught) -> Result<Outcome, StartError> {
     let settings = &loaded.settings.clone();
     let Confined { sockets, sandbox, told, warnings } = confined;
-    let (events, happened) = listen_for_events()?;
-    let is_stopped = || matches!(happened.try_recv(), Ok(Event::Signal(Signal::Stop)));
-    let Some(data_lock) = folders::hold_data(settings, is_stopped)? else { return Ok(Outcome::Stopped) };
+    let (events, happened) = listen_for_events(caught)?;
+    let Some(data_lock) = folders::hold_data(settings, || is_stop(&happened))? else {
+        return Ok(Outcome::Stopped);
+    };
     let driver = choose_driver(settings.io_driver)?;
     let workers = workers(&settings.workers)?;
     // Before they are read, so that a change meanwhile is seen.
@@ -82,7 +84,6 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, 
     let health = Arc::new(Health::new(settings.min_free));
     let (disk, abilities) = open_disk(settings, workers.len(), &health)?;
     let state = folders::hold_state(settings)?;
-    state.as_ref().map_or(Ok(()), |state| folders::compare_with_last(settings, state))?;
     let ledger = open_ledger(settings, state.as_ref())?;
     let access_log = open_access_log(settings)?;
     let listeners: Vec<_> = sockets.into_iter().map(|socket| socket.listening(held.tls.as_ref())).collect();
@@ -101,16 +102,11 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, 
     };
     banner::print(settings, &facts);
     let counters: Vec<Arc<Counters>> = workers.iter().map(|_| Arc::default()).collect();
-    let status = status(&counters, &health, &ledger, &held, &shared, abilities.cannot_store);
+    let status = status(&counters, &health, &ledger, &held, &shared, abilities.cannot_store)?;
     let counts = CountRequests::new(!rules::quotas(settings).is_empty());
-    let commanded = Commanded {
-        health: Arc::clone(&health),
-        stopping: Arc::clone(&shared.stopping),
-        counts: Arc::clone(&counts),
-        events: events.clone(),
-    };
-    listen_for_commands(state.as_ref(), commanded);
+    listen_for_commands(state.as_ref(), (&health, &shared.stopping, &counts, &events));
     start_scrub(settings, state.as_ref(), &status)?;
+    folders::watch_place(disk.root().place(), Arc::clone(&health)).map_err(no_thread)?;
     let parts = Parts {
         driver,
         disk,
@@ -130,18 +126,27 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again) -> Result<Outcome, 
         events: events.clone(),
     };
     start(&parts, &workers, &listeners)?;
-    watch::start(Arc::clone(&watched), Arc::clone(&status), events)
-        .map_err(|cause| StartError::System { step: "start threads", cause })?;
+    watch::start(Arc::clone(&watched), Arc::clone(&status), events).map_err(no_thread)?;
+    let (kept, drain) = (Arc::clone(&ledger), settings.drain);
     let reloader =
         Reloader { loaded, again, held, rules, watched, ledger, access_log, counts, sandbox, status };
+    let reloads = reload::start(reloader).map_err(no_thread)?;
     let supervisor =
-        Supervisor { happened, workers: workers.len(), listeners, shared, counters, reloader, data_lock };
+        Supervisor { happened, listeners, shared, counters, reloads, drain, ledger: kept, data_lock };
     Ok(supervisor.run())
 }
 
-fn listen_for_events() -> Result<(Sender<Event>, Receiver<Event>), StartError> {
+fn is_stop(happened: &Receiver<Event>) -> bool {
+    matches!(happened.try_recv(), Ok(Event::Signal(Signal::Stop)))
+}
+
+const fn no_thread(cause: io::Error) -> StartError {
+    StartError::System { step: "start threads", cause }
+}
+
+fn listen_for_events(caught: Caught) -> Result<(Sender<Event>, Receiver<Event>), StartError> {
     let (events, happened) = unbounded();
-    control::listen_for_signals(events.clone())
+    control::listen_for_signals(caught, events.clone())
         .map_err(|cause| StartError::System { step: "listen for signals", cause })?;
     if !syscalls::found().openat2 {
         return Err(StartError::NoOpenat2(io::Error::other("a system call filter forbids it")));
@@ -162,8 +167,17 @@ fn share(workers: usize, listeners: usize, balance: bool, access_log: Option<Arc
 }
 
 /// Takes commands of the operator, if there is a state folder for the socket, and its disk takes sockets.
-fn listen_for_commands(state: Option<&StateDir>, commanded: Commanded) {
+fn listen_for_commands(
+    state: Option<&StateDir>,
+    (health, stopping, counts, events): (&Arc<Health>, &Arc<Latch>, &Arc<CountRequests>, &Sender<Event>),
+) {
     let Some(state) = state else { return };
+    let commanded = Commanded {
+        health: Arc::clone(health),
+        stopping: Arc::clone(stopping),
+        counts: Arc::clone(counts),
+        events: events.clone(),
+    };
     if let Err(e) = control::listen_for_commands(state.path(), commanded) {
         log::warn!(
             "{}: no control socket can be made here: {e}: `packhouse reload`, `repo resume` and `repo recount` do not reach this server; SIGHUP and a restart do the same",
@@ -172,6 +186,9 @@ fn listen_for_commands(state: Option<&StateDir>, commanded: Commanded) {
     }
 }
 
+/// Pages that may wait to be rendered.
+const MAX_PAGES: usize = 16;
+
 fn status(
     counters: &[Arc<Counters>],
     health: &Arc<Health>,
@@ -179,10 +196,11 @@ fn status(
     held: &Held,
     shared: &Shared,
     cannot_store: Option<io::Error>,
-) -> Arc<Status> {
-    Arc::new(Status {
+) -> Result<Arc<Status>, StartError> {
+    Ok(Arc::new(Status {
         workers: counters.to_vec(),
         blobs: counters.iter().map(|_| Arc::default()).collect(),
+        rows: Arc::default(),
         health: Arc::clone(health),
         ledger: Arc::clone(ledger),
         logins: Arc::clone(&held.logins),
@@ -191,8 +209,9 @@ fn status(
         tls: held.tls.clone(),
         reloads: Reloads::default(),
         cannot_store: cannot_store.map(|e| e.to_string()),
+        pages: Pool::low_priority("pages", 1, MAX_PAGES).map_err(no_thread)?,
         disk_look: Mutex::default(),
-    })
+    }))
 }
 
 fn first_rules(settings: &Settings) -> Result<(Arc<ArcSwap<Rules>>, Held), StartError> {
@@ -304,8 +323,7 @@ fn open_disk(
 ) -> Result<(LocalDisk, Abilities), StartError> {
     let readers = (READERS_PER_WORKER * workers).min(MAX_READERS);
     let writers = (WRITERS_PER_WORKER * workers).min(MAX_WRITERS);
-    let pools = Pools::new(readers, writers, POOL_QUEUE)
-        .map_err(|cause| StartError::System { step: "start threads", cause })?;
+    let pools = Pools::new(readers, writers, POOL_QUEUE).map_err(no_thread)?;
     let flushes = Flushes::new(settings.require_durable);
     let root = Dir::open_root(&settings.path, Arc::new(pools), flushes, !settings.shared_folder)
         .map_err(|cause| StartError::DataFolder { path: settings.path.clone(), cause })?;
@@ -413,7 +431,7 @@ async fn work(parts: Parts, sockets: Vec<(listener::Shared, Door)>, number: usiz
         ledger: parts.ledger,
         rates: parts.rates,
         counters: parts.status.workers.get(number).map(Arc::clone).unwrap_or_default(),
-        blobs: Rc::new(BlobCounters::new(blobs)),
+        blobs: Rc::new(BlobCounters::new(blobs, Arc::clone(&parts.status.rows))),
         status: parts.status,
         requests: Arc::clone(&parts.shared.gates.requests),
         max_folder_depth: parts.max_folder_depth,

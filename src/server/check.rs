@@ -76,6 +76,7 @@ impl Findings {
             Err(_) => self.problems.extend(cannot_make(path).map(|why| format!("path: {why}"))),
         }
         self.warnings.extend(folders::nested(path));
+        self.problems.extend(folders::is_for_clients(settings).map(|why| format!("state-dir: {why}")));
         match std::fs::metadata(state_dir) {
             Ok(meta) if !meta.is_dir() => {
                 self.problems.push(format!("state-dir: {} is no folder", state_dir.display()));

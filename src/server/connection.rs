@@ -19,6 +19,7 @@ use crate::http::{Conn, Head, ResponseHead};
 use crate::io::file::Sent;
 use crate::io::runtime::{Either, now, race, turn};
 use crate::logging::access::{self, AccessLog};
+use crate::logging::{self, limit};
 use crate::metrics::Refusal;
 use crate::server::balance::{BUSY_FOR, Seat};
 use crate::server::door::Visitor;
@@ -338,6 +339,9 @@ impl Entry<'_> {
             self.write_access(log, who, status, sent);
         }
         let level = match status.as_u16() {
+            // What every scanner of the network does: it has logged in nowhere, and has done nothing. Wrong passwords have a
+            // line of their own.
+            400..=499 | 501 | 505 if who.is_none() => log::Level::Debug,
             // A method, coding or version that is not spoken here is the client's matter.
             501 | 505 => log::Level::Info,
             500.. => log::Level::Error,
@@ -345,10 +349,11 @@ impl Entry<'_> {
             _ if written.is_err() => log::Level::Info,
             _ => log::Level::Debug,
         };
-        if !log::log_enabled!(level) {
+        if !log::log_enabled!(level) || !limit::admits(self.address) {
             return;
         }
         let target = self.request.map_or_else(|| "-".into(), |request| shown(&request.target));
+        let method = logging::shown(method.as_bytes());
         let who = who.map_or_else(|| "-".into(), ToString::to_string);
         let took = self.start.elapsed().as_secs_f64() * 1000.0;
         let named = |reason: &str| format!(" reason=\"{}\"", reason.escape_default());
@@ -369,7 +374,10 @@ impl Entry<'_> {
     fn write_access(&self, log: &AccessLog, who: Option<&Principal>, status: StatusCode, bytes: u64) {
         let request = self.request.map_or_else(
             || "-".into(),
-            |r| format!("{} {} HTTP/1.{}", r.method, shown(&r.target), u8::from(r.is_1_1)),
+            |r| {
+                let method = logging::shown(r.method.as_str().as_bytes());
+                format!("{method} {} HTTP/1.{}", shown(&r.target), u8::from(r.is_1_1))
+            },
         );
         let header =
             |name| self.request.and_then(|r| r.headers.get(name)).map_or(&b""[..], HeaderValue::as_bytes);
@@ -392,7 +400,7 @@ impl Entry<'_> {
 fn shown(target: &Target) -> String {
     match target {
         Target::Asterisk => "*".into(),
-        Target::Path { path, query } if query.is_empty() => path.escape_ascii().to_string(),
-        Target::Path { path, query } => format!("{}?{}", path.escape_ascii(), query.escape_ascii()),
+        Target::Path { path, query } if query.is_empty() => logging::shown(path),
+        Target::Path { path, query } => format!("{}?{}", logging::shown(path), logging::shown(query)),
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{Sender, bounded};
 
-use crate::io::signal::{self, Latch, Signal};
+use crate::io::signal::{self, Caught, Latch, Signal};
 use crate::server::count::CountRequests;
 use crate::store::health::Health;
 
@@ -88,8 +88,8 @@ pub enum Event {
 }
 
 /// Sends every signal as an event.
-pub fn listen_for_signals(events: Sender<Event>) -> io::Result<()> {
-    signal::listen(move |signal| {
+pub fn listen_for_signals(caught: Caught, events: Sender<Event>) -> io::Result<()> {
+    signal::listen(caught, move |signal| {
         // Nobody listens any more once the process ends.
         events.send(Event::Signal(signal)).ok();
     })

@@ -49,12 +49,8 @@ impl MuteProxies {
 
     /// Notes what is wrong with the headers of one. True if that is news.
     pub fn note(&self, peer: Peer, what: &'static str) -> bool {
-        let address = match peer {
-            Peer::Tcp(address) => Some(address.ip().to_canonical()),
-            Peer::Unix => None,
-        };
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.len() < Self::MOST && known.insert((address, what))
+        known.len() < Self::MOST && known.insert((peer.address(), what))
     }
 }
 
@@ -85,10 +81,7 @@ pub async fn enter(
     crowd: &Arc<Crowd>,
     socket: Socket,
 ) -> Result<Visitor, Turned> {
-    let mut address = match socket.peer() {
-        Peer::Tcp(address) => Some(address.ip().to_canonical()),
-        Peer::Unix => None,
-    };
+    let mut address = socket.peer().address();
     let is_proxy = rules.trusts(address);
     if rules.proxy_protocol && !door.admin && is_named_proxy(rules, address) {
         let read = timeout(rules.limits.head, proxy::read(&socket)).await;

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use sd_notify::NotifyState;
 
 use crate::io::signal::Signal;
 use crate::logging::PLAIN;
 use crate::metrics::{Counter, Counters};
-use crate::server::control::{Event, Reply};
+use crate::quota::Ledger;
+use crate::server::control::Event;
 use crate::server::folders::DataLock;
 use crate::server::listen::Listening;
-use crate::server::reload::Reloader;
+use crate::server::reload::Job;
 use crate::server::shard::Shared;
 
 /// Time that workers have beyond the drain limit to say that they are done.
@@ -33,47 +34,44 @@ pub enum Outcome {
 pub struct Supervisor {
     /// What happens to the server.
     pub happened: Receiver<Event>,
-    /// Number of workers.
-    pub workers: usize,
     /// The bound sockets: a unix socket's file goes with them.
     pub listeners: Vec<Listening>,
     /// What the shards share.
     pub shared: Arc<Shared>,
     /// What every worker counts.
     pub counters: Vec<Arc<Counters>>,
-    /// What takes new settings.
-    pub reloader: Reloader,
+    /// What takes new settings, on a thread of its own: a file that it reads may lie on a disk that does not answer.
+    pub reloads: Sender<Job>,
+    /// How long requests in flight may take after the signal to stop.
+    pub drain: Duration,
+    /// What is stored.
+    pub ledger: Arc<Ledger>,
     /// The data folder, held to the end.
     pub data_lock: DataLock,
 }
 
 impl Supervisor {
     /// Waits until all workers have drained, or one has failed.
-    pub fn run(mut self) -> Outcome {
+    pub fn run(self) -> Outcome {
         let (mut ready, mut drained, mut cut) = (0, 0, 0);
-        while drained < self.workers {
+        while drained < self.counters.len() {
             match self.next() {
                 Ok(Event::Ready) => {
                     ready += 1;
                     self.announce(ready);
                 }
-                Ok(Event::Signal(Signal::Reload)) => {
-                    // What came of it is in the log.
-                    drop(self.reload());
-                }
-                Ok(Event::Reload(reply)) => {
-                    // The operator may have gone.
-                    reply.send(self.reload()).ok();
-                }
-                Ok(Event::Signal(Signal::Reopen)) => self.reloader.reopen(),
-                Ok(Event::FilesChanged) => self.reloader.reload_files(|_all| true),
-                Ok(Event::TryFilesAgain) => self.reloader.try_files_again(),
+                // What came of it is in the log.
+                Ok(Event::Signal(Signal::Reload)) => self.leave(Job::Reload(None)),
+                Ok(Event::Reload(reply)) => self.leave(Job::Reload(Some(reply))),
+                Ok(Event::Signal(Signal::Reopen)) => self.leave(Job::Reopen),
+                Ok(Event::FilesChanged) => self.leave(Job::Files),
+                Ok(Event::TryFilesAgain) => self.leave(Job::FailedFiles),
                 Ok(Event::Signal(Signal::Stop)) if self.shared.stopping.is_raised() => {
                     log::warn!("stopped at once by a second signal");
                     return Outcome::StoppedAtOnce;
                 }
                 Ok(Event::Signal(Signal::Stop)) => {
-                    log::info!("stopping: requests in flight have {} s", self.drain().as_secs());
+                    log::info!("stopping: requests in flight have {} s", self.drain.as_secs());
                     notify(&[NotifyState::Stopping]);
                     self.shared.stopping.raise();
                     self.listeners.iter().for_each(|listening| listening.listener.close());
@@ -93,29 +91,22 @@ impl Supervisor {
         Outcome::Stopped
     }
 
-    fn reload(&mut self) -> Reply {
-        notify(&[NotifyState::Reloading]);
-        let done = self.reloader.reload();
-        notify(&[NotifyState::Ready]);
-        done.map_err(|problems| problems.join("\n"))
+    /// Leaves a job to the thread that reloads, which lives as long as this.
+    fn leave(&self, job: Job) {
+        self.reloads.send(job).ok();
     }
 
     /// A worker that does not answer any more must not keep the process alive.
     fn next(&self) -> Result<Event, RecvTimeoutError> {
         if self.shared.stopping.is_raised() {
-            self.happened.recv_timeout(self.drain().saturating_add(GRACE))
+            self.happened.recv_timeout(self.drain.saturating_add(GRACE))
         } else {
             self.happened.recv().map_err(Into::into)
         }
     }
 
-    /// How long requests in flight may take after the signal to stop.
-    const fn drain(&self) -> Duration {
-        self.reloader.settings().drain
-    }
-
     fn announce(&self, ready: usize) {
-        if ready < self.workers {
+        if ready < self.counters.len() {
             return;
         }
         for Listening { listener, door } in &self.listeners {
@@ -126,14 +117,14 @@ impl Supervisor {
     }
 
     fn farewell(&self, cut: usize) {
-        if let Some(log) = &self.reloader.access_log {
+        if let Some(log) = &self.shared.access_log {
             log.flush();
         }
         if cut > 0 {
             log::warn!("{cut} connections were cut: their requests did not end in time");
         } else {
             // Nothing is in flight: what is stored is known exactly.
-            self.reloader.ledger.close();
+            self.ledger.close();
         }
         let sum = |pick: &dyn Fn(&Counters) -> u64| self.counters.iter().map(|c| pick(c)).sum::<u64>();
         let get = |pick: fn(&Counters) -> &Counter| sum(&|counters| pick(counters).get());
@@ -149,7 +140,7 @@ impl Supervisor {
 }
 
 /// Tells systemd, if it is there.
-fn notify(state: &[NotifyState<'_>]) {
+pub(super) fn notify(state: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(state) {
         log::debug!("systemd can't be told: {e}");
     }

@@ -1,25 +1,31 @@
 //! The folders that a server works in: made if they are missing, held against a second server, and compared with what they
 //! were at the last start.
 
+use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::io::dir::Identity;
+use crate::io::place::Place;
 use crate::io::state::{Lock, StateDir};
 use crate::io::user::ServiceUser;
 use crate::io::{Fault, flush, records};
 use crate::server::{StartError, control};
 use crate::settings::Settings;
 use crate::settings::resolve::default_state_dir;
+use crate::store::health::Health;
 use crate::store::local::Modes;
 
 /// How often a data folder that another process holds is tried again.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
+/// How often the path of the data folder is looked at.
+const LOOK_PAUSE: Duration = Duration::from_secs(2);
 /// How often a state folder that another process holds is tried again.
 const STATE_LOCK_TRIES: u32 = 20;
 /// The file in a state folder that lies elsewhere, with the identity of the data folder.
@@ -34,6 +40,10 @@ pub(super) fn make(
 ) -> Result<(), StartError> {
     let Settings { path, state_dir, .. } = settings;
     let modes = if settings.group_accessible { Modes::GROUP } else { Modes::PRIVATE };
+    if let Some(why) = is_for_clients(settings) {
+        let cause = io::Error::other(why);
+        return Err(StartError::StateFolder { path: state_dir.clone(), cause });
+    }
     let data = |cause| StartError::DataFolder { path: path.clone(), cause };
     if settings.require_mount && is_on_root(path).map_err(data)? {
         return Err(StartError::NotMounted(path.clone()));
@@ -114,9 +124,40 @@ pub(super) fn is_on_root(path: &Path) -> io::Result<bool> {
     Ok(nearest.map(device) == Some(std::fs::metadata("/").map(device)?))
 }
 
+/// Looks after the data folder: what is stored in one that was mounted over is lost with the next mount.
+pub(super) fn watch_place(place: Arc<Place>, health: Arc<Health>) -> io::Result<()> {
+    std::thread::Builder::new().name("place".into()).spawn(move || {
+        loop {
+            std::thread::sleep(LOOK_PAUSE);
+            health.note_place(place.check());
+        }
+    })?;
+    Ok(())
+}
+
+/// Why a state folder inside the data folder can't be one: clients would take it for a repository.
+pub(super) fn is_for_clients(settings: &Settings) -> Option<String> {
+    let Settings { path, state_dir, .. } = settings;
+    let (data, state) = (real(path)?, real(state_dir)?);
+    let inside = state.strip_prefix(&data).ok()?;
+    let is_hidden = |name: &OsStr| name.as_encoded_bytes().starts_with(b".");
+    (!inside.iter().any(is_hidden)).then(|| {
+        format!(
+            "it lies in the data folder {}, where clients would take it for a repository: give it a name with a leading dot, or another place",
+            path.display()
+        )
+    })
+}
+
+/// The path without symbolic links, also of a folder that is to be made.
+fn real(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    let made = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+    path.canonicalize().ok().or_else(made).or(Some(path.clone()))
+}
+
 fn is_inside(folder: &Path, other: &Path) -> bool {
-    let real = |path: &Path| path.canonicalize().or_else(|_missing| std::path::absolute(path));
-    matches!((real(folder), real(other)), (Ok(folder), Ok(other)) if folder.starts_with(&other))
+    real(folder).zip(real(other)).is_some_and(|(folder, other)| folder.starts_with(other))
 }
 
 /// The data folder, held by this process. The lock ends when this is dropped.
@@ -163,7 +204,7 @@ pub(super) fn hold_data(
 /// Holds the state folder. Without one the server goes on, and the operator is told what is missing and why.
 ///
 /// # Errors
-/// What `--state-dir` names is no folder, or another server holds it: locks of folders hold on one machine only (NFS), those of
+/// The data folder is not that of the last start; what `--state-dir` names is no folder, or another server holds it: locks of folders hold on one machine only (NFS), those of
 /// files on all.
 pub(super) fn hold_state(settings: &Settings) -> Result<Option<StateDir>, StartError> {
     let path = &settings.state_dir;
@@ -184,6 +225,7 @@ pub(super) fn hold_state(settings: &Settings) -> Result<Option<StateDir>, StartE
                     path.display()
                 );
             }
+            compare_with_last(settings, &state)?;
             return Ok(Some(state));
         }
         Ok(None) if !settings.shared_folder => return Err(StartError::InUse(path.clone())),
@@ -211,7 +253,7 @@ struct Record {
 
 /// Compares the data folder with that of the last start, where the state folder lies elsewhere and can remember it: where a
 /// disk is not mounted there is another folder, and an empty store would be served.
-pub(super) fn compare_with_last(settings: &Settings, state: &StateDir) -> Result<(), StartError> {
+fn compare_with_last(settings: &Settings, state: &StateDir) -> Result<(), StartError> {
     let path = &settings.path;
     if is_inside(state.path(), path) {
         return Ok(());

@@ -1,10 +1,14 @@
 //! Taking new settings and files while connections go on: on SIGHUP and `packhouse reload` everything or nothing; when a
 //! file has changed, that file.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use arc_swap::ArcSwap;
+use crossbeam::channel::{Sender, unbounded};
+use sd_notify::NotifyState;
 
 use crate::api::Rules;
 use crate::api::status::{Part, Status};
@@ -13,7 +17,9 @@ use crate::io::user::is_root;
 use crate::logging::access::AccessLog;
 use crate::quota::Ledger;
 use crate::server::confine::Sandbox;
+use crate::server::control::Reply;
 use crate::server::count::CountRequests;
+use crate::server::drain::notify;
 use crate::server::rules::{self, Held};
 use crate::server::watch::Watched;
 use crate::settings::{Loaded, Settings, Workers};
@@ -45,13 +51,60 @@ pub struct Reloader {
     pub status: Arc<Status>,
 }
 
+/// What is left to the thread that reloads.
+pub enum Job {
+    /// Read everything, and tell whoever waits for it.
+    Reload(Option<Sender<Reply>>),
+    /// Read the watched files.
+    Files,
+    /// Read those that could not be read.
+    FailedFiles,
+    /// The log was rotated.
+    Reopen,
+}
+
+/// Starts the thread that reloads. Jobs that have come while it was busy are done together: a thousand signals are one reload.
+pub fn start(mut reloader: Reloader) -> io::Result<Sender<Job>> {
+    let (jobs, waiting) = unbounded();
+    thread::Builder::new().name("reload".into()).spawn(move || {
+        while let Ok(first) = waiting.recv() {
+            reloader.work([first].into_iter().chain(waiting.try_iter()).collect());
+        }
+    })?;
+    Ok(jobs)
+}
+
 impl Reloader {
+    fn work(&mut self, jobs: Vec<Job>) {
+        let has = |wanted: fn(&Job) -> bool| jobs.iter().any(wanted);
+        self.status.reloads.note_begin();
+        self.reopen_if(has(|job| matches!(job, Job::Reopen)));
+        if has(|job| matches!(job, Job::Reload(_))) {
+            notify(&[NotifyState::Reloading]);
+            let done = self.reload().map_err(|problems| problems.join("\n"));
+            if !self.status.stopping.is_raised() {
+                notify(&[NotifyState::Ready]);
+            }
+            for job in jobs {
+                if let Job::Reload(Some(reply)) = job {
+                    // The operator may have gone.
+                    reply.send(done.clone()).ok();
+                }
+            }
+        } else if has(|job| matches!(job, Job::Files)) {
+            self.reload_files(|_all| true);
+        } else if has(|job| matches!(job, Job::FailedFiles)) {
+            self.try_files_again();
+        }
+        self.status.reloads.note_end();
+    }
+
     /// Takes all that can change, if all of it is right. Returns what to tell the operator.
     ///
     /// # Errors
     /// All mistakes. The old settings and the old users stay.
     pub fn reload(&mut self) -> Result<String, Vec<String>> {
-        self.reopen();
+        self.reopen_if(true);
         let done = self.take_all();
         match &done {
             Ok(text) => {
@@ -108,9 +161,9 @@ impl Reloader {
         })
     }
 
-    /// SIGUSR1: the log was rotated.
-    pub fn reopen(&self) {
-        if let Some(log) = &self.access_log {
+    /// Opens the log of requests anew, which was rotated.
+    fn reopen_if(&self, rotated: bool) {
+        if let Some(log) = self.access_log.as_ref().filter(|_| rotated) {
             log.reopen();
         }
     }
@@ -178,11 +231,6 @@ impl Reloader {
             }
             Err(e) => reloads.note_failed_file(Part::Rights, "the old rights stay", &e),
         }
-    }
-
-    /// The settings that hold.
-    pub const fn settings(&self) -> &Settings {
-        &self.loaded.settings
     }
 }
 

@@ -19,6 +19,7 @@ use crate::io::signal::Latch;
 use crate::io::socket::Socket;
 use crate::io::wake::until;
 use crate::logging::access::AccessLog;
+use crate::logging::limit;
 use crate::server::balance::{Balance, Moving, Parcel, Seat};
 use crate::server::connection;
 use crate::server::crowd::Crowd;
@@ -279,6 +280,9 @@ async fn enter<S: Store>(shard: &Shard<S>, door: &Door, socket: Socket) -> Optio
                 Turned::Handshake(e) => {
                     if let Some(reason) = e.reason() {
                         counters.note_handshake(reason);
+                        if !limit::admits(peer.address()) {
+                            return None;
+                        }
                         log::info!("{peer}: no TLS: reason={}: {} ({e})", reason.name(), reason.advice());
                         return None;
                     }

@@ -40,6 +40,11 @@ pub enum Error {
         "a flush to disk has failed, the store takes no writes: check the disk, then `packhouse repo resume` or restart"
     )]
     Suspended,
+    /// The data folder's path names another folder by now: what is stored would not be found again.
+    #[error(
+        "the data folder was moved, removed or mounted over since the start: nothing is stored until it is back or the server is restarted"
+    )]
+    Displaced,
     /// A symbolic link stands in the path.
     #[error("a symbolic link stands in the path: packhouse follows none, use a bind mount")]
     Symlink,

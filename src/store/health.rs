@@ -27,6 +27,8 @@ const USUAL: u64 = u64::MAX;
 pub struct Health {
     started: Instant,
     suspended: AtomicBool,
+    /// The data folder is not where it was.
+    displaced: AtomicBool,
     /// Milliseconds after `started` until which a file system counts as read-only.
     read_only_until: AtomicU64,
     /// Bytes that `--min-free` asks for; [`USUAL`] means the default.
@@ -43,6 +45,7 @@ impl Health {
         Self {
             started,
             suspended: AtomicBool::new(false),
+            displaced: AtomicBool::new(false),
             read_only_until: AtomicU64::new(0),
             min_free: AtomicU64::new(min_free.unwrap_or(USUAL)),
             spaces: Mutex::default(),
@@ -55,9 +58,25 @@ impl Health {
         self.min_free.store(min_free.unwrap_or(USUAL), Ordering::Relaxed);
     }
 
-    /// Fails if a flush has failed.
+    /// Fails if a flush has failed, or if what is stored would not be found again.
     pub fn check_not_suspended(&self) -> Result<(), Error> {
-        if self.suspended.load(Ordering::SeqCst) { Err(Error::Suspended) } else { Ok(()) }
+        match (self.suspended.load(Ordering::SeqCst), self.displaced.load(Ordering::SeqCst)) {
+            (true, _) => Err(Error::Suspended),
+            (false, true) => Err(Error::Displaced),
+            (false, false) => Ok(()),
+        }
+    }
+
+    /// Takes what a look at the data folder's path found.
+    pub fn note_place(&self, found: std::io::Result<()>) {
+        let displaced = found.is_err();
+        match (self.displaced.swap(displaced, Ordering::SeqCst), found) {
+            (false, Err(e)) => log::error!("{e}: nothing is stored meanwhile"),
+            (true, Ok(())) => {
+                log::warn!("the data folder is back in its place: the store takes writes again");
+            }
+            _ => {}
+        }
     }
 
     /// Fails if a write failed of late because nothing can be written. To be told, not to be asked before a write: only one

@@ -84,6 +84,8 @@ impl Worker {
                 let status = Status {
                     workers: vec![Arc::clone(&counters)],
                     blobs: Vec::new(),
+                    rows: Default::default(),
+                    pages: packhouse::io::blocking::Pool::new("pages", 0, 16).unwrap(),
                     health: Arc::clone(&health),
                     ledger: Arc::clone(&ledger),
                     logins: Arc::default(),

@@ -13,5 +13,6 @@ mod faulty_mount;
 mod files;
 mod filters;
 mod folders;
+mod ground;
 mod readiness;
 mod words;
