@@ -137,7 +137,7 @@ impl Error {
             Self::NotFound(_) => Refusal::Missing,
             Self::Quota(_) => Refusal::Space,
             Self::Store(error) | Self::Delete(error) => match error {
-                store::Error::NotFound => Refusal::Missing,
+                store::Error::NotFound | store::Error::NoRepository => Refusal::Missing,
                 store::Error::NotOwner | store::Error::Symlink => Refusal::Right,
                 store::Error::Conflict | store::Error::Damaged | store::Error::Mismatch => Refusal::Content,
                 store::Error::NoSpace | store::Error::Reserved => Refusal::Space,
@@ -172,7 +172,7 @@ impl Error {
 
 const fn of_store(error: &store::Error) -> StatusCode {
     match error {
-        store::Error::NotFound => StatusCode::NOT_FOUND,
+        store::Error::NotFound | store::Error::NoRepository => StatusCode::NOT_FOUND,
         store::Error::Conflict | store::Error::Damaged | store::Error::NotOwner | store::Error::Symlink => {
             StatusCode::FORBIDDEN
         }

@@ -4,7 +4,7 @@
 //! What the kernel can answer from its caches is answered inline (`RESOLVE_CACHED`); the rest goes to the pool.
 
 use std::cell::OnceCell;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -230,16 +230,14 @@ impl Dir {
         }
     }
 
-    /// Makes a directory. True if it is new, false if something of that name was there.
-    pub async fn make_dir(&self, name: &OsStr, mode: u32) -> io::Result<bool> {
-        let name = name.to_owned();
-        self.node
-            .writing(move |fd| match mkdirat(fd, name, Mode::from_raw_mode(mode)) {
-                Ok(()) => Ok(true),
-                Err(Errno::EXIST) => Ok(false),
-                Err(e) => Err(e.into()),
-            })
-            .await
+    /// Makes directories, in one go. True for those that are new, false where something of that name was there.
+    pub async fn make_dirs(&self, names: Vec<OsString>, mode: u32) -> io::Result<Vec<bool>> {
+        let make = move |fd: &OwnedFd, name: &OsString| match mkdirat(fd, name, Mode::from_raw_mode(mode)) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(e) => Err(e.into()),
+        };
+        self.node.writing(move |fd| names.iter().map(|name| make(fd, name)).collect()).await
     }
 
     /// Makes a file without a name (`O_TMPFILE`), to be written and then published here with [`Self::link`].
@@ -278,19 +276,23 @@ impl Dir {
         self.node.writing(move |fd| link_unnamed(&*file, fd, &name)).await
     }
 
-    /// Renames an entry of this directory. Never replaces: `Exists` if the new name is taken.
-    pub async fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+    /// Renames an entry of this directory to one of `into`, on the same file system. Never replaces: `Exists` if the new name is
+    /// taken.
+    pub async fn rename(&self, from: &OsStr, into: &Self, to: &OsStr) -> io::Result<()> {
         let (from, to, alone) = (from.to_owned(), to.to_owned(), self.node.site.alone);
-        self.node
-            .writing(move |fd| match rename_atomically(fd, &from, &to)? || rename_by_link(fd, &from, &to)? {
-                true => Ok(()),
-                false if alone => {
-                    let _turn = take_turn(&to);
-                    rename_looking(fd, &from, &to)
-                }
-                false => Err(Errno::OPNOTSUPP.into()),
-            })
-            .await
+        let into = Arc::clone(&into.node.fd);
+        let job = move |fd: &OwnedFd| {
+            let (from, to) = ((fd, &*from), (&*into, &*to));
+            if rename_atomically(from, to)? || rename_by_link(from, to)? {
+                return Ok(());
+            }
+            if !alone {
+                return Err(Errno::OPNOTSUPP.into());
+            }
+            let _turn = take_turn(to.1);
+            rename_looking(from, to)
+        };
+        self.node.writing(job).await
     }
 
     /// Gives the file `inode` another name, which must be free, if it is the one that is called `from`. False if it is not.
@@ -302,11 +304,12 @@ impl Dir {
         let (from, to, alone) = (from.to_owned(), to.to_owned(), self.node.site.alone);
         // The caller holds the turn of `from`; no other task knows `to`. A link and a removal would not do: another process
         // may store an object called `from` in between.
-        let rename = move |fd: &OwnedFd, from: &OsStr, to: &OsStr| match rename_atomically(fd, from, to)? {
-            true => Ok(()),
-            false if alone => rename_looking(fd, from, to),
-            false => Err(Errno::OPNOTSUPP.into()),
-        };
+        let rename =
+            move |fd: &OwnedFd, from: &OsStr, to: &OsStr| match rename_atomically((fd, from), (fd, to))? {
+                true => Ok(()),
+                false if alone => rename_looking((fd, from), (fd, to)),
+                false => Err(Errno::OPNOTSUPP.into()),
+            };
         let is_it = move |fd: &OwnedFd, name: &OsStr| {
             statat(fd, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| stat.st_ino == inode)
         };

@@ -11,10 +11,13 @@ use rustix::io::Errno;
 
 use crate::io::optional::{linkat, rename_noreplace};
 
-/// Renames an entry of `dir` in one step that never replaces. False, and nothing has happened, where the file system has
+/// A name in a directory.
+pub(super) type Named<'n> = (&'n OwnedFd, &'n OsStr);
+
+/// Renames an entry in one step that never replaces. False, and nothing has happened, where the file system has
 /// no such step. Blocks.
-pub(super) fn rename_atomically(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<bool> {
-    match rename_noreplace(dir, from, to) {
+pub(super) fn rename_atomically(from: Named<'_>, to: Named<'_>) -> io::Result<bool> {
+    match rename_noreplace(from, to) {
         Ok(()) => Ok(true),
         Err(e) if is_of_the_moment(e) || e == Errno::IO => Err(e.into()),
         // File systems and system call filters say in many ways that they have no such step (INVAL, NOSYS, PERM, XDEV). If it
@@ -25,10 +28,10 @@ pub(super) fn rename_atomically(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::
 
 /// The same in two steps, of which the first never replaces: only for a name `from` that no other process knows, since it is
 /// removed whatever it stands for by then. False where the file system has no links. Blocks.
-pub(super) fn rename_by_link(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<bool> {
-    match linkat(dir, from, dir, to, AtFlags::empty()) {
+pub(super) fn rename_by_link(from: Named<'_>, to: Named<'_>) -> io::Result<bool> {
+    match linkat(from.0, from.1, to.0, to.1, AtFlags::empty()) {
         // link(2) refuses to replace, too.
-        Ok(()) => Ok(unlinkat(dir, from, AtFlags::empty()).map(|()| true)?),
+        Ok(()) => Ok(unlinkat(from.0, from.1, AtFlags::empty()).map(|()| true)?),
         Err(e) if is_of_the_moment(e) => Err(e.into()),
         // exfat, vfat and many FUSE file systems have no links, and each says so in its own way: PERM, OPNOTSUPP, NOSYS, or
         // (rclone) IO. A disk that really fails says so again, to the plain rename that comes next.
@@ -43,9 +46,9 @@ const fn is_of_the_moment(e: Errno) -> bool {
 
 /// The same, after a look whether the name is free: safe only while this process holds the data folder alone and the caller has taken the turn of
 /// the name that others know. Blocks.
-pub(super) fn rename_looking(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> io::Result<()> {
-    match statat(dir, to, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => Ok(renameat(dir, from, dir, to)?),
+pub(super) fn rename_looking(from: Named<'_>, to: Named<'_>) -> io::Result<()> {
+    match statat(to.0, to.1, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => Ok(renameat(from.0, from.1, to.0, to.1)?),
         Ok(_) => Err(Errno::EXIST.into()),
         Err(e) => Err(e.into()),
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 use rustix::fs::{self, AtFlags, CWD, FallocateFlags, FlockOperation, RenameFlags, XattrFlags};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
+use crate::io::names::Named;
 use crate::io::syscalls::found;
 
 /// Makes the call if no filter kills for it.
@@ -35,10 +36,9 @@ pub(super) fn linkat(
     if_allowed(found().link, || fs::linkat(from_dir, from, to_dir, to, flags))
 }
 
-/// renameat2(2) that never replaces, within one directory.
-pub(super) fn rename_noreplace(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<(), Errno> {
-    let dir = dir.as_fd();
-    if_allowed(found().renameat2, || fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE))
+/// renameat2(2) that never replaces.
+pub(super) fn rename_noreplace(from: Named<'_>, to: Named<'_>) -> Result<(), Errno> {
+    if_allowed(found().renameat2, || fs::renameat_with(from.0, from.1, to.0, to.1, RenameFlags::NOREPLACE))
 }
 
 pub(super) fn fgetxattr(file: impl AsFd, name: impl AsRef<OsStr>, value: &mut [u8]) -> Result<usize, Errno> {

@@ -313,7 +313,7 @@ pub(super) fn workers(wanted: &Workers) -> Result<Vec<Option<usize>>, StartError
 
 fn options(settings: &Settings, unnamed_temps: bool) -> Options {
     let Settings { verify, hash_lanes, group_commit, .. } = *settings;
-    Options { verify, hash_lanes, group_commit, unnamed_temps }
+    Options { verify, hash_lanes, group_commit, unnamed_temps, all_shards: true }
 }
 
 fn open_disk(

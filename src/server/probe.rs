@@ -90,7 +90,7 @@ async fn try_named(
     found.owners = can(owned);
     found.direct_io = direct == DirectIo::Auto && can(file.probe_direct_io().await);
     let flushed = file.sync_data().await;
-    let renamed = root.rename(OsStr::new(temp), OsStr::new(name)).await;
+    let renamed = root.rename(OsStr::new(temp), root, OsStr::new(name)).await;
     let left = if renamed.is_ok() { name } else { temp };
     let removed = root.unlink(OsStr::new(left)).await;
     let names_flushed = root.sync().await;

@@ -1,6 +1,6 @@
 //! The lower seam: what [`FsStore`](super::fs::FsStore) asks of a file system.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -28,8 +28,12 @@ pub trait Disk: Clone + 'static {
     fn dir_id(&self, dir: &Self::Dir) -> io::Result<DirId>;
     /// Opens the directory at `path` (plain components; none of them is the root) beneath the root.
     async fn open_dir(&self, path: &Path) -> io::Result<Self::Dir>;
+    /// Makes directories, in one go; false where the name is taken.
+    async fn make_dirs(&self, dir: &Self::Dir, names: Vec<OsString>) -> io::Result<Vec<bool>>;
     /// Makes a directory; false if the name is taken.
-    async fn make_dir(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<bool>;
+    async fn make_dir(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<bool> {
+        Ok(self.make_dirs(dir, vec![name.to_owned()]).await?.contains(&true))
+    }
     /// Makes the entries of a directory durable.
     async fn sync_dir(&self, dir: &Self::Dir) -> io::Result<()>;
     /// Room on the directory's file system.
@@ -67,8 +71,8 @@ pub trait Disk: Clone + 'static {
     async fn create_locked(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<Self::File>;
     /// Gives an unnamed file its name; `Exists` if it is taken.
     async fn link(&self, file: &Self::File, dir: &Self::Dir, name: &OsStr) -> io::Result<()>;
-    /// Renames; `Exists` if the new name is taken.
-    async fn rename(&self, dir: &Self::Dir, from: &OsStr, to: &OsStr) -> io::Result<()>;
+    /// Renames an entry of `dir` to one of `into`, on the same file system; `Exists` if the new name is taken.
+    async fn rename(&self, dir: &Self::Dir, from: &OsStr, into: &Self::Dir, to: &OsStr) -> io::Result<()>;
     /// Stores a small file whole, without a name until all of it is durable. `content` comes back, unless it could not be written.
     async fn store_small(
         &self,

@@ -14,6 +14,11 @@ pub enum Error {
     /// There is no such object or repository.
     #[error("there is no such object")]
     NotFound,
+    /// What is to be stored is of a repository that there is not.
+    #[error(
+        "there is no repository here: make it first (`restic init`, or POST with the query ?create=true)"
+    )]
+    NoRepository,
     /// The object exists with other bytes; it stays as it is.
     #[error("the object exists with other bytes")]
     Conflict,

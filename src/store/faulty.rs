@@ -1,6 +1,6 @@
 //! A disk that fails when it is told to, for tests.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -141,9 +141,9 @@ impl<D: Disk, W: Watch> Disk for FaultyDisk<D, W> {
         self.disk.open_dir(path).await
     }
 
-    async fn make_dir(&self, dir: &D::Dir, name: &OsStr) -> io::Result<bool> {
+    async fn make_dirs(&self, dir: &D::Dir, names: Vec<OsString>) -> io::Result<Vec<bool>> {
         self.check(Op::MakeDir).await?;
-        self.disk.make_dir(dir, name).await
+        self.disk.make_dirs(dir, names).await
     }
 
     async fn sync_dir(&self, dir: &D::Dir) -> io::Result<()> {
@@ -196,9 +196,9 @@ impl<D: Disk, W: Watch> Disk for FaultyDisk<D, W> {
         self.disk.link(file, dir, name).await
     }
 
-    async fn rename(&self, dir: &D::Dir, from: &OsStr, to: &OsStr) -> io::Result<()> {
+    async fn rename(&self, dir: &D::Dir, from: &OsStr, into: &D::Dir, to: &OsStr) -> io::Result<()> {
         self.check(Op::Publish).await?;
-        self.disk.rename(dir, from, to).await
+        self.disk.rename(dir, from, into, to).await
     }
 
     async fn set_aside(&self, dir: &D::Dir, from: &OsStr, to: &OsStr, inode: u64) -> io::Result<bool> {

@@ -32,7 +32,7 @@ impl<D: Disk> Fresh<D> {
     /// Of `length` bytes, if that is known; it may have an owner.
     pub(super) async fn begin(
         shared: &Rc<Shared<D>>,
-        dir: D::Dir,
+        (dir, is_above): (D::Dir, bool),
         handle: &Handle,
         length: Option<u64>,
         owner: Option<&UserName>,
@@ -43,7 +43,7 @@ impl<D: Disk> Fresh<D> {
             shared.wrote(noted).step("note the owner of a lock")?;
         }
         let unreserved = length.filter(|length| *length >= PREALLOCATE_FROM).unwrap_or(0);
-        let common = Common::new(shared, dir, handle);
+        let common = Common::new(shared, (dir, is_above), handle);
         let metered = length.is_none();
         let mut upload = Self { common, temp, reserved: 0, unreserved, metered };
         upload.reserve(1).await?;
@@ -107,8 +107,11 @@ impl<D: Disk> Fresh<D> {
             shared.wrote(cut).step("cut an object to its length")?;
         }
         shared.sync_data(&self.temp.file).await?;
+        let was_above = self.common.is_above;
+        self.common.settle_in().await?;
+        let shared = &self.common.shared;
         let name = layout::object_name(self.common.handle.object);
-        match shared.wrote(self.temp.publish(&name).await) {
+        match shared.wrote(self.temp.publish(&self.common.dir, &name).await) {
             Err(e) if Fault::of(&e) == Fault::Exists => {
                 let ours = match came.digest() {
                     Some(digest) => digest,
@@ -126,7 +129,12 @@ impl<D: Disk> Fresh<D> {
             Err(e) => Err(Error::from_io("name an object", e)),
             Ok(()) => {
                 published();
-                shared.sync_dir(&self.common.dir).await
+                shared.sync_dir(&self.common.dir).await?;
+                match self.temp.left() {
+                    // Else its temporary name would be back after a power cut.
+                    Some(dir) if was_above => shared.sync_dir(dir).await,
+                    _ => Ok(()),
+                }
             }
         }
     }

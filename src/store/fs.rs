@@ -28,8 +28,10 @@ use crate::types::{BlobType, Handle, Object, RepoPath, UserName};
 
 /// Buffers a worker has for reading stored objects back while an upload is compared with them.
 const COMPARE_BUFFERS: usize = 8;
-/// Folders of a repository: itself, one a type, and the shards of `data`.
-const REPO_FOLDERS: u64 = 1 + BlobType::ALL.len() as u64 + 256;
+/// Folders of a new repository: itself, and one a type.
+const REPO_FOLDERS: u64 = 1 + BlobType::ALL.len() as u64;
+/// The shards of `data`, which come with the first pack.
+const SHARDS: u64 = 256;
 /// A block each.
 const FOLDER_BYTES: u64 = 4096;
 
@@ -43,6 +45,8 @@ pub struct Options {
     pub hash_lanes: bool,
     /// Whether a small object is stored in one go, so that the journal of the file system commits many at once.
     pub group_commit: bool,
+    /// Whether all shards of `data` come with the first pack, in one flush; else each with its own.
+    pub all_shards: bool,
     /// Whether files without a name can be made and linked here; else uploads have a temporary name.
     pub unnamed_temps: bool,
 }
@@ -78,50 +82,45 @@ impl<D: Disk> FsStore<D> {
         }))
     }
 
-    /// Opens the folder at `path`, making what is missing; the folder itself is durable when this returns.
-    async fn require_dir(&self, path: &Path) -> Result<D::Dir, Error> {
-        let shared = &*self.0;
-        let dir = match shared.disk.open_dir(path).await {
-            Err(e) if Fault::of(&e) == Fault::Missing => self.make_dirs(path).await?,
-            other => other.step("open a folder")?,
-        };
-        shared.flushed("sync the parents of a folder", shared.syncs.ensure_durable(path, &dir).await)?;
-        Ok(dir)
+    /// Begins to store a new object in a folder, or below it.
+    async fn begin(
+        &self,
+        dir: (D::Dir, bool),
+        handle: &Handle,
+        length: Option<u64>,
+        owner: Option<&UserName>,
+    ) -> Result<FsUpload<D>, Error> {
+        let shared = &self.0;
+        let owner = owner.filter(|_| matches!(handle.object, Object::Blob(BlobType::Locks, _)));
+        if let Some(length) = length
+            && Small::suits(shared, &dir.0, length)?
+        {
+            return Ok(FsUpload::Small(Small::begin(shared, dir, handle, length, owner)));
+        }
+        Ok(FsUpload::Fresh(Fresh::begin(shared, dir, handle, length, owner).await?))
     }
 
-    /// The folder at `path`, or the nearest above it that is there.
-    async fn nearest_dir(&self, path: &Path) -> D::Dir {
-        for folder in path.ancestors() {
-            if let Ok(dir) = self.0.disk.open_dir(folder).await {
-                return dir;
-            }
+    /// Begins to store the first object of a folder that is missing: nothing is made before all of the object has come and is
+    /// right. Copies of repositories lose their empty folders.
+    async fn upload_first(
+        &self,
+        handle: &Handle,
+        length: Option<u64>,
+        owner: Option<&UserName>,
+    ) -> Result<FsUpload<D>, Error> {
+        if !self.exists(&handle.repo).await? {
+            return Err(Error::NoRepository);
         }
-        self.0.disk.root()
-    }
-
-    async fn make_dirs(&self, path: &Path) -> Result<D::Dir, Error> {
-        let shared = &*self.0;
-        let mut dir = shared.disk.root();
-        let mut reached = PathBuf::new();
-        for name in path {
-            shared.wrote(shared.disk.make_dir(&dir, name).await).step("make a folder")?;
-            reached.push(name);
-            dir = shared.disk.open_dir(&reached).await.step("open a folder")?;
+        let (above, mut missing) = self.nearest_dir(&layout::object_dir(handle)).await;
+        if self.lacks_shards(handle).await? {
+            missing += SHARDS;
         }
-        Ok(dir)
-    }
-
-    /// Makes the folder `name` in `dir`, which lies at `path`, unless it is there.
-    async fn require_sub_dir(&self, dir: &D::Dir, path: &Path, name: &OsStr) -> Result<(), Error> {
-        let shared = &*self.0;
-        let is_new = shared.wrote(shared.disk.make_dir(dir, name).await).step("make a folder")?;
-        if is_new {
-            return Ok(());
+        // A lock needs room above no reserve, and nor does its folder.
+        if !matches!(handle.object, Object::Blob(BlobType::Locks, _)) {
+            self.0.take_room(&above, missing * FOLDER_BYTES, missing).await?;
         }
-        match shared.disk.stat(dir, name.as_ref()).await.step("look at a folder")?.kind {
-            Kind::Dir => Ok(()),
-            _ => Err(Error::NoFolder { path: path.join(name) }),
-        }
+        self.0.make_room(&above, handle.object, length.unwrap_or(0)).await?;
+        self.begin((above, true), handle, length, owner).await
     }
 
     /// The same error of an object's folder or of the object itself, see [`Self::explain`].
@@ -134,7 +133,12 @@ impl<D: Disk> FsStore<D> {
 
     /// Tells damage from absence where a component of `folder` is no folder. One of a repository's own folders that is a
     /// file is damage, and is named; a file where the repository itself would be is none: certificates may lie there.
-    async fn explain<T>(&self, repo: &RepoPath, folder: &Path, done: Result<T, Error>) -> Result<T, Error> {
+    pub(super) async fn explain<T>(
+        &self,
+        repo: &RepoPath,
+        folder: &Path,
+        done: Result<T, Error>,
+    ) -> Result<T, Error> {
         let Err(Error::NotDir) = done else { return done };
         let disk = &self.0.disk;
         let own = layout::repo_dir(repo).components().count();
@@ -284,23 +288,14 @@ impl<D: Disk> Store for FsStore<D> {
         let shared = &*self.0;
         shared.health.check_not_suspended()?;
         let path = layout::repo_dir(repo);
-        let data_path = layout::type_dir(repo, BlobType::Data);
-        if shared.disk.open_dir(&data_path).await.is_err() {
-            let above = self.nearest_dir(&path).await;
+        if !self.exists(repo).await? {
+            let (above, _) = self.nearest_dir(&path).await;
             shared.take_room(&above, REPO_FOLDERS * FOLDER_BYTES, REPO_FOLDERS).await?;
         }
         let dir = self.explain(repo, &path, self.require_dir(&path).await).await?;
-        for kind in BlobType::ALL {
-            self.require_sub_dir(&dir, &path, kind.as_str().as_ref()).await?;
-        }
-        let data = shared.disk.open_dir(&data_path).await.step("open a folder")?;
-        for shard in layout::shards() {
-            self.require_sub_dir(&data, &data_path, shard.as_ref()).await?;
-        }
-        for dir in [&data, &dir] {
-            shared.sync_dir(dir).await?;
-        }
-        Ok(())
+        let types = BlobType::ALL.iter().map(|kind| kind.as_str().into()).collect();
+        self.require_sub_dirs(&dir, &path, types).await?;
+        shared.sync_dir(&dir).await
     }
 
     async fn upload(
@@ -312,7 +307,17 @@ impl<D: Disk> Store for FsStore<D> {
         let shared = &self.0;
         shared.health.check_not_suspended()?;
         let path = layout::object_dir(handle);
-        let dir = self.explain(&handle.repo, &path, self.require_dir(&path).await).await?;
+        // Where a repository could be there may be other folders.
+        if handle.object == Object::Config && !self.exists(&handle.repo).await? {
+            return Err(Error::NoRepository);
+        }
+        let dir = match shared.disk.open_dir(&path).await {
+            Err(e) if Fault::of(&e) == Fault::Missing => {
+                return Box::pin(self.upload_first(handle, length, owner)).await;
+            }
+            other => self.explain(&handle.repo, &path, other.step("open a folder")).await?,
+        };
+        shared.flushed("sync the parents of a folder", shared.syncs.ensure_durable(&path, &dir).await)?;
         let name = layout::object_name(handle.object);
         match shared.disk.open_file(&dir, name.as_ref()).await.step("look for an object") {
             Ok((stored, meta)) => {
@@ -324,13 +329,7 @@ impl<D: Disk> Store for FsStore<D> {
             }
             Err(Error::NotFound) => {
                 shared.make_room(&dir, handle.object, length.unwrap_or(0)).await?;
-                let owner = owner.filter(|_| matches!(handle.object, Object::Blob(BlobType::Locks, _)));
-                if let Some(length) = length
-                    && Small::suits(shared, &dir, length)?
-                {
-                    return Ok(FsUpload::Small(Small::begin(shared, dir, handle, length, owner)));
-                }
-                Ok(FsUpload::Fresh(Fresh::begin(shared, dir, handle, length, owner).await?))
+                self.begin((dir, false), handle, length, owner).await
             }
             Err(e) => Err(e),
         }

@@ -1,6 +1,6 @@
 //! The [`Disk`] of this machine. Files go through the worker's ring or to the blocking pool: `io::file` decides.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -61,8 +61,8 @@ impl Disk for LocalDisk {
         self.root.open_dir(path).await
     }
 
-    async fn make_dir(&self, dir: &Dir, name: &OsStr) -> io::Result<bool> {
-        dir.make_dir(name, self.modes.dir).await
+    async fn make_dirs(&self, dir: &Dir, names: Vec<OsString>) -> io::Result<Vec<bool>> {
+        dir.make_dirs(names, self.modes.dir).await
     }
 
     async fn sync_dir(&self, dir: &Dir) -> io::Result<()> {
@@ -119,8 +119,8 @@ impl Disk for LocalDisk {
         dir.link(file, name).await
     }
 
-    async fn rename(&self, dir: &Dir, from: &OsStr, to: &OsStr) -> io::Result<()> {
-        dir.rename(from, to).await
+    async fn rename(&self, dir: &Dir, from: &OsStr, into: &Dir, to: &OsStr) -> io::Result<()> {
+        dir.rename(from, into, to).await
     }
 
     async fn store_small(

@@ -17,6 +17,7 @@ pub mod disk;
 pub mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod faulty;
+mod folders;
 pub mod fresh;
 pub mod fs;
 mod hashing;
@@ -49,11 +50,11 @@ pub trait Store: Clone + 'static {
     /// Makes a repository's folders, those that are missing. Durable when it returns, also if all were there.
     async fn create_repo(&self, repo: &RepoPath) -> Result<(), Error>;
 
-    /// Begins an upload of `length` bytes, if that is known. Makes the repository's folders where they are missing. A
-    /// lock is kept with its owner, if there is one.
+    /// Begins an upload of `length` bytes, if that is known. The folders that are missing in a repository are made when the object
+    /// is committed. A lock is kept with its owner, if there is one.
     ///
     /// # Errors
-    /// Everything that can be known before the first byte: [`Error::Conflict`] if the object exists with another length,
+    /// Everything that can be known before the first byte: [`Error::NoRepository`], [`Error::Conflict`] if the object exists with another length,
     /// no space, a store that takes no writes.
     async fn upload(
         &self,

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -91,6 +91,18 @@ impl Default for ModelDisk {
 }
 
 impl ModelDisk {
+    /// Makes a repository with nothing but a folder for keys, durably.
+    pub async fn make_repo(&self, path: &str) -> io::Result<()> {
+        let mut reached = PathBuf::new();
+        for name in &Path::new(path).join("keys") {
+            let dir = self.open_dir(&reached).await?;
+            self.make_dir(&dir, name).await?;
+            self.sync_dir(&dir).await?;
+            reached.push(name);
+        }
+        Ok(())
+    }
+
     /// The power goes off and on: only what was synced is there.
     pub fn crash(&self) {
         self.crash_with(|_, _| false);
@@ -301,11 +313,12 @@ impl Disk for ModelDisk {
         found.ok_or_else(|| Fault::Missing.to_error())
     }
 
-    async fn make_dir(&self, dir: &Inode, name: &OsStr) -> io::Result<bool> {
-        match self.add(*dir, name, Node { is_dir: true, ..Node::default() }) {
+    async fn make_dirs(&self, dir: &Inode, names: Vec<OsString>) -> io::Result<Vec<bool>> {
+        let make = |name: &OsString| match self.add(*dir, name, Node { is_dir: true, ..Node::default() }) {
             Err(e) if Fault::of(&e) == Fault::Exists => Ok(false),
             other => other.map(|_| true),
-        }
+        };
+        names.iter().map(make).collect()
     }
 
     async fn sync_dir(&self, dir: &Inode) -> io::Result<()> {
@@ -369,15 +382,15 @@ impl Disk for ModelDisk {
         })
     }
 
-    async fn rename(&self, dir: &Inode, from: &OsStr, to: &OsStr) -> io::Result<()> {
+    async fn rename(&self, dir: &Inode, from: &OsStr, into: &Inode, to: &OsStr) -> io::Result<()> {
         let inode = self.lookup(*dir, from)?;
-        self.link(&inode, dir, to).await?;
+        self.link(&inode, into, to).await?;
         self.unlink(dir, from).await.map(drop)
     }
 
     async fn set_aside(&self, dir: &Inode, from: &OsStr, to: &OsStr, inode: u64) -> io::Result<bool> {
         match self.lookup(*dir, from) {
-            Ok(found) if found == inode => self.rename(dir, from, to).await.map(|()| true),
+            Ok(found) if found == inode => self.rename(dir, from, dir, to).await.map(|()| true),
             _ => Ok(false),
         }
     }

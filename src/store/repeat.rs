@@ -29,7 +29,7 @@ impl<D: Disk> Repeat<D> {
         stored: D::File,
         meta: Meta,
     ) -> Self {
-        Self { common: Common::new(shared, dir, handle), stored, meta, same: true }
+        Self { common: Common::new(shared, (dir, false), handle), stored, meta, same: true }
     }
 
     pub(super) async fn write(&mut self, piece: Buffer) -> Result<(), Error> {

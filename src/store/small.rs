@@ -34,7 +34,7 @@ impl<D: Disk> Small<D> {
     /// Of `length` bytes; it may have an owner.
     pub(super) fn begin(
         shared: &Rc<Shared<D>>,
-        dir: D::Dir,
+        dir: (D::Dir, bool),
         handle: &Handle,
         length: u64,
         owner: Option<&UserName>,
@@ -58,9 +58,9 @@ impl<D: Disk> Small<D> {
     /// The ordinary upload, with the first pieces. Boxed, as it is rare: every connection has room for what is not.
     async fn begin_anew(&self, pieces: impl IntoIterator<Item = Buffer>) -> Result<Fresh<D>, Error> {
         let begun = async {
-            let Common { shared, dir, handle, .. } = &self.common;
-            let mut fresh =
-                Fresh::begin(shared, dir.clone(), handle, Some(self.length), self.owner.as_ref()).await?;
+            let Common { shared, dir, is_above, handle, .. } = &self.common;
+            let (dir, owner) = ((dir.clone(), *is_above), self.owner.as_ref());
+            let mut fresh = Fresh::begin(shared, dir, handle, Some(self.length), owner).await?;
             for piece in pieces {
                 fresh.write(piece).await?;
             }
@@ -78,8 +78,9 @@ impl<D: Disk> Small<D> {
         if let Verdict::Wrong = came {
             return Err(Error::Mismatch);
         }
+        self.common.shared.health.check_not_suspended()?;
+        self.common.settle_in().await?;
         let Common { shared, dir, handle, .. } = &self.common;
-        shared.health.check_not_suspended()?;
         let (name, owner) = (layout::object_name(handle.object), self.owner.as_ref().map(UserName::as_str));
         let (stored, content) = shared.disk.store_small(dir, &name, content, owner).await;
         match stored {

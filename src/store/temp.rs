@@ -47,6 +47,11 @@ impl<D: Disk> Temp<D> {
         self.name.is_none()
     }
 
+    /// The folder in which it had a name.
+    pub(super) fn left(&self) -> Option<&D::Dir> {
+        self.name.as_ref().map(|_| &self.dir)
+    }
+
     /// Begins to write a piece, once it is hashed. It goes on while other things are done, and gives its buffer back when it
     /// ends, whether or not anybody waits. The one before must have been waited for.
     pub(super) fn begin_write(&mut self, piece: Hashed, offset: u64) {
@@ -67,20 +72,20 @@ impl<D: Disk> Temp<D> {
         written?
     }
 
-    /// Gives the file its name, for good.
+    /// Gives the file its name in `dir`, for good: the folder that it was made in, or one below it that was missing.
     ///
     /// # Errors
     /// `Exists` if the name is taken; the file is still there then.
-    pub(super) async fn publish(&mut self, name: &OsStr) -> io::Result<()> {
+    pub(super) async fn publish(&mut self, dir: &D::Dir, name: &OsStr) -> io::Result<()> {
         let disk = &self.shared.disk;
         match &self.name {
             None => {
-                if let Err(e) = disk.link(&self.file, &self.dir, name).await {
-                    self.shared.note_link(&self.dir, &e).await;
+                if let Err(e) = disk.link(&self.file, dir, name).await {
+                    self.shared.note_link(dir, &e).await;
                     return Err(e);
                 }
             }
-            Some(temp) => disk.rename(&self.dir, temp, name).await?,
+            Some(temp) => disk.rename(&self.dir, temp, dir, name).await?,
         }
         self.published = true;
         Ok(())

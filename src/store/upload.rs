@@ -8,7 +8,7 @@ use crate::io::dir::Meta;
 use crate::store::disk::Disk;
 use crate::store::error::Step;
 use crate::store::fresh::Fresh;
-use crate::store::fs::Shared;
+use crate::store::fs::{FsStore, Shared};
 use crate::store::hashing::{Hashed, Hasher};
 use crate::store::repeat::Repeat;
 use crate::store::small::Small;
@@ -55,7 +55,10 @@ impl<D: Disk> Upload for FsUpload<D> {
 /// What every upload knows.
 pub(super) struct Common<D: Disk> {
     pub shared: Rc<Shared<D>>,
+    /// The folder that the object is to lie in, or the nearest above it.
     pub dir: D::Dir,
+    /// It is one above: a folder is made when an object is to lie in it, and not for one that is refused.
+    pub is_above: bool,
     pub handle: Handle,
     /// Runs only if the bytes must hash to the name.
     pub hasher: Option<Hasher>,
@@ -64,15 +67,25 @@ pub(super) struct Common<D: Disk> {
 }
 
 impl<D: Disk> Common<D> {
-    pub(super) fn new(shared: &Rc<Shared<D>>, dir: D::Dir, handle: &Handle) -> Self {
+    pub(super) fn new(shared: &Rc<Shared<D>>, (dir, is_above): (D::Dir, bool), handle: &Handle) -> Self {
         let verify = shared.options.verify && handle.object.digest().is_some();
         Self {
             shared: Rc::clone(shared),
             dir,
+            is_above,
             handle: handle.clone(),
             hasher: verify.then(|| Hasher::new(&shared.hashing)),
             offset: 0,
         }
+    }
+
+    /// Makes the folder that the object is to lie in, if it is missing.
+    pub(super) async fn settle_in(&mut self) -> Result<(), Error> {
+        if self.is_above {
+            self.dir = Box::pin(FsStore(Rc::clone(&self.shared)).make_object_dir(&self.handle)).await?;
+            self.is_above = false;
+        }
+        Ok(())
     }
 
     /// Begins to hash a piece, if that is needed.

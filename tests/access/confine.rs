@@ -236,7 +236,7 @@ fn a_reload_within_reach_works_and_one_outside_is_refused_with_the_reason() {
         command.args(["serve", "--io-driver", driver, "--listen", "127.0.0.1:0", "--config"]).arg(&settings);
         command.arg("--log").arg(&log).arg("--path").arg(dir.path().join("data"));
         let server = Server::launch(command, &dir.path().join("data"));
-        let asks = |user: &str| server.request("GET", "/r1/keys/", &login(user, "secret"), b"").status;
+        let asks = |user: &str| server.request("GET", "/nothing/keys/", &login(user, "secret"), b"").status;
         assert_eq!((asks("old"), asks("new")), (404, 401));
         write_users(&users, &["old", "new"]);
         server.signal("-HUP");

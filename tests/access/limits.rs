@@ -80,6 +80,9 @@ fn a_user_has_so_many_uploads_and_the_others_theirs() {
             let status = conn.response().status;
             (conn, status)
         };
+        for repo in ["r2", "r3", "r4"] {
+            assert_eq!(as_user(&server, "alice", "POST", &format!("/{repo}/?create=true"), b""), 200);
+        }
         let (mut first, status) = begin("alice", "r1");
         assert_eq!(status, 100);
         let (_second, status) = begin("alice", "r2");

@@ -259,6 +259,7 @@ fn users_and_repositories_have_quotas_of_their_own() {
         counted(&server);
         let put = |user: &str, repo: &str, bytes: usize, seed: u64| {
             let body = noise(bytes, seed);
+            assert_eq!(as_user(&server, user, "POST", &format!("{repo}?create=true"), b""), 200);
             as_user(&server, user, "POST", &format!("{repo}data/{}", id_of(&body)), &body)
         };
         assert_eq!(put("alice", "/alice/", 60_000, 1), 200);

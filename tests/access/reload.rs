@@ -138,6 +138,10 @@ fn a_running_server_takes_all_or_nothing() {
             let body = tries.to_be_bytes();
             as_user(&server, "alice", "POST", &format!("/r1/data/{}", id_of(&body)), &body) == 507
         });
+        for n in 1..tries {
+            let path = format!("/r1/data/{}", id_of(&n.to_be_bytes()));
+            assert_eq!(as_user(&server, "alice", "DELETE", &path, b""), 200);
+        }
         // A quota that comes while the server runs is counted and holds.
         write(dir.path(), &format!("max-size = 1000\n{}", rights("full")));
         server.signal("-HUP");

@@ -164,6 +164,7 @@ fn a_certificate_by_name_and_a_reload_under_running_uploads() {
         let mut uploads: Vec<_> = (0..8)
             .map(|n| {
                 let mut conn = connect(&address, pki.client(None), "one.example.org");
+                std::fs::create_dir_all(server.data.join(format!("r{n}/keys"))).unwrap();
                 let path = path.replace("/r1/", &format!("/r{n}/"));
                 conn.send(format!(
                     "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n",

@@ -190,11 +190,9 @@ fn cut(file_system: &str, how: Cut, round: u64) -> Option<Tally> {
 fn look(data: &Path, told: &Told) -> Tally {
     let acknowledged = told.stored.len() + told.deleted.len() + told.made.len();
     let mut tally = Tally { acknowledged, ..Tally::default() };
-    let shards = || (0..256).map(|n| format!("data/{n:02x}"));
     for repo in &told.made {
-        let folders = KINDS.iter().map(ToString::to_string).chain(shards());
-        let there = |folder: String| data.join(&repo[1..]).join(folder).is_dir();
-        tally.lost += usize::from(!{ folders }.all(there));
+        let there = |kind: &&str| data.join(&repo[1..]).join(kind).is_dir();
+        tally.lost += usize::from(!KINDS.iter().all(there));
     }
     for (path, (size, seed)) in &told.stored {
         match std::fs::read(place(data, path)) {

@@ -6,24 +6,29 @@ use crate::common::{Server, noise, on_both};
 fn case_01_to_06_creating() {
     on_both(|driver| {
         let server = Server::start(driver, &[]);
-        let head = server.request("HEAD", "/r1/config", "", b"");
+        let head = server.request("HEAD", "/new/config", "", b"");
         assert_eq!(head.status, 404);
         assert!(head.headers.contains_key("content-length"));
         for query in ["", "?create=false", "?create=1", "?create=True", "?x=create=true"] {
-            assert_eq!(server.status("POST", &format!("/r1/{query}"), b""), 400, "{query}");
+            assert_eq!(server.status("POST", &format!("/new/{query}"), b""), 400, "{query}");
         }
-        assert!(!server.data.join("r1").exists());
-        let made = server.request("POST", "/r1/?create=true", "", b"");
+        assert!(!server.data.join("new").exists());
+        let made = server.request("POST", "/new/?create=true", "", b"");
         assert_eq!((made.status, made.body.len()), (200, 0));
-        for folder in
-            ["", "/data", "/index", "/keys", "/locks", "/snapshots", "/data/00", "/data/a7", "/data/ff"]
-        {
-            assert_eq!(server.mode(&format!("r1{folder}")), 0o700, "{folder}");
+        for folder in ["", "/data", "/index", "/keys", "/locks", "/snapshots"] {
+            assert_eq!(server.mode(&format!("new{folder}")), 0o700, "{folder}");
         }
-        assert_eq!(std::fs::read_dir(server.data.join("r1/data")).unwrap().count(), 256);
-        server.create("/r1/");
-        assert_eq!(server.status("POST", "/r1/?x=1&create=true", b""), 200);
-        assert_eq!(server.status("POST", "/r1?create=true", b""), 404);
+        // The shards come with the first pack.
+        assert_eq!(std::fs::read_dir(server.data.join("new/data")).unwrap().count(), 0);
+        let pack = server.store("/new/", "data", b"pack");
+        for shard in ["00", "a7", "ff"] {
+            assert_eq!(server.mode(&format!("new/data/{shard}")), 0o700, "{shard}");
+        }
+        assert_eq!(std::fs::read_dir(server.data.join("new/data")).unwrap().count(), 256);
+        assert_eq!(server.status("DELETE", &pack, b""), 200);
+        server.create("/new/");
+        assert_eq!(server.status("POST", "/new/?x=1&create=true", b""), 200);
+        assert_eq!(server.status("POST", "/new?create=true", b""), 404);
         assert_eq!(server.files(), Vec::<String>::new());
     });
 }

@@ -109,6 +109,10 @@ fn case_66_the_reserve_keeps_room_for_locks() {
         for kind in ["index", "snapshots", "keys"] {
             assert_eq!(put(&server, kind, &noise(1 << 20, 99)), 507, "{kind}");
         }
+        let mut filled = 1000;
+        while put(&server, "index", &noise(4096, filled)) == 200 {
+            filled += 1;
+        }
         assert_eq!(server.status("POST", "/u/r2/?create=true", b""), 507);
         assert!(!mount.point.join("u").exists(), "nothing of it is there");
         assert_eq!(server.status("POST", "/r1/?create=true", b""), 200, "it is there");

@@ -38,6 +38,7 @@ fn case_34_killed_in_mid_upload() {
         // What an upload with a temporary name leaves, and what rest-server leaves.
         let id = id_of(&body);
         let shard = data.join("r1/data").join(&id[..2]);
+        std::fs::create_dir_all(&shard).unwrap();
         std::fs::write(shard.join(format!("{id}.packhouse-tmp-0123456789abcdef")), "half").unwrap();
         std::fs::write(shard.join(format!("{id}.rest-server-temp42")), "half").unwrap();
         let server = Server::on(&data, driver, &[]);

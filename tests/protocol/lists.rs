@@ -53,6 +53,7 @@ fn case_45_and_46_what_is_listed() {
         let mut ids: Vec<_> = (0..1000_u32).map(|n| id_of(&n.to_le_bytes())).collect();
         ids.sort();
         for (n, id) in ids.iter().enumerate() {
+            std::fs::create_dir_all(data.join(&id[..2])).unwrap();
             std::fs::write(data.join(&id[..2]).join(id), vec![0; n]).unwrap();
         }
         // What does not belong there is not listed.
@@ -167,6 +168,7 @@ fn case_48_a_list_of_many_blobs_takes_little_memory() {
         let data = server.data.join("r1/data");
         for n in 0..count {
             let id = id_of(&n.to_le_bytes());
+            std::fs::create_dir_all(data.join(&id[..2])).unwrap();
             std::fs::File::create(data.join(&id[..2]).join(id)).unwrap();
         }
         let path = server.store("/r1/", "keys", &noise(100, 1));

@@ -35,16 +35,16 @@ fn case_02_and_16_modes_of_an_ordinary_user() {
         for (flags, folder, file) in [(&[][..], 0o700, 0o600), (&["--group-accessible-repos"], 0o770, 0o660)]
         {
             let Some(server) = Server::as_user(driver, flags) else { return };
-            server.create("/r1/");
+            server.create("/own/");
             for kind in ["data", "keys"] {
-                server.store("/r1/", kind, b"body");
+                server.store("/own/", kind, b"body");
             }
-            assert_eq!(server.status("POST", "/r1/config", b"config"), 200);
+            assert_eq!(server.status("POST", "/own/config", b"config"), 200);
             let id = id_of(b"body");
-            for path in ["r1", "r1/data", "r1/keys", "r1/data/00"] {
+            for path in ["own", "own/data", "own/keys", "own/data/00"] {
                 assert_eq!(server.mode(path), folder, "{path}");
             }
-            for path in ["r1/config", &format!("r1/keys/{id}"), &format!("r1/data/{}/{id}", &id[..2])] {
+            for path in ["own/config", &format!("own/keys/{id}"), &format!("own/data/{}/{id}", &id[..2])] {
                 assert_eq!(server.mode(path), file, "{path}");
                 assert_eq!(std::fs::metadata(server.data.join(path)).unwrap().uid(), USER);
             }

@@ -45,6 +45,7 @@ fn works(server: &Server) {
     assert_eq!(server.request("GET", "/r1/data/", "", b"").names().len(), 2);
     // Uploads of one name at the same time: one wins, and all are told the truth.
     let body = noise(200_000, 3);
+    server.create("/r2/");
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
@@ -190,6 +191,7 @@ fn another_disk_below_the_data_folder_is_asked_for_itself() {
         let Some(_mounted) = mount(&behind, &data.join("poor"), faults) else { return };
         let server = Server::on(&data, driver, &[]);
         let store = |repo: &str| {
+            server.create(repo);
             (0..3).any(|_| server.status("POST", &format!("{repo}keys/{}", id_of(b"x")), b"x") == 200)
         };
         assert!(store("/rich/") && store("/poor/a/"), "{}", server.text());

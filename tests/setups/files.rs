@@ -13,7 +13,7 @@ fn hash(password: &str) -> String {
 }
 
 fn status(server: &Server, user: &str, password: &str) -> u16 {
-    server.request("GET", "/r1/keys/", &login(user, password), b"").status
+    server.request("GET", "/nothing/keys/", &login(user, password), b"").status
 }
 
 /// A removed user must not go on logging in because of how its file was replaced.
@@ -136,6 +136,7 @@ fn a_repository_that_was_removed_by_hand_gives_its_quota_back() {
         let server = Server::on(&data, driver, &["--max-size", "1000"]);
         server.wait_for_log("the quotas are exact");
         server.store("/r1/", "data", &[1; 900]);
+        server.create("/r2/");
         let other = format!("/r2/data/{}", crate::common::id_of(&[2; 900]));
         let full = server.request("POST", &other, "", &[2; 900]);
         assert_eq!(full.status, 507);
@@ -148,6 +149,7 @@ fn a_repository_that_was_removed_by_hand_gives_its_quota_back() {
         // A reload counts anew, too.
         std::fs::remove_dir_all(data.join("r2")).unwrap();
         server.signal("-HUP");
+        server.create("/r2/");
         wait_for("room", || server.status("POST", &other, &[2; 900]) == 200);
     });
 }

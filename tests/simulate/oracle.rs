@@ -141,8 +141,7 @@ impl Oracle {
             }
         }
         for repo in &self.made {
-            if !disk.has_folder(&format!("{repo}/data/ff")) || !disk.has_folder(&format!("{repo}/snapshots"))
-            {
+            if ["data", "snapshots"].iter().any(|kind| !disk.has_folder(&format!("{repo}/{kind}"))) {
                 return Some(format!("{repo} was made, which was acknowledged, and lacks folders"));
             }
         }

@@ -218,6 +218,10 @@ struct Worker {
 pub async fn history(seed: u64, flaw: Option<Flaw>) -> Result<End, String> {
     let random = Random::new(seed);
     let disk = ModelDisk::default();
+    let makes_repos = random.once_in(20);
+    for repo in REPOS.iter().take(if makes_repos { 1 } else { REPOS.len() }) {
+        disk.make_repo(repo.trim_matches('/')).await.map_err(|e| e.to_string())?;
+    }
     if let Some(flaw) = flaw {
         disk.set_flaw(flaw);
     }
@@ -226,12 +230,14 @@ pub async fn history(seed: u64, flaw: Option<Flaw>) -> Result<End, String> {
         hash_lanes: false,
         group_commit: random.once_in(2),
         unnamed_temps: !random.once_in(3),
+        // Hundreds of folders make every cut slow.
+        all_shards: makes_repos,
     };
     let quota = random.once_in(3).then_some(QUOTA);
     let paper = Paper::new(seed, random.once_in(2).then_some(8));
     let world = Rc::new(World {
         disk,
-        makes_repos: random.once_in(20),
+        makes_repos,
         scrubs: random.once_in(20),
         random,
         seed,
@@ -323,7 +329,7 @@ async fn client(worker: Worker) {
         };
         let handle = handle(repo, object);
         match random.below(20) {
-            0 if worker.world.makes_repos => {
+            0 | 8..=10 if worker.world.makes_repos => {
                 let made = worker.store.create_repo(&handle.repo).await;
                 if made.is_ok() {
                     worker.world.oracle.borrow_mut().made(repo.trim_matches('/'));

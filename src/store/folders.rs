@@ -1,0 +1,95 @@
+//! The folders of repositories: opened, and made when something is to lie in them.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::io::Fault;
+use crate::io::dir::Kind;
+use crate::store::disk::Disk;
+use crate::store::error::Step;
+use crate::store::fs::FsStore;
+use crate::store::{Error, layout};
+use crate::types::{BlobType, Handle, Object};
+
+impl<D: Disk> FsStore<D> {
+    /// Opens the folder at `path`, making what is missing; the folder itself is durable when this returns.
+    pub(super) async fn require_dir(&self, path: &Path) -> Result<D::Dir, Error> {
+        let shared = &*self.0;
+        let dir = match shared.disk.open_dir(path).await {
+            Err(e) if Fault::of(&e) == Fault::Missing => self.make_dirs(path).await?,
+            other => other.step("open a folder")?,
+        };
+        shared.flushed("sync the parents of a folder", shared.syncs.ensure_durable(path, &dir).await)?;
+        Ok(dir)
+    }
+
+    /// The folder at `path`, or the nearest above it that is there, and how many are missing.
+    pub(super) async fn nearest_dir(&self, path: &Path) -> (D::Dir, u64) {
+        for (missing, folder) in (0..).zip(path.ancestors()) {
+            if let Ok(dir) = self.0.disk.open_dir(folder).await {
+                return (dir, missing);
+            }
+        }
+        (self.0.disk.root(), path.components().count() as u64)
+    }
+
+    /// Whether an object is the first pack of its repository.
+    pub(super) async fn lacks_shards(&self, handle: &Handle) -> Result<bool, Error> {
+        if !self.0.options.all_shards || !matches!(handle.object, Object::Blob(BlobType::Data, _)) {
+            return Ok(false);
+        }
+        let disk = &self.0.disk;
+        let data = match disk
+            .open_dir(&layout::type_dir(&handle.repo, BlobType::Data))
+            .await
+            .step("open a folder")
+        {
+            Err(Error::NotFound) => return Ok(true),
+            other => other?,
+        };
+        let mut reader = disk.read_dir(&data).await.step("read a folder")?;
+        let first = disk.next_page(&mut reader, 1, false, |name| name.len() == 2).await;
+        Ok(first.step("read a folder")?.is_empty())
+    }
+
+    /// Makes the folder of an object, durably. With the first pack all shards come, in one flush: what follows finds them.
+    pub(super) async fn make_object_dir(&self, handle: &Handle) -> Result<D::Dir, Error> {
+        let path = layout::object_dir(handle);
+        if self.lacks_shards(handle).await? {
+            let data_path = layout::type_dir(&handle.repo, BlobType::Data);
+            let data = self.explain(&handle.repo, &data_path, self.require_dir(&data_path).await).await?;
+            self.require_sub_dirs(&data, &data_path, layout::shards().map(Into::into).collect()).await?;
+        }
+        self.explain(&handle.repo, &path, self.require_dir(&path).await).await
+    }
+
+    async fn make_dirs(&self, path: &Path) -> Result<D::Dir, Error> {
+        let shared = &*self.0;
+        let mut dir = shared.disk.root();
+        let mut reached = PathBuf::new();
+        for name in path {
+            shared.wrote(shared.disk.make_dir(&dir, name).await).step("make a folder")?;
+            reached.push(name);
+            dir = shared.disk.open_dir(&reached).await.step("open a folder")?;
+        }
+        Ok(dir)
+    }
+
+    /// Makes those of the folders `names` in `dir`, which lies at `path`, that are missing.
+    pub(super) async fn require_sub_dirs(
+        &self,
+        dir: &D::Dir,
+        path: &Path,
+        names: Vec<OsString>,
+    ) -> Result<(), Error> {
+        let shared = &*self.0;
+        let made = shared.wrote(shared.disk.make_dirs(dir, names.clone()).await).step("make a folder")?;
+        for (name, _) in names.iter().zip(made).filter(|(_, is_new)| !is_new) {
+            match shared.disk.stat(dir, name.as_ref()).await.step("look at a folder")?.kind {
+                Kind::Dir => {}
+                _ => return Err(Error::NoFolder { path: path.join(name) }),
+            }
+        }
+        Ok(())
+    }
+}
