@@ -140,7 +140,7 @@ impl Error {
                 store::Error::NotFound | store::Error::NoRepository => Refusal::Missing,
                 store::Error::NotOwner | store::Error::Symlink => Refusal::Right,
                 store::Error::Conflict | store::Error::Damaged | store::Error::Mismatch => Refusal::Content,
-                store::Error::NoSpace | store::Error::Reserved => Refusal::Space,
+                store::Error::NoSpace | store::Error::Reserved | store::Error::TooManyLocks => Refusal::Space,
                 store::Error::NameTooLong => Refusal::Request,
                 store::Error::ReadOnly
                 | store::Error::Suspended
@@ -179,6 +179,7 @@ const fn of_store(error: &store::Error) -> StatusCode {
         store::Error::Mismatch => StatusCode::BAD_REQUEST,
         store::Error::NoSpace
         | store::Error::Reserved
+        | store::Error::TooManyLocks
         | store::Error::ReadOnly
         | store::Error::NotDurable
         | store::Error::Suspended => StatusCode::INSUFFICIENT_STORAGE,

@@ -52,8 +52,10 @@ pub enum MetricsFor {
 pub struct ObjectSizes {
     /// `config`
     pub config: u64,
-    /// Keys and locks.
+    /// Keys.
     pub key: u64,
+    /// Locks.
+    pub lock: u64,
     /// Indexes and snapshots.
     pub index: u64,
     /// Packs.
@@ -65,7 +67,8 @@ impl ObjectSizes {
     pub const fn of(&self, object: Object) -> u64 {
         match object {
             Object::Config => self.config,
-            Object::Blob(BlobType::Keys | BlobType::Locks, _) => self.key,
+            Object::Blob(BlobType::Keys, _) => self.key,
+            Object::Blob(BlobType::Locks, _) => self.lock,
             Object::Blob(BlobType::Index | BlobType::Snapshots, _) => self.index,
             Object::Blob(BlobType::Data, _) => self.data,
         }

@@ -142,7 +142,8 @@ impl Findings {
         let limits = &settings.limits;
         for (name, most, what) in [
             ("max-config-size", limits.config, "no repository can be made"),
-            ("max-key-size", limits.key, "nobody can lock a repository"),
+            ("max-key-size", limits.key, "no repository can be made"),
+            ("max-lock-size", limits.lock, "nobody can lock a repository"),
             ("max-index-size", limits.index, "no backup can end"),
             ("max-data-size", limits.data, "nothing can be stored"),
         ] {

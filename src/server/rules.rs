@@ -261,7 +261,13 @@ fn rules(settings: &Settings, rights: Rights, passwords: Option<Arc<Passwords>>)
         policy: Policy { append_only, private_repos, rights },
         trusted: settings.trusted_proxies.clone(),
         proxy_protocol: settings.proxy_protocol,
-        sizes: ObjectSizes { config: limits.config, key: limits.key, index: limits.index, data: limits.data },
+        sizes: ObjectSizes {
+            config: limits.config,
+            key: limits.key,
+            lock: limits.lock,
+            index: limits.index,
+            data: limits.data,
+        },
         allowances: allowances(settings),
         max_connections: limits.connections,
         metrics: match settings.metrics {

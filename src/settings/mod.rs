@@ -188,8 +188,10 @@ pub struct Quotas {
 pub struct UploadLimits {
     /// Largest `config`, in bytes.
     pub config: u64,
-    /// Largest key or lock.
+    /// Largest key.
     pub key: u64,
+    /// Largest lock.
+    pub lock: u64,
     /// Largest index or snapshot.
     pub index: u64,
     /// Largest pack.

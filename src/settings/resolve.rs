@@ -87,6 +87,7 @@ fn defaults() -> Settings {
         limits: UploadLimits {
             config: 64 << 10,
             key: 1 << 20,
+            lock: 64 << 10,
             index: 256 << 20,
             // rustic reads the sizes of a list as 32-bit numbers: one larger entry and it can't read the list.
             data: u64::from(u32::MAX),

@@ -19,6 +19,9 @@ pub enum Error {
         "there is no repository here: make it first (`restic init`, or POST with the query ?create=true)"
     )]
     NoRepository,
+    /// Somebody makes locks and removes none.
+    #[error("the repository has too many locks: remove those that are left over (`restic unlock`)")]
+    TooManyLocks,
     /// The object exists with other bytes; it stays as it is.
     #[error("the object exists with other bytes")]
     Conflict,

@@ -11,6 +11,9 @@ use crate::store::fs::FsStore;
 use crate::store::{Error, layout};
 use crate::types::{BlobType, Handle, Object};
 
+/// Locks that a repository may have. A fleet that shares one has one a host.
+const MAX_LOCKS: usize = 10_000;
+
 impl<D: Disk> FsStore<D> {
     /// Opens the folder at `path`, making what is missing; the folder itself is durable when this returns.
     pub(super) async fn require_dir(&self, path: &Path) -> Result<D::Dir, Error> {
@@ -31,6 +34,24 @@ impl<D: Disk> FsStore<D> {
             }
         }
         (self.0.disk.root(), path.components().count() as u64)
+    }
+
+    /// Locks are in nobody's quota, and who may only read makes them: their number has a bound of its own.
+    pub(super) async fn check_locks(&self, dir: &D::Dir, object: Object) -> Result<(), Error> {
+        let Object::Blob(BlobType::Locks, _) = object else { return Ok(()) };
+        let disk = &self.0.disk;
+        let mut reader = disk.read_dir(dir).await.step("read a folder")?;
+        let mut count = 0;
+        loop {
+            let page =
+                disk.next_page(&mut reader, MAX_LOCKS, false, |_any| true).await.step("read a folder")?;
+            count += page.len();
+            match page.len() {
+                0 => return Ok(()),
+                _ if count >= MAX_LOCKS => return Err(Error::TooManyLocks),
+                _ => {}
+            }
+        }
     }
 
     /// Whether an object is the first pack of its repository.

@@ -329,6 +329,7 @@ impl<D: Disk> Store for FsStore<D> {
             }
             Err(Error::NotFound) => {
                 shared.make_room(&dir, handle.object, length.unwrap_or(0)).await?;
+                self.check_locks(&dir, handle.object).await?;
                 self.begin((dir, false), handle, length, owner).await
             }
             Err(e) => Err(e),

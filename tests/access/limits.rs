@@ -16,13 +16,15 @@ fn objects_have_a_largest_size() {
             "2000",
             "--max-key-size",
             "1000",
+            "--max-lock-size",
+            "700",
             "--max-config-size",
             "500",
         ];
         let server = Server::start(driver, &flags);
         server.create("/r1/");
         for (kind, most) in
-            [("data", 3000), ("index", 2000), ("snapshots", 2000), ("keys", 1000), ("locks", 1000)]
+            [("data", 3000), ("index", 2000), ("snapshots", 2000), ("keys", 1000), ("locks", 700)]
         {
             for (size, status) in [(most, 200), (most + 1, 413)] {
                 let body = noise(size, size as u64);
@@ -48,7 +50,7 @@ fn the_defaults() {
     on_both(|driver| {
         let server = Server::start(driver, &[]);
         for (kind, most) in
-            [("locks", 1u64 << 20), ("keys", 1 << 20), ("index", 256 << 20), ("data", (4 << 30) - 1)]
+            [("locks", 64u64 << 10), ("keys", 1 << 20), ("index", 256 << 20), ("data", (4 << 30) - 1)]
         {
             let mut conn = server.connect();
             let path = format!("/r1/{kind}/{}", id_of(b"x"));
@@ -158,5 +160,24 @@ fn connections_of_one_address() {
         };
         let many: Vec<_> = (0..6).map(|_| from("127.0.0.1")).collect();
         assert!(many.iter().all(|(_, status)| *status == 404), "this machine's own proxy has no bound");
+    });
+}
+
+/// Who may only read makes locks, too: they are bounded without any quota.
+#[test]
+fn locks_are_small_and_few() {
+    on_both(|driver| {
+        let server = Server::start(driver, &[]);
+        server.create("/r1/");
+        let put = |body: &[u8]| server.status("POST", &format!("/r1/locks/{}", id_of(body)), body);
+        assert_eq!((put(&noise(65_536, 1)), put(&noise(65_537, 2))), (200, 413));
+        let locks = server.data.join("r1/locks");
+        for n in 0..9_998_u32 {
+            std::fs::write(locks.join(id_of(&n.to_be_bytes())), n.to_be_bytes()).unwrap();
+        }
+        assert_eq!((put(b"one"), put(b"two"), put(b"one")), (200, 507, 200));
+        assert_eq!(server.status("DELETE", &format!("/r1/locks/{}", id_of(b"one")), b""), 200);
+        assert_eq!(put(b"two"), 200);
+        assert_eq!(server.status("POST", &format!("/r1/keys/{}", id_of(b"key")), b"key"), 200);
     });
 }

@@ -34,7 +34,7 @@ fn rules() -> Rules {
         policy: Policy::default(),
         trusted: Vec::new(),
         proxy_protocol: false,
-        sizes: ObjectSizes { config: MIB, key: MIB, index: MIB, data: MIB },
+        sizes: ObjectSizes { config: MIB, key: MIB, lock: MIB, index: MIB, data: MIB },
         allowances: Allowances::default(),
         max_connections: None,
         metrics: MetricsFor::Nobody,

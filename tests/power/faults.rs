@@ -110,6 +110,9 @@ fn a_thousand_uploads_fit_into_64_mib() {
         let mut server = Server::launch(command, &data);
         let body = noise(4 << 20, 1);
         let id = id_of(&body);
+        for n in 0..UPLOADS {
+            std::fs::create_dir_all(data.join(format!("r{n}/data/{}", &id[..2]))).unwrap();
+        }
         let statuses = std::thread::scope(|scope| {
             let uploads: Vec<_> = (0..UPLOADS)
                 .map(|n| {

@@ -108,7 +108,7 @@ fn declared_status(ask: &Ask, theirs: u16, ours: u16) -> Option<&'static str> {
     Some(match (theirs, ours) {
         (403, 200) if method == "POST" => "same object stored again, same bytes",
         // The second is what comes after the first.
-        (500, 200) | (404, 200) if path.ends_with("/config") => "`POST /new/config`",
+        (500 | 200, 404) if method == "POST" => "`POST /new/config`",
         (401, 400 | 403 | 405) if has("Authorization: Basic") => "another user's repository",
         (200, 304 | 412) | (206, 304 | 412) if has("If-") => "preconditions",
         (304, 200) if has("If-Modified-Since") => "preconditions",
