@@ -95,7 +95,8 @@ impl Error {
             Self::Range(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             // What a client may try again later without a new upload is 503; for an upload restic knows 507.
-            Self::Delete(store::Error::Suspended)
+            Self::Auth(AuthError::Anew)
+            | Self::Delete(store::Error::Suspended)
             | Self::Quota(QuotaError::Counting | QuotaError::Journal) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(error) | Self::Delete(error) => of_store(error),
         }
@@ -166,7 +167,8 @@ impl Error {
 
     /// Whether the connection can't carry another request.
     pub const fn breaks_connection(&self) -> bool {
-        matches!(self, Self::Body(_) | Self::Expectation)
+        // A client with another certificate shows it on another connection.
+        matches!(self, Self::Body(_) | Self::Expectation | Self::Auth(AuthError::Expired | AuthError::Anew))
     }
 }
 

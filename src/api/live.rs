@@ -12,7 +12,7 @@ use http::HeaderMap;
 use crate::api::Error;
 use crate::api::rules::Rules;
 use crate::api::status::Status;
-use crate::auth::{AuthError, Caller, Shown, Trust};
+use crate::auth::{Caller, Shown, Trust};
 use crate::http::forwarded;
 use crate::io::gate::{Gate, Permit};
 use crate::io::runtime::timeout;
@@ -102,9 +102,7 @@ impl<S: Store> Live<S> {
     ) -> Result<(), Error> {
         let rules = self.rules.load_full();
         let generation = self.status.tls.as_ref().map(|tls| tls.generation());
-        if !rules.auth.still_admits(who, &rules.judge(caller), trust, generation) {
-            return Err(AuthError::Ended.into());
-        }
+        rules.auth.check_again(who, &rules.judge(caller), trust, generation)?;
         if Arc::as_ptr(&rules) != std::ptr::from_ref(begun) {
             self.decide(&rules, who, repo, action).await?;
         }

@@ -42,6 +42,9 @@ pub enum AuthError {
         "the login ended before the upload did: the user, the password or the certificate is not what it was"
     )]
     Ended,
+    /// Authorities or revocations were read anew: the certificate is looked at when the client shows it again.
+    #[error("the client's certificate must be looked at anew: connect again")]
+    Anew,
     /// Which of them counts, others could see otherwise.
     #[error("there are several Authorization headers")]
     Twice,
@@ -131,23 +134,25 @@ impl Authenticator {
         }
     }
 
-    /// Whether what `who` was let in by is still there. `generation` is that of the certificates and authorities of now.
-    pub fn still_admits(
+    /// Fails if what `who` was let in by is no longer there. `generation` is that of the authorities and revocations of now.
+    pub fn check_again(
         &self,
         who: &Principal,
         caller: &Caller,
         trust: &Trust,
         generation: Option<u64>,
-    ) -> bool {
-        if let Some(shown) = &caller.certificate {
-            return generation == Some(shown.generation) && !shown.has_ended();
-        }
-        match self {
+    ) -> Result<(), AuthError> {
+        let holds = match self {
+            _ if caller.certificate.as_ref().is_some_and(|shown| generation != Some(shown.generation)) => {
+                return Err(AuthError::Anew);
+            }
+            _ if caller.certificate.is_some() => !caller.certificate.as_ref().is_some_and(Shown::has_ended),
             Self::Nobody => true,
             Self::Certificate => false,
             Self::Proxy(_) => caller.trusted,
             Self::Passwords(_) => trust.0.is_some() && self.trust(who, caller) == *trust,
-        }
+        };
+        if holds { Ok(()) } else { Err(AuthError::Ended) }
     }
 }
 

@@ -168,7 +168,7 @@ impl Passwords {
         }
         // One stable line, for fail2ban and its like.
         let shown = address.map_or_else(|| "unix".into(), |address| address.to_string());
-        if limit::admits(address) {
+        if limit::admits_login(address) {
             let name: String = name.to_string().chars().take(logging::MAX_FIELD_BYTES).collect();
             log::warn!("login failed: address={shown} user=\"{name}\"");
         }

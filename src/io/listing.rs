@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 
-use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
+use rustix::fs::{AtFlags, FileType, statat};
 use rustix::io::Errno;
 
 use crate::io::dir::{Dir, Meta};
@@ -82,10 +82,10 @@ fn examine(
     let mut kind = entry.file_type();
     let mut size = 0;
     if kind == FileType::Unknown || (sizes && kind == FileType::RegularFile) {
-        match statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE | StatxFlags::SIZE) {
+        match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => {
-                kind = FileType::from_raw_mode(stat.stx_mode.into());
-                size = stat.stx_size;
+                kind = FileType::from_raw_mode(stat.st_mode);
+                size = stat.st_size.unsigned_abs();
             }
             Err(Errno::NOENT) => return Ok(None),
             Err(e) => return Err(e.into()),

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use crate::io::optional::{fallocate, fgetxattr, flistxattr, fsetxattr};
 use crate::io::{Fault, flush, runtime};
@@ -31,6 +32,12 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let target = std::fs::canonicalize(path).unwrap_or_else(|_missing| path.to_owned());
     let folder = folder_of(&target);
     if std::fs::metadata(&target).is_ok_and(|meta| meta.is_file() && meta.nlink() > 1) {
+        if geteuid().is_root() && std::fs::metadata(folder)?.uid() != 0 {
+            // Its owner may have linked a file of root's there.
+            return Err(io::Error::other(
+                "it has several names (hard links): name one in a folder of root's",
+            ));
+        }
         return write_in_place(&target, content);
     }
     let mut name = target.file_name().unwrap_or_default().to_owned();

@@ -41,8 +41,12 @@ impl ServiceUser {
     /// Also of a symbolic link.
     pub fn let_read(&self, path: &Path) -> io::Result<()> {
         let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
-        if file.metadata()?.uid() == self.0.uid.as_raw() {
+        let meta = file.metadata()?;
+        if meta.uid() == self.0.uid.as_raw() {
             return Ok(());
+        }
+        if meta.nlink() != 1 {
+            return Err(io::Error::other("it has several names (hard links)"));
         }
         fchown(&file, None, Some(self.0.gid.as_raw()))?;
         file.set_permissions(PermissionsExt::from_mode(0o640))

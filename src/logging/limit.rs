@@ -10,6 +10,8 @@ use crate::types::ClientNetwork;
 
 /// Lines of one network in a second.
 const LINES: u32 = 20;
+/// Lines of all networks in a second.
+const ALL_LINES: u32 = 1000;
 /// Networks that are told apart in a second; the others share one count.
 const MAX_NETWORKS: usize = 4096;
 
@@ -19,11 +21,18 @@ struct Second {
     /// Which second it is, since the first line.
     number: u64,
     lines: HashMap<Option<ClientNetwork>, u32>,
+    all: u32,
     left_out: u64,
 }
 
 /// Whether a line about a client may be written, in this process.
 pub fn admits(address: Option<IpAddr>) -> bool {
+    static LIMIT: LazyLock<LineLimit> = LazyLock::new(LineLimit::default);
+    LIMIT.admits(address)
+}
+
+/// The same of a wrong login, for which others look (fail2ban): no other lines take its place.
+pub fn admits_login(address: Option<IpAddr>) -> bool {
     static LIMIT: LazyLock<LineLimit> = LazyLock::new(LineLimit::default);
     LIMIT.admits(address)
 }
@@ -68,7 +77,8 @@ impl LineLimit {
         // A unix socket, and who comes when too many are counted, have one count together.
         let lines = second.lines.entry(network.filter(|_| is_known)).or_default();
         *lines = lines.saturating_add(1);
-        let admitted = *lines <= LINES;
+        let admitted = *lines <= LINES && second.all < ALL_LINES;
+        second.all += u32::from(admitted);
         second.left_out += u64::from(!admitted);
         (admitted, left_out)
     }
@@ -92,7 +102,7 @@ mod tests {
         assert_eq!(limit.count(one, 2), (true, 0));
         // From everywhere: bounded in memory and in lines.
         let all = (0..100_000_u32).filter(|n| limit.count(Some(n.to_be_bytes().into()), 3).0).count();
-        assert_eq!(all, MAX_NETWORKS + LINES as usize);
+        assert_eq!(all, ALL_LINES as usize);
         assert_eq!(limit.second().lines.len(), MAX_NETWORKS + 1);
     }
 }

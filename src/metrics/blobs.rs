@@ -38,7 +38,7 @@ pub type SharedRows = Arc<Mutex<Vec<(Key, Arc<Row>)>>>;
 /// Those that have rows of their own, on all workers.
 pub type Known = Arc<Mutex<HashSet<Key>>>;
 
-/// The rows of one worker. A lock is taken only when a row is new.
+/// The rows of one worker. A lock is taken when a row is new, and for those that have none of their own.
 #[derive(Default)]
 pub struct BlobCounters {
     rows: RefCell<HashMap<Key, Arc<Row>>>,

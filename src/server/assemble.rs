@@ -73,7 +73,7 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again, caught: Caught) -> 
     let settings = &loaded.settings.clone();
     let Confined { sockets, sandbox, told, warnings } = confined;
     let (events, happened) = listen_for_events(caught)?;
-    let Some(data_lock) = folders::hold_data(settings, || is_stop(&happened))? else {
+    let Some(data_lock) = folders::hold_data(settings, || is_stop(&happened, &events))? else {
         return Ok(Outcome::Stopped);
     };
     let driver = choose_driver(settings.io_driver)?;
@@ -136,8 +136,15 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again, caught: Caught) -> 
     Ok(supervisor.run())
 }
 
-fn is_stop(happened: &Receiver<Event>) -> bool {
-    matches!(happened.try_recv(), Ok(Event::Signal(Signal::Stop)))
+/// Whether a stop has come. What else has come waits on.
+fn is_stop(happened: &Receiver<Event>, events: &Sender<Event>) -> bool {
+    let (stops, others): (Vec<_>, Vec<_>) =
+        happened.try_iter().partition(|event| matches!(event, Event::Signal(Signal::Stop)));
+    for event in others {
+        // Both ends are this process's.
+        events.send(event).ok();
+    }
+    !stops.is_empty()
 }
 
 const fn no_thread(cause: io::Error) -> StartError {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::io::Fault;
@@ -22,6 +23,22 @@ pub struct Findings {
     pub warnings: Vec<String>,
 }
 
+/// What others on this machine or network can reach that they should not: told at the start, too.
+pub(super) fn exposed(settings: &Settings) -> Vec<String> {
+    let keys = settings.tls.iter().flat_map(|tls| tls.pairs.iter().map(|(_cert, key)| (key, "key")));
+    let users = settings.logins.htpasswd.iter().map(|file| (file, "password file"));
+    let state = [(&settings.state_dir, "state folder")];
+    let open = keys.chain(users).chain(state).filter_map(|(path, what)| {
+        let mode = std::fs::metadata(path).ok()?.mode() & 0o7;
+        (mode != 0).then(|| format!("{}: this {what} is open to all users: `chmod o-rwx` it", path.display()))
+    });
+    let anybody = settings.trusted_proxies.iter().filter(|network| network.prefix_len() == 0);
+    let believed = anybody.map(|network| {
+        format!("trusted-proxy = {network}: everybody is believed about who and where clients are: name your proxies' networks")
+    });
+    open.chain(believed).collect()
+}
+
 /// Looks at everything that settings name, as the user that calls it.
 pub fn check(loaded: &Loaded) -> Findings {
     let settings = &loaded.settings;
@@ -30,6 +47,7 @@ pub fn check(loaded: &Loaded) -> Findings {
     found.files(loaded);
     found.folders(settings);
     found.machine(settings);
+    found.warnings.extend(exposed(settings));
     found.rights(settings);
     found.limits(settings);
     found.quotas(settings);

@@ -27,13 +27,14 @@ impl<D: Disk> FsStore<D> {
     }
 
     /// The folder at `path`, or the nearest above it that is there, and how many are missing.
-    pub(super) async fn nearest_dir(&self, path: &Path) -> (D::Dir, u64) {
+    pub(super) async fn nearest_dir(&self, path: &Path) -> Result<(D::Dir, u64), Error> {
         for (missing, folder) in (0..).zip(path.ancestors()) {
-            if let Ok(dir) = self.0.disk.open_dir(folder).await {
-                return (dir, missing);
+            match self.0.disk.open_dir(folder).await.step("open a folder") {
+                Err(Error::NotFound | Error::NotDir) => {}
+                other => return Ok((other?, missing)),
             }
         }
-        (self.0.disk.root(), path.components().count() as u64)
+        Ok((self.0.disk.root(), path.components().count() as u64))
     }
 
     /// Locks are in nobody's quota, and who may only read makes them: their number has a bound of its own.

@@ -111,7 +111,7 @@ impl<D: Disk> FsStore<D> {
         if !self.exists(&handle.repo).await? {
             return Err(Error::NoRepository);
         }
-        let (above, mut missing) = self.nearest_dir(&layout::object_dir(handle)).await;
+        let (above, mut missing) = self.nearest_dir(&layout::object_dir(handle)).await?;
         if self.lacks_shards(handle).await? {
             missing += SHARDS;
         }
@@ -289,7 +289,7 @@ impl<D: Disk> Store for FsStore<D> {
         shared.health.check_not_suspended()?;
         let path = layout::repo_dir(repo);
         if !self.exists(repo).await? {
-            let (above, _) = self.nearest_dir(&path).await;
+            let (above, _) = self.nearest_dir(&path).await?;
             shared.take_room(&above, REPO_FOLDERS * FOLDER_BYTES, REPO_FOLDERS).await?;
         }
         let dir = self.explain(repo, &path, self.require_dir(&path).await).await?;

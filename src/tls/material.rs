@@ -36,6 +36,8 @@ pub struct Material {
     config: Arc<ServerConfig>,
     /// By file: when its certificate ends.
     ends: Vec<(PathBuf, i64)>,
+    /// What clients' certificates are looked at by: authorities, revocations, and whether there must be one.
+    pub(super) trust: (Vec<Vec<u8>>, bool),
 }
 
 impl Material {
@@ -67,7 +69,9 @@ impl Material {
         config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         // New at every load: no session outlives the certificates, authorities and revocations that it began with.
         config.ticketer = ring::Ticketer::new()?;
-        Ok(Self { config: Arc::new(config), ends })
+        let judges = files.client_ca.iter().chain(&files.client_crl).map(|file| read(file));
+        let trust = (judges.collect::<Result<_, _>>()?, files.client_optional);
+        Ok(Self { config: Arc::new(config), ends, trust })
     }
 
     /// The configuration.

@@ -130,7 +130,7 @@ fn reason_of(e: &rustls::Error) -> HandshakeFailure {
 /// Accepts TLS connections. Shared by all workers.
 pub struct Acceptor {
     material: ArcSwap<Material>,
-    /// How often it was replaced.
+    /// How often clients' certificates were to be looked at anew.
     generation: AtomicU64,
 }
 
@@ -142,11 +142,12 @@ impl Acceptor {
 
     /// Takes other material, for the connections that come from now on.
     pub fn replace(&self, material: Material) {
+        let is_other = self.material.load().trust != material.trust;
         self.material.store(Arc::new(material));
-        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.generation.fetch_add(u64::from(is_other), Ordering::SeqCst);
     }
 
-    /// Another number for every material. Read before a handshake it is not newer than what that went by.
+    /// Another number whenever clients' certificates are looked at by other authorities or revocations. Read before a handshake it is not newer than what that went by.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::SeqCst)
     }

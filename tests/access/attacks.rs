@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::common::{id_of, login, noise, on_both, walk};
+use crate::common::{Server, id_of, login, noise, on_both, wait_for, walk};
 use crate::rights::configured;
 
 const TOML: &str = r#"
@@ -189,5 +189,40 @@ fn races_change_nothing_either() {
             let path = format!("/repo/data/{}", id_of(&body));
             assert!(conn.request("GET", &path, &victim, b"").body == body);
         }
+    });
+}
+
+/// Uploads that are refused, into a repository without folders and into none: 400, 404, 413, 507.
+#[test]
+fn what_is_refused_leaves_no_folder() {
+    on_both(|driver| {
+        let server = Server::start(driver, &["--max-size", "100KB"]);
+        wait_for("the count", || server.text().contains("the quotas are exact"));
+        let folders = || {
+            let all = walk(&server.data);
+            all.into_iter()
+                .filter(|path| path.is_dir() && !path.to_string_lossy().contains(".packhouse"))
+                .count()
+        };
+        let before = folders();
+        for n in 0..50_u64 {
+            let (right, large) = (noise(1000, n), noise(200_000, n));
+            for kind in ["data", "keys", "locks", "index", "snapshots"] {
+                let path = |repo: &str, body: &[u8]| format!("/{repo}/{kind}/{}", id_of(body));
+                assert_eq!(server.status("POST", &path("r1", b"another"), &right), 400, "{kind}");
+                let wanted = if kind == "locks" { 413 } else { 507 };
+                assert_eq!(server.status("POST", &path("r1", &large), &large), wanted, "{kind}");
+                assert_eq!(server.status("POST", &path(&format!("x{n}"), &right), &right), 404, "{kind}");
+            }
+            assert_eq!(server.status("POST", &format!("/x{n}/config"), b"config"), 404);
+            assert_eq!(server.status("GET", &format!("/x{n}/keys/"), b""), 404);
+        }
+        assert_eq!(folders(), before);
+        // In a repository folders come as they are needed, with what is stored.
+        let body = noise(1000, 1);
+        for kind in ["data", "index", "snapshots", "locks"] {
+            assert_eq!(server.status("POST", &format!("/r1/{kind}/{}", id_of(&body)), &body), 200);
+        }
+        assert_eq!(server.request("GET", "/r1/data/", "", b"").names(), [id_of(&body)]);
     });
 }

@@ -10,7 +10,7 @@ const KINDS: [&str; 5] = ["data", "index", "keys", "locks", "snapshots"];
 #[test]
 fn case_16_to_18_storing() {
     on_both(|driver| {
-        let server = Server::start(driver, &[]);
+        let server = Server::start(driver, &["--max-lock-size", "1GiB"]);
         for (seed, kind) in KINDS.into_iter().enumerate() {
             let body = noise(100_000 * seed + 7, seed as u64);
             let id = id_of(&body);
@@ -36,7 +36,7 @@ fn case_16_to_18_storing() {
 fn case_19_and_20_repeating() {
     on_both(|driver| {
         for flags in [&[][..], &["--append-only"], &["--no-verify-upload"]] {
-            let server = Server::start(driver, flags);
+            let server = Server::start(driver, &[flags, &["--max-lock-size", "1GiB"]].concat());
             for kind in KINDS {
                 let body = noise(300_000, 5);
                 let path = server.store("/r1/", kind, &body);

@@ -56,7 +56,7 @@ fn names(paths: &[String]) -> Vec<String> {
 #[test]
 fn every_flipped_bit_truncation_and_misplaced_file_is_found() {
     on_both(|driver| {
-        let server = Server::start(driver, &["--scrub-period", "0s"]);
+        let server = Server::start(driver, &["--scrub-period", "0s", "--max-lock-size", "1GiB"]);
         server.create("/r1/");
         assert_eq!(server.status("POST", "/r1/config", b"config"), 200);
         let kinds = ["data", "keys", "locks", "index", "snapshots"];

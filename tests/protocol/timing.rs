@@ -253,6 +253,7 @@ fn a_clock_that_jumps_changes_nothing_but_the_date() {
         for (n, jump) in ["+3653d", "-3653d", "+0"].into_iter().enumerate() {
             // One upload in flight, and what it has stored so far.
             let path = format!("/r{n}/data/{}", id_of(&body));
+            std::fs::create_dir_all(server.data.join(format!("r{n}/keys"))).unwrap();
             let mut upload = server.connect();
             upload.send(format!(
                 "POST {path} HTTP/1.1\r\nHost: h\r\n{auth}Content-Length: {}\r\n\r\n",

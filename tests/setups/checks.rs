@@ -17,6 +17,7 @@ impl Site {
         std::fs::create_dir(dir.path().join("data")).unwrap();
         std::fs::write(dir.path().join("users"), format!("alice:{}\n", bcrypt::hash("pw", 4).unwrap()))
             .unwrap();
+        std::fs::set_permissions(dir.path().join("users"), PermissionsExt::from_mode(0o640)).unwrap();
         Self { dir }
     }
 
@@ -62,6 +63,8 @@ fn what_cannot_work_is_an_error_and_what_is_odd_a_warning() {
             "warning: the quota of /alice/laptop/ is 10 bytes",
         ),
         ("max-size = \"100G\"\n", 0, "warning: "),
+        ("trusted-proxy = \"0.0.0.0/0\"\n", 0, "warning: trusted-proxy = 0.0.0.0/0: everybody is believed"),
+        ("trusted-proxy = \"::/0\"\n", 0, "warning: trusted-proxy = ::/0"),
         ("log = \"DIR/no/such/log\"\n", 78, "error: log: "),
         ("state-dir = \"DIR/no/such\"\n", 78, "error: state-dir: there is no folder"),
         ("state-dir = \"DIR/users\"\n", 78, "error: state-dir: "),
@@ -90,6 +93,10 @@ fn what_cannot_work_is_an_error_and_what_is_odd_a_warning() {
         let (got, said) = site.check(lines);
         assert!(got == Some(code) && said.contains(wanted), "{lines}: {got:?} {said}");
     }
+    let users = site.dir.path().join("users");
+    std::fs::set_permissions(&users, PermissionsExt::from_mode(0o644)).unwrap();
+    let (code, said) = site.check("");
+    assert!(code == Some(0) && said.contains("this password file is open to all users"), "{said}");
     // The path itself.
     for (path, wanted) in
         [("/no/such/folder/at/all", "is its disk mounted?"), ("/etc/passwd", "is no folder")]
