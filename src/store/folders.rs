@@ -9,7 +9,7 @@ use crate::store::disk::Disk;
 use crate::store::error::Step;
 use crate::store::fs::FsStore;
 use crate::store::{Error, layout};
-use crate::types::{BlobType, Handle, Object};
+use crate::types::{BlobType, Handle, Object, RepoPath};
 
 /// Locks that a repository may have. A fleet that shares one has one a host.
 const MAX_LOCKS: usize = 10_000;
@@ -74,15 +74,24 @@ impl<D: Disk> FsStore<D> {
         Ok(first.step("read a folder")?.is_empty())
     }
 
-    /// Makes the folder of an object, durably. With the first pack all shards come, in one flush: what follows finds them.
+    /// Makes the folder of an object, durably. Where no shard is there, all come.
     pub(super) async fn make_object_dir(&self, handle: &Handle) -> Result<D::Dir, Error> {
         let path = layout::object_dir(handle);
         if self.lacks_shards(handle).await? {
-            let data_path = layout::type_dir(&handle.repo, BlobType::Data);
-            let data = self.explain(&handle.repo, &data_path, self.require_dir(&data_path).await).await?;
-            self.require_sub_dirs(&data, &data_path, layout::shards().map(Into::into).collect()).await?;
+            self.make_shards(&handle.repo).await?;
         }
         self.explain(&handle.repo, &path, self.require_dir(&path).await).await
+    }
+
+    /// Makes all shards of a repository, in one flush: restic's own tests expect to find them.
+    pub(super) async fn make_shards(&self, repo: &RepoPath) -> Result<(), Error> {
+        if !self.0.options.all_shards {
+            return Ok(());
+        }
+        let path = layout::type_dir(repo, BlobType::Data);
+        let data = self.explain(repo, &path, self.require_dir(&path).await).await?;
+        self.require_sub_dirs(&data, &path, layout::shards().map(Into::into).collect()).await?;
+        self.0.sync_dir(&data).await
     }
 
     async fn make_dirs(&self, path: &Path) -> Result<D::Dir, Error> {

@@ -30,7 +30,7 @@ use crate::types::{BlobType, Handle, Object, RepoPath, UserName};
 const COMPARE_BUFFERS: usize = 8;
 /// Folders of a new repository: itself, and one a type.
 const REPO_FOLDERS: u64 = 1 + BlobType::ALL.len() as u64;
-/// The shards of `data`, which come with the first pack.
+/// The shards of `data`.
 const SHARDS: u64 = 256;
 /// A block each.
 const FOLDER_BYTES: u64 = 4096;
@@ -45,7 +45,7 @@ pub struct Options {
     pub hash_lanes: bool,
     /// Whether a small object is stored in one go, so that the journal of the file system commits many at once.
     pub group_commit: bool,
-    /// Whether all shards of `data` come with the first pack, in one flush; else each with its own.
+    /// Whether all shards of `data` are made at once, in one flush; else each with its first pack.
     pub all_shards: bool,
     /// Whether files without a name can be made and linked here; else uploads have a temporary name.
     pub unnamed_temps: bool,
@@ -290,11 +290,13 @@ impl<D: Disk> Store for FsStore<D> {
         let path = layout::repo_dir(repo);
         if !self.exists(repo).await? {
             let (above, _) = self.nearest_dir(&path).await?;
-            shared.take_room(&above, REPO_FOLDERS * FOLDER_BYTES, REPO_FOLDERS).await?;
+            let folders = REPO_FOLDERS + SHARDS;
+            shared.take_room(&above, folders * FOLDER_BYTES, folders).await?;
         }
         let dir = self.explain(repo, &path, self.require_dir(&path).await).await?;
         let types = BlobType::ALL.iter().map(|kind| kind.as_str().into()).collect();
         self.require_sub_dirs(&dir, &path, types).await?;
+        self.make_shards(repo).await?;
         shared.sync_dir(&dir).await
     }
 
