@@ -63,12 +63,9 @@ impl Bench {
     }
 }
 
-const VERIFY: Options =
-    Options { verify: true, hash_lanes: true, group_commit: true, unnamed_temps: true, all_shards: true };
-const NAMED: Options =
-    Options { verify: true, hash_lanes: true, group_commit: true, unnamed_temps: false, all_shards: true };
-const TRUST: Options =
-    Options { verify: false, hash_lanes: true, group_commit: true, unnamed_temps: true, all_shards: true };
+const VERIFY: Options = Options { verify: true, hash_lanes: true, group_commit: true, unnamed_temps: true };
+const NAMED: Options = Options { verify: true, hash_lanes: true, group_commit: true, unnamed_temps: false };
+const TRUST: Options = Options { verify: false, hash_lanes: true, group_commit: true, unnamed_temps: true };
 
 fn repo() -> RepoPath {
     RepoPath::new(vec![FolderName::parse(b"r1").unwrap()])

@@ -102,7 +102,8 @@ impl<S: Store> Live<S> {
     ) -> Result<(), Error> {
         let rules = self.rules.load_full();
         let generation = self.status.tls.as_ref().map(|tls| tls.generation());
-        rules.auth.check_again(who, &rules.judge(caller), trust, generation)?;
+        let trusted = rules.trusts(caller.peer);
+        rules.auth.check_again(who, caller, trust, (trusted, generation))?;
         if Arc::as_ptr(&rules) != std::ptr::from_ref(begun) {
             self.decide(&rules, who, repo, action).await?;
         }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::auth::{Authenticator, Caller};
+use crate::auth::Authenticator;
 use crate::policy::Policy;
 use crate::policy::rate::Allowances;
 use crate::types::{BlobType, Object, Timeouts};
@@ -80,11 +80,6 @@ impl Rules {
     /// the operator has named. An address that is none is that of a unix socket.
     pub fn trusts(&self, address: Option<IpAddr>) -> bool {
         address.is_none_or(|address| address.to_canonical().is_loopback() || self.names(address))
-    }
-
-    /// The same caller as these rules see it.
-    pub fn judge(&self, caller: &Caller) -> Caller {
-        Caller { trusted: self.trusts(caller.peer), ..caller.clone() }
     }
 
     /// Whether an address is of a network that the operator has named.

@@ -88,20 +88,23 @@ impl Reloads {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn begun(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A reload begins.
     pub fn note_begin(&self) {
-        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
+        *self.begun() = Some(now());
     }
 
     /// It has ended.
     pub fn note_end(&self) {
-        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.begun() = None;
     }
 
     /// Whether one does not end: a file that it reads may lie on a disk that does not answer.
     fn hangs(&self) -> bool {
-        let begun = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        begun.is_some_and(|begun| begun.elapsed() > RELOAD_LIMIT)
+        self.begun().is_some_and(|begun| begun.elapsed() > RELOAD_LIMIT)
     }
 
     /// A part was read and holds.

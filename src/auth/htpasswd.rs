@@ -220,7 +220,7 @@ impl Htpasswd {
         self.users.contains_key(user)
     }
 
-    /// What is written down of a user.
+    /// The entry of a user in the password file.
     pub(super) fn entry(&self, user: &str) -> Option<impl std::hash::Hash> {
         self.users.get(user)
     }

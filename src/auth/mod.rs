@@ -4,11 +4,11 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName};
 use thiserror::Error;
 
+use crate::io::runtime::is_past;
 use crate::types::{Principal, UserName};
 
 pub mod edit;
@@ -70,13 +70,6 @@ pub struct Shown {
     pub end: i64,
 }
 
-impl Shown {
-    fn has_ended(&self) -> bool {
-        let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
-        u64::try_from(self.end).unwrap_or(0) < now
-    }
-}
-
 /// What is known about a client beside its request.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -111,7 +104,7 @@ impl Authenticator {
     /// Whom a request speaks for.
     pub async fn authenticate(&self, headers: &HeaderMap, caller: &Caller) -> Result<Principal, AuthError> {
         match &caller.certificate {
-            Some(shown) if shown.has_ended() => return Err(AuthError::Expired),
+            Some(shown) if is_past(shown.end) => return Err(AuthError::Expired),
             Some(shown) => return Ok(Principal::User(shown.user.clone())),
             None => {}
         }
@@ -134,23 +127,22 @@ impl Authenticator {
         }
     }
 
-    /// Fails if what `who` was let in by is no longer there. `generation` is that of the authorities and revocations of now.
+    /// Fails if what `who` was let in by is no longer there. By the rules of now: whether the other end of the connection is
+    /// `trusted`, and the `generation` of the authorities and revocations.
     pub fn check_again(
         &self,
         who: &Principal,
         caller: &Caller,
         trust: &Trust,
-        generation: Option<u64>,
+        (trusted, generation): (bool, Option<u64>),
     ) -> Result<(), AuthError> {
-        let holds = match self {
-            _ if caller.certificate.as_ref().is_some_and(|shown| generation != Some(shown.generation)) => {
-                return Err(AuthError::Anew);
-            }
-            _ if caller.certificate.is_some() => !caller.certificate.as_ref().is_some_and(Shown::has_ended),
-            Self::Nobody => true,
-            Self::Certificate => false,
-            Self::Proxy(_) => caller.trusted,
-            Self::Passwords(_) => trust.0.is_some() && self.trust(who, caller) == *trust,
+        let holds = match (&caller.certificate, self) {
+            (Some(shown), _) if generation != Some(shown.generation) => return Err(AuthError::Anew),
+            (Some(shown), _) => !is_past(shown.end),
+            (None, Self::Nobody) => true,
+            (None, Self::Certificate) => false,
+            (None, Self::Proxy(_)) => trusted,
+            (None, Self::Passwords(_)) => trust.0.is_some() && self.trust(who, caller) == *trust,
         };
         if holds { Ok(()) } else { Err(AuthError::Ended) }
     }

@@ -18,10 +18,11 @@ const MAX_LINE_BYTES: usize = 107;
 /// The most that may follow: addresses and what proxies add to them.
 const MAX_REST_BYTES: usize = 4096;
 
-/// What no version has.
+/// The cause where a header fits no version.
 const WRONG: &str = "malformed";
 /// A client that has none, behind a unix socket of the proxy's: it must not pass for the proxy itself.
 const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
 /// Why there is no client behind a proxy.
 #[derive(Debug, Error)]
 pub enum ProxyError {

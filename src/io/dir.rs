@@ -26,7 +26,7 @@ use crate::io::file::{File, is_older_than};
 use crate::io::flush::{Flushed, Flushes};
 use crate::io::listing::DirReader;
 use crate::io::names::{
-    lacks_locks, link_unnamed, make_unnamed, rename_atomically, rename_by_link, rename_looking, take_turn,
+    lacks_locks, link_unnamed, make_unnamed, rename_atomically, rename_by_link, rename_if_alone, take_turn,
 };
 use crate::io::node::{Node, Site};
 use crate::io::optional::flock;
@@ -286,11 +286,8 @@ impl Dir {
             if rename_atomically(from, to)? || rename_by_link(from, to)? {
                 return Ok(());
             }
-            if !alone {
-                return Err(Errno::OPNOTSUPP.into());
-            }
             let _turn = take_turn(to.1);
-            rename_looking(from, to)
+            rename_if_alone(alone, from, to)
         };
         self.node.writing(job).await
     }
@@ -304,12 +301,10 @@ impl Dir {
         let (from, to, alone) = (from.to_owned(), to.to_owned(), self.node.site.alone);
         // The caller holds the turn of `from`; no other task knows `to`. A link and a removal would not do: another process
         // may store an object called `from` in between.
-        let rename =
-            move |fd: &OwnedFd, from: &OsStr, to: &OsStr| match rename_atomically((fd, from), (fd, to))? {
-                true => Ok(()),
-                false if alone => rename_looking((fd, from), (fd, to)),
-                false => Err(Errno::OPNOTSUPP.into()),
-            };
+        let rename = move |fd: &OwnedFd, from: &OsStr, to: &OsStr| {
+            let (from, to) = ((fd, from), (fd, to));
+            if rename_atomically(from, to)? { Ok(()) } else { rename_if_alone(alone, from, to) }
+        };
         let is_it = move |fd: &OwnedFd, name: &OsStr| {
             statat(fd, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| stat.st_ino == inode)
         };

@@ -46,12 +46,17 @@ const fn is_of_the_moment(e: Errno) -> bool {
 
 /// The same, after a look whether the name is free: safe only while this process holds the data folder alone and the caller has taken the turn of
 /// the name that others know. Blocks.
-pub(super) fn rename_looking(from: Named<'_>, to: Named<'_>) -> io::Result<()> {
+fn rename_looking(from: Named<'_>, to: Named<'_>) -> io::Result<()> {
     match statat(to.0, to.1, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => Ok(renameat(from.0, from.1, to.0, to.1)?),
         Ok(_) => Err(Errno::EXIST.into()),
         Err(e) => Err(e.into()),
     }
+}
+
+/// The last way: after a look, and only while this process is `alone`.
+pub(super) fn rename_if_alone(alone: bool, from: Named<'_>, to: Named<'_>) -> io::Result<()> {
+    if alone { rename_looking(from, to) } else { Err(Errno::OPNOTSUPP.into()) }
 }
 
 /// Whether an error of flock(2) says that the disk has no locks: with any errno but those of a lock that another process has

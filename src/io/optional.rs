@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{self, AtFlags, CWD, FallocateFlags, FlockOperation, RenameFlags, XattrFlags};
@@ -92,8 +92,7 @@ pub(super) fn probe_renameat2() -> bool {
 
 pub(super) fn probe_attributes() -> bool {
     let Ok(file) = nothing() else { return false };
-    let file: BorrowedFd<'_> = file.as_fd();
-    let read = fs::fgetxattr(file, "", &mut [0_u8; 1][..]).is_ok();
-    let listed = fs::flistxattr(file, &mut [0_u8; 1][..]).is_ok();
-    fs::fsetxattr(file, "", &[], XattrFlags::empty()).is_ok() && read && listed
+    let read = fs::fgetxattr(&file, "", &mut [0_u8; 1][..]).is_ok();
+    let listed = fs::flistxattr(&file, &mut [0_u8; 1][..]).is_ok();
+    fs::fsetxattr(&file, "", &[], XattrFlags::empty()).is_ok() && read && listed
 }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_channel::oneshot;
 use io_uring::{IoUring, Probe, opcode};
@@ -192,13 +192,19 @@ pub fn random() -> u64 {
     let mut bytes = [0; 8];
     match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
         Ok(8) => u64::from_ne_bytes(bytes),
-        _ => std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |d| d.subsec_nanos().into()),
+        _ => SystemTime::UNIX_EPOCH.elapsed().map_or(1, |d| d.subsec_nanos().into()),
     }
 }
 
 /// The time limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elapsed;
+
+/// Whether a time in seconds since 1970, such as the end of a certificate, has passed.
+pub fn is_past(time: i64) -> bool {
+    let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+    u64::try_from(time).unwrap_or(0) < now
+}
 
 /// Time for a last look when a time is over.
 const LAST_LOOK: Duration = Duration::from_millis(1);

@@ -34,35 +34,41 @@ pub(super) trait Sink: Send + 'static {
 #[derive(Clone)]
 pub(super) struct Queue {
     messages: Sender<Message>,
-    dropped: Arc<AtomicU64>,
+    state: Arc<State>,
+}
+
+/// What both ends of the queue count.
+#[derive(Default)]
+struct State {
+    /// Lines that did not fit, since the last line that was written.
+    dropped: AtomicU64,
     /// Bytes that wait.
-    bytes: Arc<AtomicUsize>,
+    bytes: AtomicUsize,
 }
 
 impl Queue {
     /// Starts a writer.
     pub(super) fn start(name: &str, mut sink: impl Sink) -> io::Result<Self> {
         let (queue, queued) = Self::new(QUEUE_LINES);
-        let (dropped, bytes) = (Arc::clone(&queue.dropped), Arc::clone(&queue.bytes));
-        let write = move || write_out(&queued, (&dropped, &bytes), &mut sink);
-        thread::Builder::new().name(name.into()).spawn(write)?;
+        let state = Arc::clone(&queue.state);
+        thread::Builder::new().name(name.into()).spawn(move || write_out(&queued, &state, &mut sink))?;
         Ok(queue)
     }
 
     fn new(lines: usize) -> (Self, Receiver<Message>) {
         let (messages, queued) = bounded(lines);
-        (Self { messages, dropped: Arc::default(), bytes: Arc::default() }, queued)
+        (Self { messages, state: Arc::default() }, queued)
     }
 
     /// Writes a line without waiting: when the queue is full it is dropped and counted.
     pub(super) fn line(&self, line: Vec<u8>) {
-        let length = line.len();
-        let fits = self.bytes.fetch_add(length, Ordering::Relaxed) + length <= QUEUE_BYTES;
+        let (length, State { dropped, bytes }) = (line.len(), &*self.state);
+        let fits = bytes.fetch_add(length, Ordering::Relaxed) + length <= QUEUE_BYTES;
         if fits && !matches!(self.messages.try_send(Message::Line(line)), Err(TrySendError::Full(_))) {
             return;
         }
-        self.bytes.fetch_sub(length, Ordering::Relaxed);
-        self.dropped.fetch_add(1, Ordering::Relaxed);
+        bytes.fetch_sub(length, Ordering::Relaxed);
+        dropped.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Has the sink open anew what it writes to, behind all lines so far.
@@ -79,15 +85,15 @@ impl Queue {
     }
 }
 
-fn write_out(queued: &Receiver<Message>, (dropped, bytes): (&AtomicU64, &AtomicUsize), sink: &mut impl Sink) {
+fn write_out(queued: &Receiver<Message>, state: &State, sink: &mut impl Sink) {
     while let Ok(message) = queued.recv() {
-        let lost = dropped.swap(0, Ordering::Relaxed);
+        let lost = state.dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
             sink.lost(lost);
         }
         match message {
             Message::Line(line) => {
-                bytes.fetch_sub(line.len(), Ordering::Relaxed);
+                state.bytes.fetch_sub(line.len(), Ordering::Relaxed);
                 sink.line(&line);
             }
             Message::Reopen => sink.reopen(),
@@ -109,18 +115,18 @@ mod tests {
         for n in 0..5 {
             queue.line(format!("line {n}\n").into_bytes());
         }
-        let (dropped, bytes) = (Arc::clone(&queue.dropped), Arc::clone(&queue.bytes));
+        let state = Arc::clone(&queue.state);
         drop(queue);
         let mut out = Plain(Vec::new());
-        write_out(&queued, (&dropped, &bytes), &mut out);
-        assert_eq!(bytes.load(Ordering::Relaxed), 0);
+        write_out(&queued, &state, &mut out);
+        assert_eq!(state.bytes.load(Ordering::Relaxed), 0);
         let text = String::from_utf8(out.0).expect("text");
         let (queue, _queued) = Queue::new(8192);
         for _ in 0..8192 {
             queue.line(vec![b'x'; 1000]);
         }
         assert_eq!(
-            queue.dropped.load(Ordering::Relaxed),
+            queue.state.dropped.load(Ordering::Relaxed),
             8192 - (QUEUE_BYTES / 1000) as u64,
             "of long lines fewer"
         );

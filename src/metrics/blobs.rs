@@ -24,8 +24,10 @@ pub struct Row {
     pub delete_bytes: Counter,
 }
 
-/// User, repository and type; none is for all that have no row of their own.
-type Key = Option<(Principal, RepoPath, BlobType)>;
+/// User, repository and type.
+type Labels = (Principal, RepoPath, BlobType);
+/// None is for all that have no row of their own.
+type Key = Option<Labels>;
 
 /// Rows of all workers together. Six series each, which Prometheus reads and keeps: clients choose the names of repositories.
 const MAX_ROWS: usize = 5000;
@@ -36,7 +38,7 @@ const OTHERS: &str = "(others)";
 pub type SharedRows = Arc<Mutex<Vec<(Key, Arc<Row>)>>>;
 
 /// Those that have rows of their own, on all workers.
-pub type Known = Arc<Mutex<HashSet<Key>>>;
+pub type Known = Arc<Mutex<HashSet<Labels>>>;
 
 /// The rows of one worker. A lock is taken when a row is new, and for those that have none of their own.
 #[derive(Default)]
@@ -70,10 +72,9 @@ impl BlobCounters {
     }
 
     /// Whether there is room for a row of these labels, or one already.
-    fn has_own_row(&self, labels: &(Principal, RepoPath, BlobType)) -> bool {
+    fn has_own_row(&self, labels: &Labels) -> bool {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = Some(labels.clone());
-        known.contains(&key) || known.len() < MAX_ROWS && known.insert(key)
+        known.contains(labels) || known.len() < MAX_ROWS && known.insert(labels.clone())
     }
 }
 

@@ -18,8 +18,7 @@ use crate::io::dir::Dir;
 use crate::io::flush::Flushes;
 use crate::io::listener;
 use crate::io::runtime::{self, Driver, block_on};
-use crate::io::signal::Caught;
-use crate::io::signal::{Latch, Signal};
+use crate::io::signal::{Caught, Latch, Signal};
 use crate::io::state::StateDir;
 use crate::io::{Fault, affinity, syscalls};
 use crate::logging::access::AccessLog;
@@ -64,6 +63,8 @@ const READERS_PER_WORKER: usize = 8;
 const MAX_READERS: usize = 64;
 /// Jobs that may wait for each.
 const POOL_QUEUE: usize = 4096;
+/// Pages of metrics that may wait to be rendered.
+const MAX_PAGES: usize = 16;
 
 /// Runs a server to its end, in a process that can do no more than it needs. `again` reads its settings anew.
 ///
@@ -193,9 +194,6 @@ fn listen_for_commands(
     }
 }
 
-/// Pages that may wait to be rendered.
-const MAX_PAGES: usize = 16;
-
 fn status(
     counters: &[Arc<Counters>],
     health: &Arc<Health>,
@@ -320,7 +318,7 @@ pub(super) fn workers(wanted: &Workers) -> Result<Vec<Option<usize>>, StartError
 
 fn options(settings: &Settings, unnamed_temps: bool) -> Options {
     let Settings { verify, hash_lanes, group_commit, .. } = *settings;
-    Options { verify, hash_lanes, group_commit, unnamed_temps, all_shards: true }
+    Options { verify, hash_lanes, group_commit, unnamed_temps }
 }
 
 fn open_disk(

@@ -44,7 +44,7 @@ pub enum Turned {
 pub struct MuteProxies(Mutex<HashSet<(Option<IpAddr>, &'static str)>>);
 
 impl MuteProxies {
-    /// What is remembered at most.
+    /// Pairs of a proxy and a cause that are remembered at most.
     const MOST: usize = 64;
 
     /// Notes what is wrong with the headers of one. True if that is news.

@@ -44,7 +44,7 @@ pub struct Supervisor {
     pub reloads: Sender<Job>,
     /// How long requests in flight may take after the signal to stop.
     pub drain: Duration,
-    /// What is stored.
+    /// The ledger of quotas, closed at the end.
     pub ledger: Arc<Ledger>,
     /// The data folder, held to the end.
     pub data_lock: DataLock,

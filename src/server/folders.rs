@@ -204,8 +204,8 @@ pub(super) fn hold_data(
 /// Holds the state folder. Without one the server goes on, and the operator is told what is missing and why.
 ///
 /// # Errors
-/// The data folder is not that of the last start; what `--state-dir` names is no folder, or another server holds it: locks of folders hold on one machine only (NFS), those of
-/// files on all.
+/// The data folder is not that of the last start; what `--state-dir` names is no folder, or another server holds it: locks of
+/// folders hold on one machine only (NFS), those of files on all.
 pub(super) fn hold_state(settings: &Settings) -> Result<Option<StateDir>, StartError> {
     let path = &settings.state_dir;
     let mut acquired = StateDir::acquire(path);

@@ -51,7 +51,7 @@ pub struct Reloader {
     pub status: Arc<Status>,
 }
 
-/// What is left to the thread that reloads.
+/// A job of the thread that reloads.
 pub enum Job {
     /// Read everything, and tell whoever waits for it.
     Reload(Option<Sender<Reply>>),
@@ -78,7 +78,9 @@ impl Reloader {
     fn work(&mut self, jobs: Vec<Job>) {
         let has = |wanted: fn(&Job) -> bool| jobs.iter().any(wanted);
         self.status.reloads.note_begin();
-        self.reopen_if(has(|job| matches!(job, Job::Reopen)));
+        if has(|job| matches!(job, Job::Reopen)) {
+            self.reopen();
+        }
         if has(|job| matches!(job, Job::Reload(_))) {
             notify(&[NotifyState::Reloading]);
             let done = self.reload().map_err(|problems| problems.join("\n"));
@@ -104,7 +106,7 @@ impl Reloader {
     /// # Errors
     /// All mistakes. The old settings and the old users stay.
     pub fn reload(&mut self) -> Result<String, Vec<String>> {
-        self.reopen_if(true);
+        self.reopen();
         let done = self.take_all();
         match &done {
             Ok(text) => {
@@ -162,8 +164,8 @@ impl Reloader {
     }
 
     /// Opens the log of requests anew, which was rotated.
-    fn reopen_if(&self, rotated: bool) {
-        if let Some(log) = self.access_log.as_ref().filter(|_| rotated) {
+    fn reopen(&self) {
+        if let Some(log) = &self.access_log {
             log.reopen();
         }
     }

@@ -14,7 +14,7 @@ pub enum Error {
     /// There is no such object or repository.
     #[error("there is no such object")]
     NotFound,
-    /// What is to be stored is of a repository that there is not.
+    /// An upload names a repository that does not exist.
     #[error(
         "there is no repository here: make it first (`restic init`, or POST with the query ?create=true)"
     )]

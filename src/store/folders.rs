@@ -9,7 +9,7 @@ use crate::store::disk::Disk;
 use crate::store::error::Step;
 use crate::store::fs::FsStore;
 use crate::store::{Error, layout};
-use crate::types::{BlobType, Handle, Object, RepoPath};
+use crate::types::{BlobType, Handle, Object};
 
 /// Locks that a repository may have. A fleet that shares one has one a host.
 const MAX_LOCKS: usize = 10_000;
@@ -55,43 +55,10 @@ impl<D: Disk> FsStore<D> {
         }
     }
 
-    /// Whether an object is the first pack of its repository.
-    pub(super) async fn lacks_shards(&self, handle: &Handle) -> Result<bool, Error> {
-        if !self.0.options.all_shards || !matches!(handle.object, Object::Blob(BlobType::Data, _)) {
-            return Ok(false);
-        }
-        let disk = &self.0.disk;
-        let data = match disk
-            .open_dir(&layout::type_dir(&handle.repo, BlobType::Data))
-            .await
-            .step("open a folder")
-        {
-            Err(Error::NotFound) => return Ok(true),
-            other => other?,
-        };
-        let mut reader = disk.read_dir(&data).await.step("read a folder")?;
-        let first = disk.next_page(&mut reader, 1, false, |name| name.len() == 2).await;
-        Ok(first.step("read a folder")?.is_empty())
-    }
-
-    /// Makes the folder of an object, durably. Where no shard is there, all come.
+    /// Makes the folder of an object, durably.
     pub(super) async fn make_object_dir(&self, handle: &Handle) -> Result<D::Dir, Error> {
         let path = layout::object_dir(handle);
-        if self.lacks_shards(handle).await? {
-            self.make_shards(&handle.repo).await?;
-        }
         self.explain(&handle.repo, &path, self.require_dir(&path).await).await
-    }
-
-    /// Makes all shards of a repository, in one flush: restic's own tests expect to find them.
-    pub(super) async fn make_shards(&self, repo: &RepoPath) -> Result<(), Error> {
-        if !self.0.options.all_shards {
-            return Ok(());
-        }
-        let path = layout::type_dir(repo, BlobType::Data);
-        let data = self.explain(repo, &path, self.require_dir(&path).await).await?;
-        self.require_sub_dirs(&data, &path, layout::shards().map(Into::into).collect()).await?;
-        self.0.sync_dir(&data).await
     }
 
     async fn make_dirs(&self, path: &Path) -> Result<D::Dir, Error> {

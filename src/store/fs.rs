@@ -28,10 +28,8 @@ use crate::types::{BlobType, Handle, Object, RepoPath, UserName};
 
 /// Buffers a worker has for reading stored objects back while an upload is compared with them.
 const COMPARE_BUFFERS: usize = 8;
-/// Folders of a new repository: itself, and one a type.
-const REPO_FOLDERS: u64 = 1 + BlobType::ALL.len() as u64;
-/// The shards of `data`.
-const SHARDS: u64 = 256;
+/// Folders of a repository: itself, one a type, and the shards of `data`.
+const REPO_FOLDERS: u64 = 1 + BlobType::ALL.len() as u64 + 256;
 /// A block each.
 const FOLDER_BYTES: u64 = 4096;
 
@@ -45,8 +43,6 @@ pub struct Options {
     pub hash_lanes: bool,
     /// Whether a small object is stored in one go, so that the journal of the file system commits many at once.
     pub group_commit: bool,
-    /// Whether all shards of `data` are made at once, in one flush; else each with its first pack.
-    pub all_shards: bool,
     /// Whether files without a name can be made and linked here; else uploads have a temporary name.
     pub unnamed_temps: bool,
 }
@@ -111,10 +107,7 @@ impl<D: Disk> FsStore<D> {
         if !self.exists(&handle.repo).await? {
             return Err(Error::NoRepository);
         }
-        let (above, mut missing) = self.nearest_dir(&layout::object_dir(handle)).await?;
-        if self.lacks_shards(handle).await? {
-            missing += SHARDS;
-        }
+        let (above, missing) = self.nearest_dir(&layout::object_dir(handle)).await?;
         // A lock needs room above no reserve, and nor does its folder.
         if !matches!(handle.object, Object::Blob(BlobType::Locks, _)) {
             self.0.take_room(&above, missing * FOLDER_BYTES, missing).await?;
@@ -290,14 +283,18 @@ impl<D: Disk> Store for FsStore<D> {
         let path = layout::repo_dir(repo);
         if !self.exists(repo).await? {
             let (above, _) = self.nearest_dir(&path).await?;
-            let folders = REPO_FOLDERS + SHARDS;
-            shared.take_room(&above, folders * FOLDER_BYTES, folders).await?;
+            shared.take_room(&above, REPO_FOLDERS * FOLDER_BYTES, REPO_FOLDERS).await?;
         }
         let dir = self.explain(repo, &path, self.require_dir(&path).await).await?;
         let types = BlobType::ALL.iter().map(|kind| kind.as_str().into()).collect();
         self.require_sub_dirs(&dir, &path, types).await?;
-        self.make_shards(repo).await?;
-        shared.sync_dir(&dir).await
+        let data_path = layout::type_dir(repo, BlobType::Data);
+        let data = shared.disk.open_dir(&data_path).await.step("open a folder")?;
+        self.require_sub_dirs(&data, &data_path, layout::shards().map(Into::into).collect()).await?;
+        for dir in [&data, &dir] {
+            shared.sync_dir(dir).await?;
+        }
+        Ok(())
     }
 
     async fn upload(

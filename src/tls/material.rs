@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use rustls::client::verify_server_name;
 use rustls::crypto::ring;
@@ -14,6 +13,7 @@ use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 
 use crate::io::records;
+use crate::io::runtime::is_past;
 use crate::tls::{TlsError, peer};
 
 /// Which files, and what is asked of clients.
@@ -31,13 +31,22 @@ pub struct Files {
     pub client_optional: bool,
 }
 
+/// What clients' certificates are looked at by.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Judges {
+    authorities: Vec<CertificateDer<'static>>,
+    revocations: Vec<CertificateRevocationListDer<'static>>,
+    /// A client may come without one.
+    optional: bool,
+}
+
 /// What connections are accepted with.
 pub struct Material {
     config: Arc<ServerConfig>,
     /// By file: when its certificate ends.
     ends: Vec<(PathBuf, i64)>,
-    /// What clients' certificates are looked at by: authorities, revocations, and whether there must be one.
-    pub(super) trust: (Vec<Vec<u8>>, bool),
+    /// What clients' certificates are looked at by.
+    pub(super) judges: Judges,
 }
 
 impl Material {
@@ -58,9 +67,10 @@ impl Material {
             if files.only_1_3 { &[&version::TLS13] } else { &[&version::TLS12, &version::TLS13] };
         let builder =
             ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions)?;
+        let mut judges = Judges { optional: files.client_optional, ..Judges::default() };
         let builder = match &files.client_ca {
             None => builder.with_no_client_auth(),
-            Some(ca) => builder.with_client_cert_verifier(verifier(ca, files, provider)?),
+            Some(ca) => builder.with_client_cert_verifier(verifier(ca, files, provider, &mut judges)?),
         };
         let mut config = builder.with_cert_resolver(Arc::new(ByName(keys)));
         // Ours is the order of the processors that packs are decrypted on: AES in hardware.
@@ -69,9 +79,7 @@ impl Material {
         config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         // New at every load: no session outlives the certificates, authorities and revocations that it began with.
         config.ticketer = ring::Ticketer::new()?;
-        let judges = files.client_ca.iter().chain(&files.client_crl).map(|file| read(file));
-        let trust = (judges.collect::<Result<_, _>>()?, files.client_optional);
-        Ok(Self { config: Arc::new(config), ends, trust })
+        Ok(Self { config: Arc::new(config), ends, judges })
     }
 
     /// The configuration.
@@ -86,8 +94,7 @@ impl Material {
 
     /// Certificates that have expired: nobody should accept them.
     pub fn problems(&self) -> Vec<String> {
-        let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
-        let expired = self.ends.iter().filter(|(_, end)| u64::try_from(*end).unwrap_or(0) < now);
+        let expired = self.ends.iter().filter(|(_, end)| is_past(*end));
         expired
             .map(|(file, _)| {
                 format!(
@@ -119,7 +126,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     Ok(bytes.strip_prefix(MARK).map(<[u8]>::to_vec).unwrap_or(bytes))
 }
 
-/// What is wrong with a PEM file, in words.
+/// Describes a PEM error for an operator.
 fn malformed(path: &Path, e: &pem::Error) -> TlsError {
     let what = match e {
         pem::Error::MissingSectionEnd { .. } => {
@@ -199,10 +206,12 @@ fn verifier(
     ca: &Path,
     files: &Files,
     provider: Arc<rustls::crypto::CryptoProvider>,
+    judges: &mut Judges,
 ) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
-    for root in certificates(ca)? {
-        roots.add(root).map_err(|e| content(ca, e))?;
+    judges.authorities = certificates(ca)?;
+    for root in &judges.authorities {
+        roots.add(root.clone()).map_err(|e| content(ca, e))?;
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     if let Some(path) = &files.client_crl {
@@ -219,6 +228,7 @@ fn verifier(
                 "there is no revocation list in it: it must be PEM, with BEGIN X509 CRL",
             ));
         }
+        judges.revocations.clone_from(&lists);
         // An authority without a list revokes nothing here.
         builder = builder.with_crls(lists).allow_unknown_revocation_status();
     }

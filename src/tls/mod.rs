@@ -142,7 +142,7 @@ impl Acceptor {
 
     /// Takes other material, for the connections that come from now on.
     pub fn replace(&self, material: Material) {
-        let is_other = self.material.load().trust != material.trust;
+        let is_other = self.material.load().judges != material.judges;
         self.material.store(Arc::new(material));
         self.generation.fetch_add(u64::from(is_other), Ordering::SeqCst);
     }

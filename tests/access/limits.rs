@@ -163,7 +163,7 @@ fn connections_of_one_address() {
     });
 }
 
-/// Who may only read makes locks, too: they are bounded without any quota.
+/// A user with the right to read makes locks, too: they are bounded without any quota.
 #[test]
 fn locks_are_small_and_few() {
     on_both(|driver| {

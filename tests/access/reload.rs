@@ -122,7 +122,7 @@ fn a_running_server_takes_all_or_nothing() {
         server.signal("-HUP");
         server.wait_for_log("need a restart: workers");
         assert_eq!(delete(), 403);
-        // What is in effect anyway is no change; the reserve can change.
+        // A setting that says what is in effect anyway is no change; the reserve can change.
         let cores = std::thread::available_parallelism().unwrap();
         let as_root = if is_root() { "user = \"root\"\n" } else { "" };
         let spelt = format!("workers = {cores}\nsocket-mode = \"0700\"\nmin-free = \"1MiB\"\n{as_root}");

@@ -11,12 +11,8 @@ const BYTES: usize = 300_000;
 /// An upload of which all but the last bytes have come.
 fn begin(server: &Server, kind: &str, body: &[u8]) -> Conn {
     let mut conn = server.connect();
-    let (path, length) = (format!("/r1/{kind}/{}", id_of(body)), body.len());
-    conn.send(format!(
-        "POST {path} HTTP/1.1\r\nHost: h\r\n{}Content-Length: {length}\r\n\r\n",
-        login("alice", "pw")
-    ));
-    conn.send(&body[..length - 10]);
+    let path = format!("/r1/{kind}/{}", id_of(body));
+    conn.begin_upload(&path, &login("alice", "pw"), body, body.len() - 10);
     std::thread::sleep(Duration::from_millis(200));
     conn
 }
@@ -91,11 +87,7 @@ fn a_client_certificate_ends_on_a_kept_connection_and_in_a_resumed_session() {
         // An upload that began in time.
         let mut slow = new();
         let body = noise(1000, 1);
-        slow.send(format!(
-            "POST /r1/data/{} HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n",
-            id_of(&body)
-        ));
-        slow.send(&body[..900]);
+        slow.begin_upload(&format!("/r1/data/{}", id_of(&body)), "", &body, 900);
         let rest = end - time::OffsetDateTime::now_utc() + time::Duration::seconds(2);
         std::thread::sleep(rest.unsigned_abs());
         assert_eq!(kept.request("GET", "/r1/keys/", "", b"").status, 401);

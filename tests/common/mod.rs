@@ -505,6 +505,15 @@ impl<S: Read + Write> Conn<S> {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
 
+    /// Sends the head of an upload and the first `sent` bytes of its body.
+    pub fn begin_upload(&mut self, path: &str, headers: &str, body: &[u8], sent: usize) {
+        self.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: {}\r\n\r\n",
+            body.len()
+        ));
+        self.send(&body[..sent]);
+    }
+
     /// Sends what the server still takes.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()

@@ -79,13 +79,8 @@ impl Worker {
                 let model = ModelDisk::default();
                 model.make_repo("r1").await.unwrap();
                 let disk = FaultyDisk::new(model.clone(), faults);
-                let options = Options {
-                    verify: true,
-                    hash_lanes: true,
-                    group_commit: true,
-                    unnamed_temps: true,
-                    all_shards: true,
-                };
+                let options =
+                    Options { verify: true, hash_lanes: true, group_commit: true, unnamed_temps: true };
                 let ledger = Arc::new(Ledger::open(quota::Limits::default(), None).unwrap());
                 let status = Status {
                     workers: vec![Arc::clone(&counters)],

@@ -73,12 +73,7 @@ fn a_server_that_is_stopping_is_waited_for() {
         old.create("/r1/");
         let body = noise(1 << 20, 1);
         let mut conn = old.connect();
-        conn.send(format!(
-            "POST /r1/data/{} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n",
-            id_of(&body),
-            body.len()
-        ));
-        conn.send(&body[..500_000]);
+        conn.begin_upload(&format!("/r1/data/{}", id_of(&body)), "", &body, 500_000);
         std::thread::sleep(Duration::from_millis(100));
         old.signal("-TERM");
         wait_for("the stop", || old.text().contains("stopping: requests in flight"));

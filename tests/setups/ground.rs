@@ -71,12 +71,13 @@ fn a_limit_on_the_size_of_files_is_a_full_disk() {
     on_both(|driver| {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
-        let mut command = Server::command(&data, driver, &[]);
-        let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
-        let mut limited = Command::new("sh");
+        let inner = Server::command(&data, driver, &[]);
+        let mut command = Command::new("sh");
         // Blocks of 512 bytes.
-        limited.args(["-c", "ulimit -f 2048; exec \"$@\"", "sh"]).args(words);
-        command = limited;
+        command
+            .args(["-c", "ulimit -f 2048; exec \"$@\"", "sh"])
+            .arg(inner.get_program())
+            .args(inner.get_args());
         let server = Server::launch(command, &data);
         server.create("/r1/");
         for length in [2 << 20, 5 << 20] {
@@ -100,9 +101,7 @@ fn uploads_whose_data_came_while_the_process_was_stopped_go_on() {
         let bodies: Vec<_> = (0..10).map(|n| noise(100_000, n)).collect();
         let begin = |body: &Vec<u8>| {
             let mut conn = server.connect();
-            let path = format!("/r1/data/{}", id_of(body));
-            conn.send(format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len()));
-            conn.send(&body[..60_000]);
+            conn.begin_upload(&format!("/r1/data/{}", id_of(body)), "", body, 60_000);
             conn
         };
         let mut conns: Vec<Conn> = bodies.iter().map(begin).collect();

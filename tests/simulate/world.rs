@@ -230,8 +230,6 @@ pub async fn history(seed: u64, flaw: Option<Flaw>) -> Result<End, String> {
         hash_lanes: false,
         group_commit: random.once_in(2),
         unnamed_temps: !random.once_in(3),
-        // Hundreds of folders make every cut slow.
-        all_shards: makes_repos,
     };
     let quota = random.once_in(3).then_some(QUOTA);
     let paper = Paper::new(seed, random.once_in(2).then_some(8));
