@@ -70,8 +70,14 @@ impl Origin {
         const NONE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         let trusted = rules.trusts(self.address);
         let peer = self.address.unwrap_or(NONE);
-        let client = forwarded::client(peer, trusted, headers, |address| rules.trusts(Some(address)));
+        let client = match &rules.client_header {
+            Some(header) if trusted => {
+                forwarded::client(peer, header, headers, |address| rules.trusts(Some(address)))
+            }
+            _ => peer,
+        };
         let address = (client != NONE).then(|| client.to_canonical());
+        let trusted = rules.trusts_about_users(self.address);
         Caller { peer: self.address, address, trusted, certificate: self.certificate.clone() }
     }
 
@@ -102,7 +108,7 @@ impl<S: Store> Live<S> {
     ) -> Result<(), Error> {
         let rules = self.rules.load_full();
         let generation = self.status.tls.as_ref().map(|tls| tls.generation());
-        let trusted = rules.trusts(caller.peer);
+        let trusted = rules.trusts_about_users(caller.peer);
         rules.auth.check_again(who, caller, trust, (trusted, generation))?;
         if Arc::as_ptr(&rules) != std::ptr::from_ref(begun) {
             self.decide(&rules, who, repo, action).await?;

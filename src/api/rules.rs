@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use http::HeaderName;
 use ipnet::IpNet;
 
 use crate::auth::Authenticator;
@@ -18,6 +19,8 @@ pub struct Rules {
     pub policy: Policy,
     /// Networks whose proxies are believed.
     pub trusted: Vec<IpNet>,
+    /// The header in which they tell the address of their client.
+    pub client_header: Option<HeaderName>,
     /// Connections from trusted proxies begin with a PROXY header.
     pub proxy_protocol: bool,
     /// Largest objects, in bytes.
@@ -76,15 +79,24 @@ impl ObjectSizes {
 }
 
 impl Rules {
-    /// Whether the other end of a connection is believed about its clients and users: this machine, or of a network that
-    /// the operator has named. An address that is none is that of a unix socket.
+    /// Whether the other end of a connection is a proxy that is believed about its clients: of a network that the operator
+    /// has named. An address that is none is that of a unix socket, which nobody reaches whom the operator does not let.
     pub fn trusts(&self, address: Option<IpAddr>) -> bool {
-        address.is_none_or(|address| address.to_canonical().is_loopback() || self.names(address))
+        address.is_none_or(|address| {
+            let address = address.to_canonical();
+            self.trusted.iter().any(|network| network.contains(&address))
+        })
     }
 
-    /// Whether an address is of a network that the operator has named.
-    pub fn names(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.trusted.iter().any(|network| network.contains(&address))
+    /// Whether it is believed about its users. Where the operator has named no proxy, this machine is (rest-server believes
+    /// everybody).
+    pub fn trusts_about_users(&self, address: Option<IpAddr>) -> bool {
+        self.trusts(address)
+            || self.trusted.is_empty() && address.is_some_and(|address| address.to_canonical().is_loopback())
+    }
+
+    /// Whether many clients may stand behind an address: limits of an address do not hold for it.
+    pub fn is_of_many(&self, address: Option<IpAddr>) -> bool {
+        self.trusts(address) || address.is_some_and(|address| address.to_canonical().is_loopback())
     }
 }

@@ -7,6 +7,7 @@ use ppp::v2::{Addresses, Command, Header};
 use ppp::{v1, v2};
 use thiserror::Error;
 
+use crate::http::forwarded::is_nobodys;
 use crate::io::socket::Socket;
 
 /// What tells the versions apart: the signature of version 2, which is shorter than the shortest line of version 1.
@@ -59,11 +60,16 @@ pub async fn read(socket: &Socket) -> Result<Option<IpAddr>, ProxyError> {
     let all = exactly(socket, fixed, length).await?;
     let header = Header::try_from(all.as_slice()).map_err(|_parse| ProxyError::Malformed(WRONG))?;
     Ok(match (header.command, header.addresses) {
-        (Command::Proxy, Addresses::IPv4(ends)) => Some(ends.source_address.into()),
-        (Command::Proxy, Addresses::IPv6(ends)) => Some(ends.source_address.to_canonical()),
+        (Command::Proxy, Addresses::IPv4(ends)) => Some(told(ends.source_address.into())),
+        (Command::Proxy, Addresses::IPv6(ends)) => Some(told(ends.source_address.into())),
         (Command::Local, _) => None,
         (Command::Proxy, Addresses::Unspecified | Addresses::Unix(_)) => Some(NO_ADDRESS),
     })
+}
+
+/// The address of a client as its proxy tells it. The proxy's own machine is not ours, whose clients have other rules.
+fn told(address: IpAddr) -> IpAddr {
+    if is_nobodys(address) { NO_ADDRESS } else { address.to_canonical() }
 }
 
 /// Reads the rest of a line of version 1: byte by byte, because what follows it is the client's.
@@ -76,8 +82,8 @@ async fn read_line(socket: &Socket, mut line: Vec<u8>) -> Result<Option<IpAddr>,
     }
     let header = v1::Header::try_from(line.as_slice()).map_err(|_parse| ProxyError::Malformed(WRONG))?;
     Ok(match header.addresses {
-        v1::Addresses::Tcp4(ends) => Some(ends.source_address.into()),
-        v1::Addresses::Tcp6(ends) => Some(ends.source_address.to_canonical()),
+        v1::Addresses::Tcp4(ends) => Some(told(ends.source_address.into())),
+        v1::Addresses::Tcp6(ends) => Some(told(ends.source_address.into())),
         // A health check of haproxy, or a client without an address: which of them can't be told.
         v1::Addresses::Unknown => Some(NO_ADDRESS),
     })

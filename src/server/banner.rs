@@ -44,6 +44,7 @@ pub fn print(settings: &Settings, facts: &Facts<'_>) {
     ));
     facts.told.iter().cloned().for_each(say);
     say(authentication(settings, facts));
+    say(proxies(settings));
     let enabled = |on: bool| if on { "enabled" } else { "disabled" };
     say(format!("Append only mode {}", enabled(settings.access.append_only)));
     say(format!("Private repositories {}", enabled(settings.access.private_repos)));
@@ -73,9 +74,22 @@ pub fn print(settings: &Settings, facts: &Facts<'_>) {
     }
 }
 
+/// Whose word about clients counts.
+fn proxies(settings: &Settings) -> String {
+    if settings.trusted_proxies.is_empty() {
+        return "Proxies: none is believed about its clients (--trusted-proxy)".into();
+    }
+    let networks: Vec<_> = settings.trusted_proxies.iter().map(ToString::to_string).collect();
+    let header = settings.client_header.as_ref().map(|header| format!("the header {header}"));
+    let protocol = settings.proxy_protocol.then(|| "the PROXY protocol".to_owned());
+    let means: Vec<_> = header.into_iter().chain(protocol).collect();
+    let means = if means.is_empty() { "nothing (--proxy-header)".into() } else { means.join(" and ") };
+    format!("Proxies: {} tell clients' addresses by {means}", networks.join(", "))
+}
+
 fn authentication(settings: &Settings, facts: &Facts<'_>) -> String {
     let client_ca = settings.tls.as_ref().and_then(|tls| tls.client_ca.as_ref());
-    match (&settings.logins.proxy_header, facts.users, &settings.logins.htpasswd, client_ca) {
+    match (&settings.logins.user_header, facts.users, &settings.logins.htpasswd, client_ca) {
         (Some(header), ..) => format!("Proxy Authentication enabled: header {header}"),
         (None, Some(users), Some(file), _) => {
             format!("Authentication enabled: {users} users of {}", file.display())
@@ -90,7 +104,7 @@ fn warnings(settings: &Settings, facts: &Facts<'_>) -> Vec<&'static str> {
     let exposed = facts.listeners.iter().any(Listening::is_exposed);
     let admin = facts.listeners.iter().any(|l| l.listener.is_public() && l.door.admin);
     let client_ca = settings.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    let anonymous = facts.users.is_none() && settings.logins.proxy_header.is_none() && !client_ca;
+    let anonymous = facts.users.is_none() && settings.logins.user_header.is_none() && !client_ca;
     let all = [
         (
             !settings.verify,
@@ -114,6 +128,10 @@ fn warnings(settings: &Settings, facts: &Facts<'_>) -> Vec<&'static str> {
             "the file system of the data folder keeps no extended attributes: a lock has no owner, so that only the right to delete removes it",
         ),
         (admin, "--admin-listen is a public address: its metrics name users and repositories"),
+        (
+            settings.logins.user_header.is_some() && settings.trusted_proxies.is_empty(),
+            "every process on this machine can name the user: --proxy-auth-username without --trusted-proxy",
+        ),
         (
             facts.volatile,
             "the data folder is in memory (tmpfs): backups are gone when this machine goes down",

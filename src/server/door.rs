@@ -82,14 +82,12 @@ pub async fn enter(
     socket: Socket,
 ) -> Result<Visitor, Turned> {
     let mut address = socket.peer().address();
-    let is_proxy = rules.trusts(address);
-    if rules.proxy_protocol && !door.admin && is_named_proxy(rules, address) {
+    if rules.proxy_protocol && !door.admin && rules.trusts(address) {
         let read = timeout(rules.limits.head, proxy::read(&socket)).await;
         // A health check of the proxy itself has no other address.
         address = read.map_err(|_elapsed| ProxyError::TooSlow)??.or(address);
     }
-    // Behind a proxy many clients have its address.
-    let limited = address.filter(|address| !door.admin && (!is_proxy || !rules.trusts(Some(*address))));
+    let limited = address.filter(|_| !door.admin && !rules.is_of_many(address));
     let place = match (rules.max_connections, limited) {
         (Some(most), Some(address)) => Some(crowd.enter(address, most).ok_or(Turned::Crowded)?),
         _ => None,
@@ -106,10 +104,4 @@ pub async fn enter(
         encrypted: stream.is_encrypted(),
     };
     Ok(Visitor { stream, origin, limits: rules.limits, place })
-}
-
-/// This machine's own connections begin with a header only on unix sockets, where else nobody but a proxy is, or where
-/// the operator has named its address.
-fn is_named_proxy(rules: &Rules, address: Option<IpAddr>) -> bool {
-    address.is_none_or(|address| rules.names(address))
 }

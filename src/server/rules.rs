@@ -244,10 +244,9 @@ pub fn login_options(settings: &Settings) -> Options {
 }
 
 fn rules(settings: &Settings, rights: Rights, passwords: Option<Arc<Passwords>>) -> Rules {
-    let header =
-        settings.logins.proxy_header.as_ref().and_then(|name| HeaderName::try_from(name.as_str()).ok());
+    let header = |name: &Option<String>| HeaderName::try_from(name.as_deref()?).ok();
     let client_ca = settings.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    let auth = match (header, passwords) {
+    let auth = match (header(&settings.logins.user_header), passwords) {
         (Some(header), _) => Authenticator::Proxy(header),
         (None, Some(passwords)) => Authenticator::Passwords(passwords),
         (None, None) if client_ca => Authenticator::Certificate,
@@ -260,6 +259,7 @@ fn rules(settings: &Settings, rights: Rights, passwords: Option<Arc<Passwords>>)
         auth,
         policy: Policy { append_only, private_repos, rights },
         trusted: settings.trusted_proxies.clone(),
+        client_header: header(&settings.client_header),
         proxy_protocol: settings.proxy_protocol,
         sizes: ObjectSizes {
             config: limits.config,

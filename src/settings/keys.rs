@@ -112,9 +112,10 @@ pub const KEYS: &[Section] = &[
         brief(key("listen", List, "ADDRESS", ":8000", "Where to listen: :PORT, HOST:PORT, unix:PATH, or systemd and systemd:NAME for sockets that systemd passes; may be given several times", |d, v| push(&mut d.listen, listen(v)))),
         key("admin-listen", List, "ADDRESS", "", "Where to listen for /healthz, /readyz and /metrics alone, without logins; may be given several times", |d, v| push(&mut d.settings.admin_listen, listen(v))).example("127.0.0.1:9000"),
         key("socket-mode", Text, "MODE", "(0700, for the group with --group-accessible-repos 0770)", "Permissions of unix sockets, in octal", |d, v| put(&mut d.socket_mode, mode(v).map(Some))).example("0660"),
-        live(key("trusted-proxy", List, "CIDR", "", "Networks whose proxies are believed about clients and users, beside this machine's; may be given several times", |d, v| push(&mut d.settings.trusted_proxies, network(v)))).example("10.0.0.0/8"),
+        live(key("trusted-proxy", List, "CIDR", "", "Networks or addresses of proxies that are believed about their clients, 127.0.0.1 for one on this machine; may be given several times", |d, v| push(&mut d.settings.trusted_proxies, network(v)))).example("10.0.0.0/8"),
+        live(key("proxy-header", Text, "HEADER", "", "Header in which every --trusted-proxy tells the address of its client: X-Forwarded-For, X-Real-IP or Forwarded. A proxy must set it, or clients could", |d, v| put(&mut d.settings.client_header, header(v).map(Some)))).example("X-Forwarded-For"),
         live(key("proxy-protocol", Switch, "BOOL", "false", "Connections from --trusted-proxy and from unix sockets begin with a PROXY protocol header, version 1 or 2", |d, v| put(&mut d.settings.proxy_protocol, switch(v)))),
-        live(key("max-connections-per-address", Number, "N", "", "Connections that one address may have; proxies that are trusted may have more", |d, v| put(&mut d.settings.limits.connections, number(v, 1, usize::MAX).map(Some)))).example("100"),
+        live(key("max-connections-per-address", Number, "N", "", "Connections that one address may have; this machine and --trusted-proxy may have more", |d, v| put(&mut d.settings.limits.connections, number(v, 1, usize::MAX).map(Some)))).example("100"),
     ]),
     Section("TLS", &[
         brief(key("tls", Switch, "BOOL", "false", "Serve HTTPS; unix sockets and --admin-listen stay plain", |d, v| put(&mut d.tls, switch(v)))),
@@ -129,7 +130,7 @@ pub const KEYS: &[Section] = &[
     Section("Logins", &[
         brief(live(key("no-auth", Switch, "BOOL", "false", "Let everybody in, without logins", |d, v| put(&mut d.no_auth, switch(v))))),
         brief(live(key("htpasswd-file", Text, "FILE", "(.htpasswd in the data folder)", "Password file with bcrypt or {SHA} hashes", |d, v| { d.htpasswd = Some(v.into()); Ok(()) }))).example("/etc/packhouse/htpasswd"),
-        live(key("proxy-auth-username", Text, "HEADER", "", "Header in which a proxy on this machine or of --trusted-proxy names the user, in place of passwords", |d, v| put(&mut d.settings.logins.proxy_header, header(v).map(Some)))).example("X-Forwarded-User"),
+        live(key("proxy-auth-username", Text, "HEADER", "", "Header in which a proxy names the user, in place of passwords: one of --trusted-proxy, of this machine where that names none", |d, v| put(&mut d.settings.logins.user_header, header(v).map(Some)))).example("X-Forwarded-User"),
         live(key("login-throttle", Switch, "BOOL", "true", "Throttle: delay clients that send wrong passwords", |d, v| put(&mut d.settings.logins.throttle, switch(v)))),
         live(key("login-remember", Time, "TIME", "15m", "How long a verified login is remembered after its last use", |d, v| put(&mut d.settings.logins.remember, time(v)))),
         live(key("login-remember-max", Time, "TIME", "24h", "How long a verified login is remembered at most", |d, v| put(&mut d.settings.logins.remember_max, time(v)))),

@@ -51,6 +51,8 @@ pub struct Settings {
     pub proxy_protocol: bool,
     /// Networks whose word about the client counts.
     pub trusted_proxies: Vec<IpNet>,
+    /// The header in which they tell the address of their client.
+    pub client_header: Option<String>,
     /// Who may log in, and how.
     pub logins: Logins,
     /// Encryption; none serves plain HTTP.
@@ -109,7 +111,7 @@ pub struct Logins {
     /// The password file; none asks for no password.
     pub htpasswd: Option<PathBuf>,
     /// The header in which a trusted proxy names the user, in place of a password.
-    pub proxy_header: Option<String>,
+    pub user_header: Option<String>,
     /// Whether wrong logins are slowed down.
     pub throttle: bool,
     /// How long a verified login is remembered after its last use.

@@ -73,9 +73,10 @@ fn defaults() -> Settings {
         socket_mode: 0,
         proxy_protocol: false,
         trusted_proxies: Vec::new(),
+        client_header: None,
         logins: Logins {
             htpasswd: None,
-            proxy_header: None,
+            user_header: None,
             throttle: true,
             remember: Duration::from_mins(15),
             remember_max: Duration::from_hours(24),
@@ -130,14 +131,14 @@ impl Draft {
         let mut settings = self.settings;
         // Without users there are no folders of theirs.
         settings.access.private_repos &=
-            !(self.no_auth && self.client_ca.is_none() && settings.logins.proxy_header.is_none());
+            !(self.no_auth && self.client_ca.is_none() && settings.logins.user_header.is_none());
         settings.state_dir = self.state_dir.unwrap_or_else(|| default_state_dir(&path));
         settings.listen =
             if self.listen.is_empty() { vec![ListenAddress::AnyHost(8000)] } else { self.listen };
         let usual_mode = if settings.group_accessible { 0o770 } else { 0o700 };
         settings.socket_mode = self.socket_mode.unwrap_or(usual_mode);
         let by_certificate = self.client_ca.is_some() && !self.client_optional;
-        let passwords = !self.no_auth && settings.logins.proxy_header.is_none() && !by_certificate;
+        let passwords = !self.no_auth && settings.logins.user_header.is_none() && !by_certificate;
         settings.logins.htpasswd = passwords.then(|| self.htpasswd.unwrap_or_else(|| path.join(".htpasswd")));
         settings.tls = tls;
         settings.metrics = match (self.prometheus, self.prometheus_no_auth) {
@@ -171,7 +172,7 @@ impl Draft {
     /// What has no effect and is no mistake: rest-server takes it, too.
     pub(super) fn notes(&self) -> Vec<String> {
         let logins = &self.settings.logins;
-        let anonymous = self.no_auth && self.client_ca.is_none() && logins.proxy_header.is_none();
+        let anonymous = self.no_auth && self.client_ca.is_none() && logins.user_header.is_none();
         let all = [
             (
                 self.prometheus_no_auth && !self.prometheus,
@@ -181,8 +182,25 @@ impl Draft {
                 anonymous && self.settings.access.private_repos,
                 "private-repos has no effect with no-auth: without users everybody reaches everything",
             ),
+            (
+                self.settings.client_header.is_some() && self.no_proxies(),
+                "proxy-header has no effect without trusted-proxy: name the networks of your proxies, 127.0.0.1 for one on this machine",
+            ),
+            (
+                !self.settings.trusted_proxies.is_empty()
+                    && self.settings.client_header.is_none()
+                    && logins.user_header.is_none()
+                    && !self.settings.proxy_protocol,
+                "trusted-proxy: clients behind proxies are known by the proxy's address: name the header that the proxies set with proxy-header, or use proxy-protocol",
+            ),
         ];
         all.into_iter().filter(|(holds, _)| *holds).map(|(_, text)| text.to_owned()).collect()
+    }
+
+    /// Nobody can be a trusted proxy: none is named, and no socket is a unix socket.
+    fn no_proxies(&self) -> bool {
+        let may_be_unix = |l: &ListenAddress| matches!(l, ListenAddress::Unix(_) | ListenAddress::Systemd(_));
+        self.settings.trusted_proxies.is_empty() && !self.listen.iter().any(may_be_unix)
     }
 
     fn problems(&self) -> Vec<String> {
@@ -191,7 +209,7 @@ impl Draft {
             || self.client_ca.is_some()
             || self.hsts.is_some();
         let logins = &self.settings.logins;
-        let anonymous = self.no_auth && self.client_ca.is_none() && logins.proxy_header.is_none();
+        let anonymous = self.no_auth && self.client_ca.is_none() && logins.user_header.is_none();
         let access = &self.settings.access;
         let all = [
             (self.path.is_none(), "path: the data folder is not set: give --path DIR"),
@@ -212,8 +230,12 @@ impl Draft {
                 "tls-client-crl and tls-client-optional have no effect without tls-client-ca",
             ),
             (
-                self.client_ca.is_some() && logins.proxy_header.is_some(),
+                self.client_ca.is_some() && logins.user_header.is_some(),
                 "proxy-auth-username and tls-client-ca both name the user: use one of them",
+            ),
+            (
+                logins.user_header.is_some() && logins.user_header == self.settings.client_header,
+                "proxy-auth-username and proxy-header are the same header: it names a user or an address",
             ),
             (
                 self.workers.is_some() && self.cpus.is_some(),
@@ -228,12 +250,7 @@ impl Draft {
                 "acl-file and [users] both say who may do what: use one of them",
             ),
             (
-                self.settings.proxy_protocol
-                    && self
-                        .listen
-                        .iter()
-                        .all(|l| !matches!(l, ListenAddress::Unix(_) | ListenAddress::Systemd(_)))
-                    && self.settings.trusted_proxies.is_empty(),
+                self.settings.proxy_protocol && self.no_proxies(),
                 "proxy-protocol has no effect without trusted-proxy: name the networks of your proxies",
             ),
             (logins.remember > logins.remember_max, "login-remember is longer than login-remember-max"),

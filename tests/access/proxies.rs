@@ -64,16 +64,46 @@ fn who_is_no_trusted_proxy_is_not_believed() {
     });
 }
 
+/// One header is believed, the one that is named, from proxies that are named: all else a client could have written.
 #[test]
-fn the_address_behind_a_proxy_is_logged() {
+fn the_address_behind_a_proxy_is_told_by_one_named_header() {
     on_both(|driver| {
         let dir = tempfile::tempdir().unwrap();
         let file = users(dir.path(), &["alice"]);
-        let server = Server::start(driver, &["--htpasswd-file", &file, "--trusted-proxy", "10.0.0.0/8"]);
-        let headers =
-            format!("X-Forwarded-For: 203.0.113.9, 198.51.100.7, 10.1.1.1\r\n{}", login("alice", "no"));
-        assert_eq!(server.request("GET", "/r1/config", &headers, b"").status, 401);
-        server.wait_for_log("login failed: address=198.51.100.7 user=\"alice\"");
+        let (x_forwarded, forwarded) =
+            ("X-Forwarded-For: 203.0.113.9, 198.51.100.7, 10.1.1.1\r\n", "Forwarded: for=198.51.100.8\r\n");
+        for (flags, headers, told) in [
+            (&[][..], x_forwarded, "127.0.0.1"),
+            (
+                &["--trusted-proxy", "10.0.0.0/8", "--proxy-header", "X-Forwarded-For"],
+                x_forwarded,
+                "127.0.0.1",
+            ),
+            (&["--trusted-proxy", "127.0.0.1"], x_forwarded, "127.0.0.1"),
+            (
+                &[
+                    "--trusted-proxy",
+                    "127.0.0.0/8",
+                    "--trusted-proxy",
+                    "10.0.0.0/8",
+                    "--proxy-header",
+                    "x-forwarded-for",
+                ],
+                x_forwarded,
+                "198.51.100.7",
+            ),
+            (&["--trusted-proxy", "127.0.0.1", "--proxy-header", "Forwarded"], x_forwarded, "127.0.0.1"),
+            (
+                &["--trusted-proxy", "127.0.0.1", "--proxy-header", "Forwarded"],
+                &format!("{x_forwarded}{forwarded}"),
+                "198.51.100.8",
+            ),
+        ] {
+            let server = Server::start(driver, &[&["--htpasswd-file", &file], flags].concat());
+            let headers = format!("{headers}{}", login("alice", "no"));
+            assert_eq!(server.request("GET", "/r1/config", &headers, b"").status, 401);
+            server.wait_for_log(&format!("login failed: address={told} user=\"alice\""));
+        }
     });
 }
 
@@ -125,6 +155,10 @@ fn the_proxy_protocol() {
             ("2001:db8::9", "PROXY TCP6 2001:db8::9 2001:db8::1 1 2\r\n"),
             // No address, and no proxy whose word counts.
             ("0.0.0.0", "PROXY UNKNOWN\r\n"),
+            // Its loopback is not ours.
+            ("0.0.0.0", "PROXY TCP4 127.0.0.1 2.2.2.2 1 2\r\n"),
+            ("0.0.0.0", "PROXY TCP6 ::1 2001:db8::1 1 2\r\n"),
+            ("0.0.0.0", "PROXY TCP6 ::ffff:127.0.0.1 2001:db8::1 1 2\r\n"),
             ("0.0.0.0", "PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n"),
         ] {
             let path = format!("/v1-{}/config", line.len());

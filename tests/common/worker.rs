@@ -33,6 +33,7 @@ fn rules() -> Rules {
         auth: Authenticator::Nobody,
         policy: Policy::default(),
         trusted: Vec::new(),
+        client_header: None,
         proxy_protocol: false,
         sizes: ObjectSizes { config: MIB, key: MIB, lock: MIB, index: MIB, data: MIB },
         allowances: Allowances::default(),
