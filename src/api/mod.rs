@@ -89,7 +89,7 @@ async fn respond<S: Store>(
         };
     }
     // Who is not let in does not learn which paths there are.
-    let principal = rules.auth.authenticate(&head.headers, caller).await?;
+    let principal = rules.auth.authenticate(&head.headers, caller, &|| body.has_gone()).await?;
     let principal = &*who.insert(principal);
     // Nothing else takes so long that what lets a request in could be taken away meanwhile.
     let is_upload = head.method == Method::POST;

@@ -11,8 +11,10 @@ use thiserror::Error;
 use crate::io::runtime::is_past;
 use crate::types::{Principal, UserName};
 
+mod attempt;
 pub mod edit;
 pub mod htpasswd;
+mod line;
 pub mod passwords;
 mod remember;
 mod throttle;
@@ -101,8 +103,13 @@ pub enum Authenticator {
 }
 
 impl Authenticator {
-    /// Whom a request speaks for.
-    pub async fn authenticate(&self, headers: &HeaderMap, caller: &Caller) -> Result<Principal, AuthError> {
+    /// Whom a request speaks for. The answer is of no use when its client `has_gone`.
+    pub async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        caller: &Caller,
+        has_gone: &dyn Fn() -> bool,
+    ) -> Result<Principal, AuthError> {
         match &caller.certificate {
             Some(shown) if is_past(shown.end) => return Err(AuthError::Expired),
             Some(shown) => return Ok(Principal::User(shown.user.clone())),
@@ -113,7 +120,9 @@ impl Authenticator {
             Self::Certificate => Err(AuthError::Missing),
             Self::Proxy(_) if !caller.trusted => Err(AuthError::Untrusted),
             Self::Proxy(header) => named_by_proxy(headers, header).map(Principal::User),
-            Self::Passwords(passwords) => passwords.login(headers, caller.address).await.map(Principal::User),
+            Self::Passwords(passwords) => {
+                passwords.login(headers, caller.address, has_gone).await.map(Principal::User)
+            }
         }
     }
 
@@ -178,7 +187,7 @@ mod tests {
                 headers.append("x-user", http::HeaderValue::from_bytes(value).expect("a value"));
             }
             let caller = Caller { peer: None, address: None, trusted, certificate: None };
-            block_on(Driver::Epoll, proxy.authenticate(&headers, &caller)).expect("a runtime")
+            block_on(Driver::Epoll, proxy.authenticate(&headers, &caller, &|| false)).expect("a runtime")
         };
         assert_eq!(ask(&[b"alice"], true).map(|p| p.to_string()), Ok("alice".into()));
         assert_eq!(ask(&[b"alice"], false), Err(AuthError::Untrusted));

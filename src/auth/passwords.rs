@@ -1,15 +1,13 @@
 //! Logins by password (RFC 7617).
 //!
-//! A password hash is never computed on a worker: it goes to few threads of low priority with a bounded queue. Credentials
+//! A password hash is never computed on a worker: it goes to few threads of low priority, by a line that is fair and bounded. Credentials
 //! that were verified once are found in a table that is read without a lock, under a MAC with a secret of this process:
 //! the password itself is kept nowhere. Equal attempts at the same time cost one hash.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -20,21 +18,27 @@ use http::header::AUTHORIZATION;
 use ring::hmac;
 
 use crate::auth::AuthError;
+use crate::auth::attempt::{Attempt, Job, Outcome, Running, Table, Waiting, hash_next, lock};
 use crate::auth::htpasswd::Htpasswd;
+use crate::auth::line::{Line, Rank};
 use crate::auth::remember::{Mac, Remembered};
 use crate::auth::throttle::{Throttle, network};
 use crate::io::blocking::Pool;
-use crate::io::runtime::sleep;
-use crate::io::sync::{Arc as Counted, ArcSwap, Mutex, MutexGuard};
+use crate::io::runtime::{now, sleep, timeout};
+use crate::io::sync::atomic::{AtomicUsize, Ordering};
+use crate::io::sync::{ArcSwap, Mutex};
 use crate::io::wake::until;
 use crate::logging::{self, limit};
 use crate::metrics::LoginCounters;
 use crate::types::{ClientNetwork, UserName};
 
-/// Logins that may wait for their password to be hashed: about 4 s of work at bcrypt's cost 10.
-const HASH_QUEUE: usize = 64;
-/// Of those, from one network: nobody can fill the queue alone.
-const HASH_QUEUE_PER_NETWORK: usize = 16;
+/// How often a login that waits looks whether its client still does.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// So many may wait whose client sends no more: most of those have gone, others only wait for the answer.
+const MOST_ENDED: usize = 8;
+/// How long the answer to a login that found no place is held back: as long as it takes to see that a password is wrong which
+/// came before strangers, or who is told so at once is known to be a stranger.
+const HOLD: Duration = Duration::from_millis(500);
 
 /// What can change while the server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,34 +51,11 @@ pub struct Options {
     pub throttle: bool,
 }
 
-/// The users, and which credentials are known to be right or wrong. A reload replaces all of it.
-struct Table {
-    users: Htpasswd,
-    remembered: Remembered,
-}
-
-/// A password that is being hashed.
-struct Attempt {
-    /// The users that it is compared with.
-    table: Arc<Table>,
-    right: OnceLock<bool>,
-    done: Event,
-}
-
-/// It is let go of by whoever is last: loom is to see that.
-type Running = Counted<Attempt>;
-
-impl Attempt {
-    /// Whether the outcome says something about `user` by this table, too.
-    fn holds_for(&self, table: &Arc<Table>, user: &str) -> bool {
-        Arc::ptr_eq(&self.table, table) || self.table.users.same_entry(&table.users, user)
-    }
-}
-
-#[derive(Default)]
-struct Waiting {
-    attempts: HashMap<Mac, Running>,
-    networks: HashMap<ClientNetwork, usize>,
+/// Who wants to log in, as far as the line is concerned.
+struct Client<'c> {
+    user: &'c str,
+    network: ClientNetwork,
+    has_gone: &'c dyn Fn() -> bool,
 }
 
 /// Checks passwords against a file. Shared by all shards.
@@ -103,7 +84,7 @@ impl Passwords {
         let random = ring::rand::SystemRandom::new();
         let secret = hmac::Key::generate(hmac::HMAC_SHA256, &random)
             .map_err(|_unspecified| io::Error::other("the system has no randomness"))?;
-        let hashing = Pool::low_priority("password", threads, HASH_QUEUE)?;
+        let hashing = Pool::low_priority("password", threads, Line::<Job>::MOST)?;
         Ok(Self {
             table: ArcSwap::from_pointee(Table { users, remembered: Remembered::default() }),
             options: ArcSwap::from_pointee(options),
@@ -134,8 +115,13 @@ impl Passwords {
         self.table.load().users.entry(user.as_str()).map(|entry| self.hasher.hash_one(entry))
     }
 
-    /// Whose credentials a request has. A refusal may take its time.
-    pub async fn login(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Result<UserName, AuthError> {
+    /// Whose credentials a request has. A refusal may take its time; it need not be waited for when the client `has_gone`.
+    pub async fn login(
+        &self,
+        headers: &HeaderMap,
+        address: Option<IpAddr>,
+        has_gone: &dyn Fn() -> bool,
+    ) -> Result<UserName, AuthError> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let header = match (values.next(), values.next()) {
             (Some(header), None) => header,
@@ -154,8 +140,9 @@ impl Passwords {
             mac
         };
         let name = UserName::new(&user);
-        let right = self.check(mac, user, password, address).await;
-        match right {
+        let client = Client { user: &user, network: network(address), has_gone };
+        let begun = now();
+        match self.check(mac, &password, &client).await {
             Ok(true) => {
                 self.counters.right.increment();
                 return Ok(name);
@@ -163,6 +150,7 @@ impl Passwords {
             Ok(false) => self.counters.wrong.increment(),
             Err(e) => {
                 self.counters.overloaded.increment();
+                sleep(HOLD.saturating_sub(now().duration_since(begun))).await;
                 return Err(e);
             }
         }
@@ -179,74 +167,106 @@ impl Passwords {
     }
 
     /// Whether the password is right, by the users of now.
-    async fn check(
-        &self,
-        mac: Mac,
-        user: String,
-        password: Vec<u8>,
-        address: Option<IpAddr>,
-    ) -> Result<bool, AuthError> {
+    async fn check(&self, mac: Mac, password: &[u8], client: &Client<'_>) -> Result<bool, AuthError> {
+        let user = client.user;
         loop {
             let table = self.table.load_full();
             if table.remembered.is_wrong(&mac) {
                 return Ok(false);
             }
-            let attempt = self.attempt(&table, mac, &user, &password, address)?;
-            let right = until(&attempt.done, || attempt.right.get().copied()).await;
+            let rank = match (table.remembered.was_right(&mac), table.users.has(user)) {
+                (true, _) => Rank::Before,
+                (false, true) => Rank::Known,
+                (false, false) => Rank::Stranger,
+            };
+            let attempt = self.attempt(&table, mac, Some(password), client, rank)?;
+            let right = self.outcome(&mac, &attempt, client).await?;
             let now = self.table.load();
             // A reload came between: what was verified may hold no longer.
-            if attempt.holds_for(&now, &user) {
-                if right {
-                    now.remembered.add(mac, UserName::new(&user), &self.options.load());
-                } else {
-                    now.remembered.add_wrong(mac);
+            if !attempt.holds_for(&now, user) {
+                continue;
+            }
+            if right {
+                now.remembered.add(mac, UserName::new(user), &self.options.load());
+                return Ok(true);
+            }
+            drop(now);
+            if rank != Rank::Stranger && lock(&self.waiting).line.strangers() > 0 {
+                // It is told as late as a stranger would be: else a flood shows which users there are.
+                let turn = self.attempt(&table, mac, None, client, Rank::Stranger)?;
+                self.outcome(&mac, &turn, client).await?;
+            }
+            self.table.load().remembered.add_wrong(mac);
+            return Ok(false);
+        }
+    }
+
+    /// Waits until an attempt is right or wrong.
+    async fn outcome(&self, mac: &Mac, attempt: &Running, client: &Client<'_>) -> Result<bool, AuthError> {
+        loop {
+            let done = until(&attempt.done, || attempt.outcome.get().copied());
+            match timeout(LOOK_EVERY, done).await {
+                Ok(Outcome::PushedOut) => return Err(AuthError::Overloaded),
+                Ok(outcome) => return Ok(outcome == Outcome::Right),
+                Err(_) if (client.has_gone)() && self.leave(mac, attempt) => {
+                    return Err(AuthError::Overloaded);
                 }
-                return Ok(right);
+                Err(_) => {}
             }
         }
     }
 
-    /// The attempt of these credentials: one that runs already, or a new one.
+    /// A client of an attempt has gone, or only waits for the answer: which of both can't be told. Where many wait, it makes
+    /// room. False if it is to stay.
+    fn leave(&self, mac: &Mac, attempt: &Running) -> bool {
+        let mut waiting = lock(&self.waiting);
+        if waiting.line.len() <= MOST_ENDED {
+            return false;
+        }
+        if attempt.clients.fetch_sub(1, Ordering::Relaxed) == 1
+            && waiting.line.remove(|job| Running::ptr_eq(&job.attempt, attempt)).is_some()
+        {
+            waiting.forget(mac, attempt);
+        }
+        true
+    }
+
+    /// The attempt of these credentials: one that runs already, or a new one. Without a password it only waits for its turn.
     fn attempt(
         &self,
         table: &Arc<Table>,
         mac: Mac,
-        user: &str,
-        password: &[u8],
-        address: Option<IpAddr>,
+        password: Option<&[u8]>,
+        client: &Client<'_>,
+        rank: Rank,
     ) -> Result<Running, AuthError> {
-        let network = network(address);
         let mut waiting = lock(&self.waiting);
-        let Waiting { attempts, networks } = &mut *waiting;
-        let slot = match attempts.entry(mac) {
-            Entry::Occupied(running) if running.get().holds_for(table, user) => {
-                return Ok(Running::clone(running.get()));
-            }
-            slot => slot,
-        };
-        let of_network = networks.entry(network).or_default();
-        if *of_network >= HASH_QUEUE_PER_NETWORK {
-            return Err(AuthError::Overloaded);
+        if let Some(running) =
+            waiting.attempts.get(&mac).filter(|running| running.holds_for(table, client.user))
+        {
+            running.clients.fetch_add(1, Ordering::Relaxed);
+            return Ok(Running::clone(running));
         }
-        let attempt =
-            Running::new(Attempt { table: Arc::clone(table), right: OnceLock::new(), done: Event::new() });
-        let job = {
-            let (attempt, waiting) = (Running::clone(&attempt), Arc::clone(&self.waiting));
-            let (user, password) = (user.to_owned(), password.to_vec());
-            move || {
-                // Also should the hash panic: nobody may wait for ever.
-                let _end = End { waiting, mac, network, attempt: Running::clone(&attempt) };
-                attempt.right.set(attempt.table.users.verify(&user, &password)).ok();
-            }
-        };
-        if self.hashing.submit(job).is_err() {
-            if *of_network == 0 {
-                networks.remove(&network);
-            }
-            return Err(AuthError::Overloaded);
+        let attempt = Running::new(Attempt {
+            table: Arc::clone(table),
+            outcome: OnceLock::new(),
+            done: Event::new(),
+            clients: AtomicUsize::new(1),
+        });
+        let credentials = password.map(|password| (client.user.to_owned(), password.to_vec()));
+        let job = Job { mac, credentials, attempt: Running::clone(&attempt) };
+        let pushed_out = waiting.line.push(rank, client.network, client.user, job);
+        if let Some(out) = pushed_out.map_err(|_job| AuthError::Overloaded)? {
+            waiting.forget(&out.mac, &out.attempt);
+            out.attempt.end(Outcome::PushedOut);
         }
-        *of_network += 1;
-        slot.insert_entry(Running::clone(&attempt));
+        waiting.attempts.insert(mac, Running::clone(&attempt));
+        if waiting.told < waiting.line.len() {
+            waiting.told += 1;
+            let shared = Arc::clone(&self.waiting);
+            // The pool has room for as many as can wait.
+            self.hashing.submit(move || hash_next(&shared)).ok();
+        }
         Ok(attempt)
     }
 
@@ -256,37 +276,6 @@ impl Passwords {
         context.update(b":");
         context.update(password);
         context.sign().as_ref().try_into().unwrap_or_default()
-    }
-}
-
-fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The end of an attempt, however it ends.
-struct End {
-    waiting: Arc<Mutex<Waiting>>,
-    mac: Mac,
-    network: ClientNetwork,
-    attempt: Running,
-}
-
-impl Drop for End {
-    fn drop(&mut self) {
-        self.attempt.right.set(false).ok();
-        let mut waiting = lock(&self.waiting);
-        // A reload may have put another attempt in its place.
-        if waiting.attempts.get(&self.mac).is_some_and(|held| Running::ptr_eq(held, &self.attempt)) {
-            waiting.attempts.remove(&self.mac);
-        }
-        if let Entry::Occupied(mut count) = waiting.networks.entry(self.network) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-        drop(waiting);
-        self.attempt.done.notify(usize::MAX);
     }
 }
 
@@ -338,7 +327,7 @@ mod tests {
 
     fn login(passwords: &Passwords, who: &str) -> Result<String, AuthError> {
         let headers = header(who);
-        let login = passwords.login(&headers, None);
+        let login = passwords.login(&headers, None, &|| false);
         block_on(Driver::Epoll, login).expect("a runtime").map(|user| user.to_string())
     }
 
@@ -387,6 +376,10 @@ mod tests {
         assert_eq!(login(&auth, &format!("bob:{}", "x".repeat(71))), Err(AuthError::Wrong));
     }
 
+    fn client(user: &str, network: ClientNetwork) -> Client<'_> {
+        Client { user, network, has_gone: &|| false }
+    }
+
     #[test]
     fn an_attempt_from_before_a_reload_lets_nobody_in() {
         let file = tempfile::NamedTempFile::new().expect("a file");
@@ -395,39 +388,48 @@ mod tests {
         let auth = open(file.path());
         let all = async {
             let table = auth.table.load_full();
-            let running = auth.attempt(&table, auth.mac("bob", b"old"), "bob", b"old", None).expect("room");
+            let (mac, bob) = (auth.mac("bob", b"old"), client("bob", network(None)));
+            let running = auth.attempt(&table, mac, Some(b"old"), &bob, Rank::Known).expect("room");
             std::fs::write(file.path(), line("new")).expect("written");
             auth.replace(Htpasswd::load(file.path()).expect("loads"), OPTIONS);
             let (old, new) = (header("bob:old"), header("bob:new"));
-            assert_eq!(auth.login(&old, None).await.err(), Some(AuthError::Wrong));
-            assert!(
-                until(&running.done, || running.right.get().copied()).await,
-                "by the old file it was right"
-            );
-            assert_eq!(auth.login(&old, None).await.err(), Some(AuthError::Wrong));
-            assert!(auth.login(&new, None).await.is_ok());
+            let login = async |header| auth.login(header, None, &|| false).await;
+            assert_eq!(login(&old).await.err(), Some(AuthError::Wrong));
+            assert_eq!(auth.outcome(&mac, &running, &bob).await, Ok(true), "by the old file it was right");
+            assert_eq!(login(&old).await.err(), Some(AuthError::Wrong));
+            assert!(login(&new).await.is_ok());
         };
         block_on(Driver::Epoll, all).expect("a runtime");
     }
 
     #[test]
-    fn equal_attempts_share_a_hash_and_a_network_has_its_share_of_the_queue() {
+    fn equal_attempts_share_a_hash_and_who_was_right_before_waits_for_no_other() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), format!("bob:{}\n", bcrypt::hash("secret", 12).expect("a hash")))
             .expect("written");
         let auth = open(file.path());
-        let address: Option<IpAddr> = Some([10, 0, 0, 1].into());
+        let here = network(None);
         let all = async {
             let table = auth.table.load_full();
-            let begin = |user: &str, address| auth.attempt(&table, auth.mac(user, b"x"), user, b"x", address);
-            let first = begin("bob", address).expect("room");
-            assert!(Running::ptr_eq(&first, &begin("bob", address).expect("the same")));
-            for n in 1..HASH_QUEUE_PER_NETWORK {
-                assert!(begin(&format!("u{n}"), address).is_ok());
-            }
-            assert_eq!(begin("more", address).err(), Some(AuthError::Overloaded));
-            assert!(begin("more", Some([10, 0, 0, 2].into())).is_ok());
-            assert!(!until(&first.done, || first.right.get().copied()).await);
+            let begin = |user: &str, password: &[u8], rank| {
+                auth.attempt(&table, auth.mac(user, password), Some(password), &client(user, here), rank)
+            };
+            let first = begin("bob", b"x", Rank::Known).expect("room");
+            assert!(Running::ptr_eq(&first, &begin("bob", b"x", Rank::Known).expect("the same")));
+            let strangers: Vec<_> = (0..100).map(|n| begin(&format!("u{n}"), b"x", Rank::Stranger)).collect();
+            assert!(strangers.iter().any(|attempt| attempt.as_ref().err() == Some(&AuthError::Overloaded)));
+            let right = begin("bob", b"secret", Rank::Before).expect("room");
+            assert_eq!(auth.outcome(&[0; 32], &right, &client("bob", here)).await, Ok(true));
+            assert!(strangers.iter().flatten().filter(|attempt| attempt.outcome.get().is_some()).count() < 2);
+            assert_eq!(auth.outcome(&[0; 32], &first, &client("bob", here)).await, Ok(false));
+            // Clients that have gone make room.
+            let gone = Client { user: "u1", network: here, has_gone: &|| true };
+            let left =
+                strangers.last().and_then(|_| begin("u1", b"x", Rank::Stranger).ok()).expect("it waits");
+            let (mac, before) = (auth.mac("u1", b"x"), lock(&auth.waiting).line.len());
+            auth.leave(&mac, &left);
+            assert_eq!(auth.outcome(&mac, &left, &gone).await, Err(AuthError::Overloaded));
+            assert!(lock(&auth.waiting).line.len() < before);
         };
         block_on(Driver::Epoll, all).expect("a runtime");
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::auth::Options;
 use crate::io::sync::atomic::{AtomicU64, Ordering};
-use crate::io::sync::{ArcSwap, Mutex};
+use crate::io::sync::{ArcSwap, Mutex, MutexGuard};
 use crate::types::UserName;
 
 /// A MAC of user and password.
@@ -36,10 +36,16 @@ impl Login {
     }
 }
 
+/// How long credentials that were right come first when they are hashed again, after they were last: nightly clients, and
+/// those that were switched off for a while.
+const FIRST_FOR: Duration = Duration::from_hours(28 * 24);
+
 /// What is known of credentials.
 #[derive(Default)]
 pub(super) struct Remembered {
     right: ArcSwap<HashMap<Mac, Arc<Login>>>,
+    /// Those that were right at all, and when last. One for each user at the most: equal passwords have one form.
+    before: Mutex<HashMap<Mac, (UserName, u64)>>,
     /// Until when. Asked only when a hash is due otherwise.
     wrong: Mutex<HashMap<Mac, u64>>,
 }
@@ -60,6 +66,7 @@ impl Remembered {
     /// Remembers right credentials.
     pub(super) fn add(&self, mac: Mac, user: UserName, options: &Options) {
         let now = now();
+        lock(&self.before).insert(mac, (user.clone(), now));
         let login = Arc::new(Login { user, since: now, used: AtomicU64::new(now) });
         self.right.rcu(|right| {
             let held = right.iter().filter(|(_, login)| login.holds(now, options));
@@ -72,7 +79,7 @@ impl Remembered {
     /// Remembers wrong credentials.
     pub(super) fn add_wrong(&self, mac: Mac) {
         let now = now();
-        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wrong = lock(&self.wrong);
         if wrong.len() >= MAX_WRONG {
             wrong.retain(|_, until| *until > now);
         }
@@ -83,8 +90,13 @@ impl Remembered {
 
     /// Whether credentials were wrong a moment ago.
     pub(super) fn is_wrong(&self, mac: &Mac) -> bool {
-        let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        wrong.get(mac).is_some_and(|until| *until > now())
+        lock(&self.wrong).get(mac).is_some_and(|until| *until > now())
+    }
+
+    /// Whether credentials were right, be it weeks ago.
+    pub(super) fn was_right(&self, mac: &Mac) -> bool {
+        let since = |last: u64| Duration::from_millis(now().saturating_sub(last));
+        lock(&self.before).get(mac).is_some_and(|(_, last)| since(*last) <= FIRST_FOR)
     }
 
     /// The logins of those users whom `keep` accepts.
@@ -92,13 +104,22 @@ impl Remembered {
         let right = self.right.load();
         let kept = right.iter().filter(|(_, login)| keep(&login.user));
         let kept: HashMap<_, _> = kept.map(|(mac, login)| (*mac, Arc::clone(login))).collect();
-        Self { right: ArcSwap::from_pointee(kept), wrong: Mutex::default() }
+        let before = lock(&self.before)
+            .iter()
+            .filter(|(_, (user, _))| keep(user))
+            .map(|(mac, of)| (*mac, of.clone()))
+            .collect();
+        Self { right: ArcSwap::from_pointee(kept), before: Mutex::new(before), wrong: Mutex::default() }
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.right.load().len()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

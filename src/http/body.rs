@@ -86,6 +86,11 @@ impl<'c> Body<'c> {
         }
     }
 
+    /// Whether the client sends no more, of this body or anything else: it has gone, or only waits for the answer.
+    pub fn has_gone(&self) -> bool {
+        self.conn.stream.has_ended()
+    }
+
     fn is_done(&self) -> bool {
         match &self.rest {
             Rest::Length(left) => *left == 0,

@@ -13,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use monoio::net::{TcpStream, UnixStream};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use rustix::param::page_size;
@@ -136,6 +137,14 @@ impl Socket {
     /// The other end.
     pub const fn peer(&self) -> Peer {
         self.peer
+    }
+
+    /// Whether the other end sends no more: it has gone, or waits for an answer alone.
+    pub fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(self.fd(), PollFlags::RDHUP)];
+        let now = Some(&Timespec { tv_sec: 0, tv_nsec: 0 });
+        // What can't be asked has not ended.
+        poll(&mut fds, now).is_ok_and(|ready| ready > 0)
     }
 
     /// Waits until there is something to read, or the end. Holds no buffer.

@@ -382,6 +382,14 @@ impl Stream {
         })
     }
 
+    /// See [`Socket::has_ended`].
+    pub fn has_ended(&self) -> bool {
+        match self {
+            Self::Plain(socket) => socket.has_ended(),
+            Self::Tls(tls) => tls.socket.has_ended(),
+        }
+    }
+
     /// Waits until something has come. It may turn out to be nothing to read: part of a record.
     pub async fn readable(&mut self) -> io::Result<()> {
         match self {

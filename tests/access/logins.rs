@@ -180,3 +180,49 @@ fn a_flood_is_refused_and_does_not_stop_who_is_logged_in() {
         assert!(refused.into_inner() > 0, "the queue has an end");
     });
 }
+
+/// Strangers ask from the same address as users who log in for the first time, and go away: all users get in, and soon.
+#[test]
+fn a_flood_of_strangers_keeps_no_user_out() {
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("users");
+        let names: Vec<_> = (0..20).map(|n| format!("u{n}")).collect();
+        let hash = bcrypt::hash("pw", 10).unwrap();
+        std::fs::write(&file, names.iter().map(|name| format!("{name}:{hash}\n")).collect::<String>())
+            .unwrap();
+        let server = Server::start(driver, &["--htpasswd-file", file.to_str().unwrap()]);
+        let stop = AtomicBool::new(false);
+        let late = std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (server, stop) = (&server, &stop);
+                scope.spawn(move || {
+                    let mut held = std::collections::VecDeque::new();
+                    for n in (0..20_000).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                        let mut conn = server.connect();
+                        let who = login(&format!("x{thread}-{n}"), "pw");
+                        conn.send(format!("GET /r1/config HTTP/1.1\r\nHost: h\r\n{who}\r\n"));
+                        held.push_back(conn);
+                        if held.len() > 40 {
+                            held.pop_front();
+                        }
+                        std::thread::sleep(Duration::from_millis(4));
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_millis(500));
+            let late: Vec<_> = names
+                .iter()
+                .filter_map(|name| {
+                    let start = Instant::now();
+                    let status = ask(&server, &login(name, "pw"));
+                    let took = start.elapsed();
+                    (status != 404 || took > Duration::from_secs(2)).then(|| (name, status, took))
+                })
+                .collect();
+            stop.store(true, Ordering::Relaxed);
+            late
+        });
+        assert!(late.len() <= names.len() / 20, "{late:?}");
+    });
+}
