@@ -45,7 +45,7 @@ fn paths() -> Vec<Path> {
 }
 
 fn now(passwords: &Passwords, headers: &HeaderMap) {
-    let mut login = std::pin::pin!(passwords.login(headers, None, &|| false));
+    let mut login = std::pin::pin!(passwords.login(headers, None, &std::future::pending::<()>));
     let polled = login.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
     assert!(matches!(black_box(polled), std::task::Poll::Ready(Ok(_))));
 }
@@ -61,7 +61,7 @@ fn logged_in() -> (Passwords, HeaderMap) {
     let passwords = Passwords::new(Htpasswd::load(&file).unwrap(), 1, options, Arc::default()).unwrap();
     let mut headers = HeaderMap::new();
     headers.insert("authorization", "Basic cGVyZjpjb3JyZWN0IGhvcnNl".parse().unwrap());
-    block_on(Driver::Epoll, passwords.login(&headers, None, &|| false)).unwrap().unwrap();
+    block_on(Driver::Epoll, passwords.login(&headers, None, &std::future::pending::<()>)).unwrap().unwrap();
     (passwords, headers)
 }
 

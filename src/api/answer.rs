@@ -8,7 +8,7 @@ use http::StatusCode;
 use crate::api::Error;
 use crate::api::list::ListBody;
 use crate::http::ResponseHead;
-use crate::io::gate::Permit;
+use crate::io::shares::Place;
 use crate::metrics::Refusal;
 use crate::metrics::blobs::Row;
 use crate::store::Store;
@@ -23,7 +23,7 @@ pub struct Answer<S: Store> {
     /// Who asked, as far as that is known: for the log.
     pub who: Option<Principal>,
     /// The request's place among those that run at once, kept until the answer is sent.
-    pub place: Option<Permit>,
+    pub place: Option<Place>,
     /// Why it is a refusal: for the log.
     pub reason: Option<Cow<'static, str>>,
     /// What kind of refusal it is.

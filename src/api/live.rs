@@ -1,6 +1,9 @@
 //! What a request is answered with: the store, the rules that hold now, and what requests are counted against. Built by
 //! `server::assemble`.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,8 +17,8 @@ use crate::api::rules::Rules;
 use crate::api::status::Status;
 use crate::auth::{Caller, Shown, Trust};
 use crate::http::forwarded;
-use crate::io::gate::{Gate, Permit};
 use crate::io::runtime::timeout;
+use crate::io::shares::{Party, Place, Shares};
 use crate::metrics::Counters;
 use crate::metrics::blobs::BlobCounters;
 use crate::policy::rate::Rates;
@@ -23,7 +26,7 @@ use crate::policy::{Action, Decision};
 use crate::quota::Ledger;
 use crate::store::{self, Store};
 use crate::tls::Acceptor;
-use crate::types::{Principal, RepoPath, UserName};
+use crate::types::{ClientNetwork, Principal, RepoPath, UserName};
 
 /// How long a request waits for others before it is to be tried again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -46,9 +49,58 @@ pub struct Live<S> {
     /// How the server is.
     pub status: Arc<Status>,
     /// How many requests may run at once, on all workers.
-    pub requests: Arc<Gate>,
+    pub requests: Arc<Shares<Who>>,
+    /// Those of this worker's clients who have places there.
+    pub parties: Rc<Parties>,
     /// Folders that a repository's path may have.
     pub max_folder_depth: usize,
+}
+
+/// Who shares the places of requests with others: a user, or the network of who is let in without a name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Who {
+    /// A user.
+    User(Principal),
+    /// Somebody of a network, or of a unix socket.
+    Somebody(Option<ClientNetwork>),
+}
+
+/// Parties that a worker has looked up: others' locks are in nobody's way.
+#[derive(Default)]
+pub struct Parties {
+    users: RefCell<HashMap<Principal, Arc<Party>>>,
+    networks: RefCell<HashMap<Option<ClientNetwork>, Arc<Party>>>,
+}
+
+impl Parties {
+    /// Most that are kept, of both kinds.
+    const MOST: usize = 1024;
+
+    fn of(&self, shares: &Shares<Who>, who: &Principal, address: Option<IpAddr>) -> Arc<Party> {
+        match who {
+            Principal::User(_) => Self::find(&self.users, who, || shares.party(Who::User(who.clone()))),
+            Principal::Anonymous => {
+                let network = address.map(ClientNetwork::from);
+                Self::find(&self.networks, &network, || shares.party(Who::Somebody(network)))
+            }
+        }
+    }
+
+    fn find<K: Hash + Eq + Clone>(
+        known: &RefCell<HashMap<K, Arc<Party>>>,
+        name: &K,
+        look_up: impl FnOnce() -> Arc<Party>,
+    ) -> Arc<Party> {
+        let mut known = known.borrow_mut();
+        if let Some(party) = known.get(name) {
+            return Arc::clone(party);
+        }
+        if known.len() >= Self::MOST {
+            // Who has places keeps its party alive, and is found again.
+            known.clear();
+        }
+        Arc::clone(known.entry(name.clone()).or_insert_with(look_up))
+    }
 }
 
 /// The other end of a connection, and through which door it came.
@@ -89,12 +141,13 @@ impl Origin {
 
 impl<S: Store> Live<S> {
     /// A place among the requests that run at once; the others are waited for.
-    pub(super) async fn place(&self) -> Result<Permit, Error> {
-        if let Some(place) = self.requests.try_enter() {
+    pub(super) async fn place(&self, who: &Principal, address: Option<IpAddr>) -> Result<Place, Error> {
+        let party = self.parties.of(&self.requests, who, address);
+        if let Some(place) = self.requests.try_enter(&party) {
             return Ok(place);
         }
         self.counters.waits.increment();
-        let waited = timeout(PATIENCE, self.requests.enter()).await;
+        let waited = timeout(PATIENCE, self.requests.enter(&party)).await;
         waited.map_err(|_elapsed| Error::Store(store::Error::Busy))
     }
 

@@ -7,7 +7,7 @@ use http::Method;
 
 use crate::auth::{Caller, Trust};
 use crate::http::{Body, Expect, Head};
-use crate::io::gate::Permit;
+use crate::io::shares::Place;
 use crate::policy::Action;
 use crate::store::Store;
 use crate::types::{Handle, Object, Principal, RepoPath};
@@ -44,6 +44,8 @@ pub struct Request<'r> {
     pub admin: bool,
     /// The rules that held when it began.
     pub rules: &'r Rules,
+    /// To be called once its client has shown who it is.
+    pub let_in: &'r dyn Fn(),
 }
 
 /// Answers one request.
@@ -65,9 +67,9 @@ async fn respond<S: Store>(
     request: &Request<'_>,
     body: &mut Body<'_>,
     who: &mut Option<Principal>,
-    place: &mut Option<Permit>,
+    place: &mut Option<Place>,
 ) -> Result<Answer<S>, Error> {
-    let Request { head, caller, admin, rules } = *request;
+    let Request { head, caller, admin, rules, let_in } = *request;
     if head.expect == Expect::Unknown {
         return Err(Error::Expectation);
     }
@@ -89,8 +91,9 @@ async fn respond<S: Store>(
         };
     }
     // Who is not let in does not learn which paths there are.
-    let principal = rules.auth.authenticate(&head.headers, caller, &|| body.has_gone()).await?;
+    let principal = rules.auth.authenticate(&head.headers, caller, &async || body.gone().await).await?;
     let principal = &*who.insert(principal);
+    let_in();
     // Nothing else takes so long that what lets a request in could be taken away meanwhile.
     let is_upload = head.method == Method::POST;
     let trust = if is_upload { rules.auth.trust(principal, caller) } else { Trust::default() };
@@ -103,7 +106,7 @@ async fn respond<S: Store>(
     }
     let route = route?;
     // Strangers hold no places, and health is told while all others wait for a disk.
-    *place = Some(live.place().await?);
+    *place = Some(live.place(principal, caller.address).await?);
     match route {
         Route::Server => Ok(Answer::done()),
         Route::Repo(repo) => create(live, request, principal, &repo).await,

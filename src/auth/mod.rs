@@ -103,12 +103,12 @@ pub enum Authenticator {
 }
 
 impl Authenticator {
-    /// Whom a request speaks for. The answer is of no use when its client `has_gone`.
+    /// Whom a request speaks for. The answer is of no use when its client has `gone`.
     pub async fn authenticate(
         &self,
         headers: &HeaderMap,
         caller: &Caller,
-        has_gone: &dyn Fn() -> bool,
+        gone: &impl AsyncFn(),
     ) -> Result<Principal, AuthError> {
         match &caller.certificate {
             Some(shown) if is_past(shown.end) => return Err(AuthError::Expired),
@@ -121,7 +121,7 @@ impl Authenticator {
             Self::Proxy(_) if !caller.trusted => Err(AuthError::Untrusted),
             Self::Proxy(header) => named_by_proxy(headers, header).map(Principal::User),
             Self::Passwords(passwords) => {
-                passwords.login(headers, caller.address, has_gone).await.map(Principal::User)
+                passwords.login(headers, caller.address, gone).await.map(Principal::User)
             }
         }
     }
@@ -187,7 +187,8 @@ mod tests {
                 headers.append("x-user", http::HeaderValue::from_bytes(value).expect("a value"));
             }
             let caller = Caller { peer: None, address: None, trusted, certificate: None };
-            block_on(Driver::Epoll, proxy.authenticate(&headers, &caller, &|| false)).expect("a runtime")
+            block_on(Driver::Epoll, proxy.authenticate(&headers, &caller, &std::future::pending::<()>))
+                .expect("a runtime")
         };
         assert_eq!(ask(&[b"alice"], true).map(|p| p.to_string()), Ok("alice".into()));
         assert_eq!(ask(&[b"alice"], false), Err(AuthError::Untrusted));

@@ -24,7 +24,7 @@ use crate::auth::line::{Line, Rank};
 use crate::auth::remember::{Mac, Remembered};
 use crate::auth::throttle::{Throttle, network};
 use crate::io::blocking::Pool;
-use crate::io::runtime::{now, sleep, timeout};
+use crate::io::runtime::{Either, now, race, sleep};
 use crate::io::sync::atomic::{AtomicUsize, Ordering};
 use crate::io::sync::{ArcSwap, Mutex};
 use crate::io::wake::until;
@@ -32,8 +32,6 @@ use crate::logging::{self, limit};
 use crate::metrics::LoginCounters;
 use crate::types::{ClientNetwork, UserName};
 
-/// How often a login that waits looks whether its client still does.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// So many may wait whose client sends no more: most of those have gone, others only wait for the answer.
 const MOST_ENDED: usize = 8;
 /// How long the answer to a login that found no place is held back: as long as it takes to see that a password is wrong which
@@ -55,7 +53,6 @@ pub struct Options {
 struct Client<'c> {
     user: &'c str,
     network: ClientNetwork,
-    has_gone: &'c dyn Fn() -> bool,
 }
 
 /// Checks passwords against a file. Shared by all shards.
@@ -115,12 +112,12 @@ impl Passwords {
         self.table.load().users.entry(user.as_str()).map(|entry| self.hasher.hash_one(entry))
     }
 
-    /// Whose credentials a request has. A refusal may take its time; it need not be waited for when the client `has_gone`.
+    /// Whose credentials a request has. A refusal may take its time; it need not be waited for when the client has `gone`.
     pub async fn login(
         &self,
         headers: &HeaderMap,
         address: Option<IpAddr>,
-        has_gone: &dyn Fn() -> bool,
+        gone: &impl AsyncFn(),
     ) -> Result<UserName, AuthError> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let header = match (values.next(), values.next()) {
@@ -140,9 +137,9 @@ impl Passwords {
             mac
         };
         let name = UserName::new(&user);
-        let client = Client { user: &user, network: network(address), has_gone };
+        let client = Client { user: &user, network: network(address) };
         let begun = now();
-        match self.check(mac, &password, &client).await {
+        match self.check(mac, &password, &client, gone).await {
             Ok(true) => {
                 self.counters.right.increment();
                 return Ok(name);
@@ -167,7 +164,13 @@ impl Passwords {
     }
 
     /// Whether the password is right, by the users of now.
-    async fn check(&self, mac: Mac, password: &[u8], client: &Client<'_>) -> Result<bool, AuthError> {
+    async fn check(
+        &self,
+        mac: Mac,
+        password: &[u8],
+        client: &Client<'_>,
+        gone: &impl AsyncFn(),
+    ) -> Result<bool, AuthError> {
         let user = client.user;
         loop {
             let table = self.table.load_full();
@@ -180,7 +183,7 @@ impl Passwords {
                 (false, false) => Rank::Stranger,
             };
             let attempt = self.attempt(&table, mac, Some(password), client, rank)?;
-            let right = self.outcome(&mac, &attempt, client).await?;
+            let right = self.outcome(&mac, &attempt, gone).await?;
             let now = self.table.load();
             // A reload came between: what was verified may hold no longer.
             if !attempt.holds_for(&now, user) {
@@ -194,7 +197,7 @@ impl Passwords {
             if rank != Rank::Stranger && lock(&self.waiting).line.strangers() > 0 {
                 // It is told as late as a stranger would be: else a flood shows which users there are.
                 let turn = self.attempt(&table, mac, None, client, Rank::Stranger)?;
-                self.outcome(&mac, &turn, client).await?;
+                self.outcome(&mac, &turn, gone).await?;
             }
             self.table.load().remembered.add_wrong(mac);
             return Ok(false);
@@ -202,16 +205,14 @@ impl Passwords {
     }
 
     /// Waits until an attempt is right or wrong.
-    async fn outcome(&self, mac: &Mac, attempt: &Running, client: &Client<'_>) -> Result<bool, AuthError> {
+    async fn outcome(&self, mac: &Mac, attempt: &Running, gone: &impl AsyncFn()) -> Result<bool, AuthError> {
         loop {
             let done = until(&attempt.done, || attempt.outcome.get().copied());
-            match timeout(LOOK_EVERY, done).await {
-                Ok(Outcome::PushedOut) => return Err(AuthError::Overloaded),
-                Ok(outcome) => return Ok(outcome == Outcome::Right),
-                Err(_) if (client.has_gone)() && self.leave(mac, attempt) => {
-                    return Err(AuthError::Overloaded);
-                }
-                Err(_) => {}
+            match race(done, gone()).await {
+                Either::Left(Outcome::PushedOut) => return Err(AuthError::Overloaded),
+                Either::Left(outcome) => return Ok(outcome == Outcome::Right),
+                Either::Right(()) if self.leave(mac, attempt) => return Err(AuthError::Overloaded),
+                Either::Right(()) => {}
             }
         }
     }
@@ -301,6 +302,8 @@ mod tests {
     use super::*;
     use crate::io::runtime::{Driver, block_on};
 
+    /// A client that waits as long as it takes.
+    const STAYS: fn() -> std::future::Pending<()> = std::future::pending;
     const OPTIONS: Options =
         Options { remember: Duration::from_mins(1), remember_max: Duration::from_mins(2), throttle: false };
 
@@ -327,7 +330,7 @@ mod tests {
 
     fn login(passwords: &Passwords, who: &str) -> Result<String, AuthError> {
         let headers = header(who);
-        let login = passwords.login(&headers, None, &|| false);
+        let login = passwords.login(&headers, None, &STAYS);
         block_on(Driver::Epoll, login).expect("a runtime").map(|user| user.to_string())
     }
 
@@ -377,7 +380,7 @@ mod tests {
     }
 
     fn client(user: &str, network: ClientNetwork) -> Client<'_> {
-        Client { user, network, has_gone: &|| false }
+        Client { user, network }
     }
 
     #[test]
@@ -393,9 +396,9 @@ mod tests {
             std::fs::write(file.path(), line("new")).expect("written");
             auth.replace(Htpasswd::load(file.path()).expect("loads"), OPTIONS);
             let (old, new) = (header("bob:old"), header("bob:new"));
-            let login = async |header| auth.login(header, None, &|| false).await;
+            let login = async |header| auth.login(header, None, &STAYS).await;
             assert_eq!(login(&old).await.err(), Some(AuthError::Wrong));
-            assert_eq!(auth.outcome(&mac, &running, &bob).await, Ok(true), "by the old file it was right");
+            assert_eq!(auth.outcome(&mac, &running, &STAYS).await, Ok(true), "by the old file it was right");
             assert_eq!(login(&old).await.err(), Some(AuthError::Wrong));
             assert!(login(&new).await.is_ok());
         };
@@ -419,16 +422,13 @@ mod tests {
             let strangers: Vec<_> = (0..100).map(|n| begin(&format!("u{n}"), b"x", Rank::Stranger)).collect();
             assert!(strangers.iter().any(|attempt| attempt.as_ref().err() == Some(&AuthError::Overloaded)));
             let right = begin("bob", b"secret", Rank::Before).expect("room");
-            assert_eq!(auth.outcome(&[0; 32], &right, &client("bob", here)).await, Ok(true));
+            assert_eq!(auth.outcome(&[0; 32], &right, &STAYS).await, Ok(true));
             assert!(strangers.iter().flatten().filter(|attempt| attempt.outcome.get().is_some()).count() < 2);
-            assert_eq!(auth.outcome(&[0; 32], &first, &client("bob", here)).await, Ok(false));
+            assert_eq!(auth.outcome(&[0; 32], &first, &STAYS).await, Ok(false));
             // Clients that have gone make room.
-            let gone = Client { user: "u1", network: here, has_gone: &|| true };
-            let left =
-                strangers.last().and_then(|_| begin("u1", b"x", Rank::Stranger).ok()).expect("it waits");
-            let (mac, before) = (auth.mac("u1", b"x"), lock(&auth.waiting).line.len());
-            auth.leave(&mac, &left);
-            assert_eq!(auth.outcome(&mac, &left, &gone).await, Err(AuthError::Overloaded));
+            let (mac, before) = (auth.mac("u40", b"x"), lock(&auth.waiting).line.len());
+            let left = strangers.get(40).and_then(|attempt| attempt.as_ref().ok()).expect("it waits");
+            assert_eq!(auth.outcome(&mac, left, &async || {}).await, Err(AuthError::Overloaded));
             assert!(lock(&auth.waiting).line.len() < before);
         };
         block_on(Driver::Epoll, all).expect("a runtime");

@@ -11,7 +11,7 @@ use crate::http::limits::{MAX_DRAIN_BYTES, MAX_HEAD_BYTES};
 use crate::http::pace::Pace;
 use crate::io::Buffer;
 use crate::io::buffer::{ALIGNMENT, BUFFER_BYTES};
-use crate::io::runtime::{now, timeout};
+use crate::io::runtime::{now, sleep, timeout};
 
 /// How long a buffer that is not full waits for more of the body, if there are enough others. Full ones cost the least to
 /// hash and to write.
@@ -20,6 +20,8 @@ const MAX_FILL_WAIT: Duration = Duration::from_millis(50);
 /// Most bytes that are waited for at once: no more than any socket holds.
 const MAX_WAKE_BYTES: usize = 64 * 1024;
 
+/// How often it is looked whether a client that waits for an answer has gone.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Who takes longer to send so many would not fill a buffer in time.
 const SLOW: Duration = Duration::from_millis(6);
 
@@ -86,9 +88,14 @@ impl<'c> Body<'c> {
         }
     }
 
-    /// Whether the client sends no more, of this body or anything else: it has gone, or only waits for the answer.
-    pub fn has_gone(&self) -> bool {
-        self.conn.stream.has_ended()
+    /// Waits until the client sends no more, of this body or anything else: it has gone, or only waits for the answer.
+    pub async fn gone(&self) {
+        loop {
+            sleep(LOOK_EVERY).await;
+            if self.conn.stream.has_ended() {
+                return;
+            }
+        }
     }
 
     fn is_done(&self) -> bool {

@@ -24,6 +24,7 @@ pub mod place;
 pub mod records;
 pub mod runtime;
 pub mod sandbox;
+pub mod shares;
 pub mod signal;
 pub mod small;
 pub mod socket;

@@ -147,7 +147,7 @@ impl Snapshot {
         self.value("packhouse_connections_open", "Connections open now", open as f64);
         self.count(
             "packhouse_connections_refused",
-            "Connections refused because their address has too many",
+            "Connections closed for others: their address had too many without a login, or they made room when there was none",
             sum(&|c| c.crowded.get()),
         );
         let handshakes = HandshakeFailure::ALL.iter().enumerate().map(|(at, (_, name))| {

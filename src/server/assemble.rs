@@ -439,6 +439,7 @@ async fn work(parts: Parts, sockets: Vec<(listener::Shared, Door)>, number: usiz
         blobs: Rc::new(BlobCounters::new(blobs, Arc::clone(&parts.status.rows))),
         status: parts.status,
         requests: Arc::clone(&parts.shared.gates.requests),
+        parties: Rc::default(),
         max_folder_depth: parts.max_folder_depth,
     };
     let mut shard = Shard::new(live, number, parts.buffers, parts.shared, random_prefix());

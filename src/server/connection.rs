@@ -22,6 +22,7 @@ use crate::logging::access::{self, AccessLog};
 use crate::logging::{self, limit};
 use crate::metrics::Refusal;
 use crate::server::balance::{BUSY_FOR, Seat};
+use crate::server::crowd::Newcomer;
 use crate::server::door::Visitor;
 use crate::server::shard::{RequestId, Shard};
 use crate::store::{self, Download, Listing, Store};
@@ -52,11 +53,13 @@ pub async fn serve<S: Store>(
     visitor: Visitor,
     seat: Seat,
 ) -> Option<(Visitor<DetachedStream>, Seat)> {
-    let Visitor { stream, origin, limits, place } = visitor;
+    let Visitor { stream, origin, limits, newcomer } = visitor;
     let mut conn = Conn::new(stream, limits, shard.receive_buffers.clone());
     let mut seat = Some(seat);
+    // Nobody connects to say nothing.
+    let mut idle = limits.idle.min(limits.head);
     loop {
-        let request = wait(&mut conn, limits.idle, &mut seat);
+        let request = wait(&mut conn, idle, &mut seat);
         let Either::Right(Waited::Request) = race(shard.stopping.wait(), request).await else {
             return None;
         };
@@ -64,12 +67,13 @@ pub async fn serve<S: Store>(
             // A client with a good certificate shows it again on its next connection.
             return None;
         }
+        idle = limits.idle;
         let sitting = seat.take().unwrap_or_else(|| shard.shared.balance.sit(shard.number));
         let start = now();
         // Half a head at the stop is no request in flight: its client tries again elsewhere.
         let Either::Left(head) = race(conn.read_head(), shard.stopping.wait()).await else { return None };
         let next = match head {
-            Ok(head) => Box::pin(exchange(&shard, &mut conn, &origin, &head, start)).await,
+            Ok(head) => Box::pin(exchange(&shard, &mut conn, (&origin, &newcomer), &head, start)).await,
             Err(NoRequest::Closed) => Next::Abort,
             Err(refused) => Box::pin(refuse_head(&shard, &mut conn, &origin, &refused, start)).await,
         };
@@ -89,7 +93,7 @@ pub async fn serve<S: Store>(
             // Counted there before it is counted here no more: else others would follow.
             let new = shard.shared.balance.sit(worker);
             let stream = conn.into_stream().detach().ok()?;
-            return Some((Visitor { stream, origin, limits, place }, new));
+            return Some((Visitor { stream, origin, limits, newcomer }, new));
         }
         seat = Some(sitting);
     }
@@ -118,7 +122,7 @@ enum Next {
 async fn exchange<S: Store>(
     shard: &Shard<S>,
     conn: &mut Conn,
-    origin: &Origin,
+    (origin, newcomer): (&Origin, &Newcomer),
     request: &Head,
     start: Instant,
 ) -> Next {
@@ -126,7 +130,9 @@ async fn exchange<S: Store>(
     let caller = origin.caller(&rules, &request.headers);
     let entry = Entry { address: caller.address, request: Some(request), id: shard.next_request_id(), start };
     let mut body = conn.body(request);
-    let asked = Request { head: request, caller: &caller, admin: origin.admin, rules: &rules };
+    let let_in = || newcomer.let_in();
+    let asked =
+        Request { head: request, caller: &caller, admin: origin.admin, rules: &rules, let_in: &let_in };
     let mut answer = api::handle(&shard.live, &asked, &mut body).await;
     if let Some(hsts) = rules.hsts.as_ref().filter(|_| origin.encrypted) {
         answer.head.headers.push(("Strict-Transport-Security", hsts.clone().into()));
@@ -144,14 +150,7 @@ async fn exchange<S: Store>(
         row.read.increment();
         row.read_bytes.add(sent);
     }
-    if let Some(place) = place {
-        let crowded = shard.live.requests.is_full();
-        drop(place);
-        if crowded {
-            // Who waits comes before the next request of this connection.
-            turn().await;
-        }
-    }
+    drop(place);
     entry.log(shard, who.as_ref(), head.status, reason.as_deref(), refusal, (sent, &written));
     match written {
         Err(_) => Next::Abort,

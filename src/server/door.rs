@@ -12,7 +12,7 @@ use crate::auth::Shown;
 use crate::http::proxy::{self, ProxyError};
 use crate::io::runtime::timeout;
 use crate::io::socket::{Peer, Socket};
-use crate::server::crowd::{Crowd, Place};
+use crate::server::crowd::Newcomer;
 use crate::tls::{Acceptor, DetachedStream, HandshakeError, Stream};
 use crate::types::{Timeouts, UserName};
 
@@ -62,15 +62,15 @@ pub struct Visitor<S = Stream> {
     pub origin: Origin,
     /// Its clocks.
     pub limits: Timeouts,
-    /// Its share of the address.
-    pub place: Option<Place>,
+    /// Its place among those who were never let in.
+    pub newcomer: Newcomer,
 }
 
 impl Visitor<DetachedStream> {
     /// Registers it with the calling worker's runtime.
     pub fn attach(self) -> io::Result<Visitor> {
-        let Self { stream, origin, limits, place } = self;
-        Ok(Visitor { stream: stream.attach()?, origin, limits, place })
+        let Self { stream, origin, limits, newcomer } = self;
+        Ok(Visitor { stream: stream.attach()?, origin, limits, newcomer })
     }
 }
 
@@ -78,7 +78,7 @@ impl Visitor<DetachedStream> {
 pub async fn enter(
     door: &Door,
     rules: &Rules,
-    crowd: &Arc<Crowd>,
+    mut newcomer: Newcomer,
     socket: Socket,
 ) -> Result<Visitor, Turned> {
     let mut address = socket.peer().address();
@@ -88,10 +88,14 @@ pub async fn enter(
         address = read.map_err(|_elapsed| ProxyError::TooSlow)??.or(address);
     }
     let limited = address.filter(|_| !door.admin && !rules.is_of_many(address));
-    let place = match (rules.max_connections, limited) {
-        (Some(most), Some(address)) => Some(crowd.enter(address, most).ok_or(Turned::Crowded)?),
-        _ => None,
-    };
+    if let (Some(most), Some(address)) = (rules.max_connections, limited)
+        && !newcomer.count(address, most)
+    {
+        return Err(Turned::Crowded);
+    }
+    if door.admin {
+        newcomer.let_in();
+    }
     let generation = door.tls.as_ref().map_or(0, |tls| tls.generation());
     let stream = match &door.tls {
         None => Stream::Plain(socket),
@@ -103,5 +107,5 @@ pub async fn enter(
         admin: door.admin,
         encrypted: stream.is_encrypted(),
     };
-    Ok(Visitor { stream, origin, limits: rules.limits, place })
+    Ok(Visitor { stream, origin, limits: rules.limits, newcomer })
 }

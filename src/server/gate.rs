@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use crate::api::live::Who;
 use crate::io::gate::Gate;
 use crate::io::limits::{open_descriptors, raise_descriptors};
+use crate::io::shares::Shares;
 
 /// Descriptors that a request may need beside its connection's: a folder, and a file with its second one for the ring. A list
 /// needs more for a moment; where all descriptors are used up it is 503.
@@ -20,7 +22,7 @@ pub struct Gates {
     /// For connections, from the accept to the end.
     pub connections: Arc<Gate>,
     /// For requests of users who are let in. They wait for each other, so that who is idle keeps no descriptors for them.
-    pub requests: Arc<Gate>,
+    pub requests: Arc<Shares<Who>>,
 }
 
 impl Gates {
@@ -30,7 +32,10 @@ impl Gates {
         let used = open_descriptors() + RESERVE + RESERVE_PER_WORKER * workers as u64;
         let room = limit.saturating_sub(used);
         let for_requests = room / PART_OF_REQUESTS;
-        let gate = |count| Arc::new(Gate::new(usize::try_from(count).unwrap_or(usize::MAX).max(least)));
-        Self { connections: gate(room - for_requests), requests: gate(for_requests / DESCRIPTORS_OF_REQUEST) }
+        let count = |count| usize::try_from(count).unwrap_or(usize::MAX).max(least);
+        Self {
+            connections: Arc::new(Gate::new(count(room - for_requests))),
+            requests: Arc::new(Shares::new(count(for_requests / DESCRIPTORS_OF_REQUEST))),
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::logging::access::AccessLog;
 use crate::logging::limit;
 use crate::server::balance::{Balance, Moving, Parcel, Seat};
 use crate::server::connection;
-use crate::server::crowd::Crowd;
+use crate::server::crowd::{Crowd, Newcomer};
 use crate::server::door::{self, Door, MuteProxies, Turned, Visitor};
 use crate::server::gate::Gates;
 use crate::store::Store;
@@ -40,7 +40,7 @@ pub struct Shared {
     pub stopping: Arc<Latch>,
     /// How many connections and requests there may be.
     pub gates: Gates,
-    /// How many of one address.
+    /// Connections of clients that were never let in.
     pub crowd: Arc<Crowd>,
     /// Proxies that send no header.
     pub mute_proxies: MuteProxies,
@@ -165,7 +165,13 @@ async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor, door: Door) {
     let stopping = &shard.shared.stopping;
     loop {
         let next = async {
-            let permit = shard.shared.gates.connections.enter().await;
+            let connections = &shard.shared.gates.connections;
+            let permit = if let Some(permit) = connections.try_enter() {
+                permit
+            } else {
+                shard.shared.crowd.close_oldest();
+                connections.enter().await
+            };
             (acceptor.accept().await, permit)
         };
         match race(stopping.wait(), next).await {
@@ -253,25 +259,43 @@ async fn connect<S: Store>(shard: Rc<Shard<S>>, coming: Coming, permit: Permit, 
 async fn visit<S: Store>(shard: Rc<Shard<S>>, coming: Coming, permit: Permit, seat: Seat) -> bool {
     let visitor = match coming {
         Coming::Known(visitor) => *visitor,
-        Coming::New(socket, door) => match enter(&shard, &door, socket).await {
+        Coming::New(socket, door) => match enter(&shard, &door, shard.shared.crowd.welcome(), socket).await {
             Some(visitor) => visitor,
             None => return false,
         },
     };
-    let moved = Box::pin(connection::serve(Rc::clone(&shard), visitor, seat)).await;
+    let closed = visitor.newcomer.closed();
+    let served = Box::pin(connection::serve(Rc::clone(&shard), visitor, seat));
+    let moved = match race(closed.wait(), served).await {
+        Either::Left(()) => {
+            shard.live.counters.crowded.increment();
+            return false;
+        }
+        Either::Right(moved) => moved,
+    };
     let Some((visitor, seat)) = moved else { return false };
     shard.shared.balance.send(Moving { what: Parcel::Known(Box::new(visitor)), permit, seat });
     true
 }
 
 /// Lets a new connection in.
-async fn enter<S: Store>(shard: &Shard<S>, door: &Door, socket: Socket) -> Option<Visitor> {
+async fn enter<S: Store>(
+    shard: &Shard<S>,
+    door: &Door,
+    newcomer: Newcomer,
+    socket: Socket,
+) -> Option<Visitor> {
     let peer = socket.peer();
     let rules = shard.live.rules.load_full();
     // What is needed at the entrance takes no room afterwards.
-    let entering = Box::pin(door::enter(door, &rules, &shard.shared.crowd, socket));
-    match race(shard.stopping.wait(), entering).await {
-        Either::Left(()) => None,
+    let closed = newcomer.closed();
+    let entering = Box::pin(door::enter(door, &rules, newcomer, socket));
+    match race(race(shard.stopping.wait(), closed.wait()), entering).await {
+        Either::Left(Either::Left(())) => None,
+        Either::Left(Either::Right(())) => {
+            shard.live.counters.crowded.increment();
+            None
+        }
         Either::Right(Ok(visitor)) => Some(visitor),
         Either::Right(Err(turned)) => {
             let counters = &shard.live.counters;

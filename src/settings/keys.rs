@@ -115,7 +115,7 @@ pub const KEYS: &[Section] = &[
         live(key("trusted-proxy", List, "CIDR", "", "Networks or addresses of proxies that are believed about their clients, 127.0.0.1 for one on this machine; may be given several times", |d, v| push(&mut d.settings.trusted_proxies, network(v)))).example("10.0.0.0/8"),
         live(key("proxy-header", Text, "HEADER", "", "Header in which every --trusted-proxy tells the address of its client: X-Forwarded-For, X-Real-IP or Forwarded. A proxy must set it, or clients could", |d, v| put(&mut d.settings.client_header, header(v).map(Some)))).example("X-Forwarded-For"),
         live(key("proxy-protocol", Switch, "BOOL", "false", "Connections from --trusted-proxy and from unix sockets begin with a PROXY protocol header, version 1 or 2", |d, v| put(&mut d.settings.proxy_protocol, switch(v)))),
-        live(key("max-connections-per-address", Number, "N", "", "Connections that one address may have; this machine and --trusted-proxy may have more", |d, v| put(&mut d.settings.limits.connections, number(v, 1, usize::MAX).map(Some)))).example("100"),
+        live(key("max-connections-per-address", Number, "N", "", "Connections that one address may have on which nobody has logged in yet; this machine and --trusted-proxy may have more", |d, v| put(&mut d.settings.limits.connections, number(v, 1, usize::MAX).map(Some)))).example("100"),
     ]),
     Section("TLS", &[
         brief(key("tls", Switch, "BOOL", "false", "Serve HTTPS; unix sockets and --admin-listen stay plain", |d, v| put(&mut d.tls, switch(v)))),

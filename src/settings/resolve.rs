@@ -187,6 +187,10 @@ impl Draft {
                 "proxy-header has no effect without trusted-proxy: name the networks of your proxies, 127.0.0.1 for one on this machine",
             ),
             (
+                self.settings.limits.connections.is_some() && !self.no_proxies(),
+                "max-connections-per-address does not hold for --trusted-proxy and unix sockets, where many clients may come from: limit them at the proxy",
+            ),
+            (
                 !self.settings.trusted_proxies.is_empty()
                     && self.settings.client_header.is_none()
                     && logins.user_header.is_none()

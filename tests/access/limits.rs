@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Server, id_of, login, noise, on_both, wait_for};
-use crate::proxies::connect_from;
+use crate::common::{Server, id_of, login, noise, on_both, skip, users, wait_for};
+use crate::proxies::{connect_from, own_address};
 use crate::rights::{as_user, configured};
 
 #[test]
@@ -148,18 +148,75 @@ fn who_must_wait_for_a_rate_takes_no_memory_from_others() {
 #[test]
 fn connections_of_one_address() {
     on_both(|driver| {
-        let server = Server::start(driver, &["--max-connections-per-address", "3", "--listen", "0.0.0.0:0"]);
+        let dir = tempfile::tempdir().unwrap();
+        let file = users(dir.path(), &["alice"]);
+        let server = Server::start(
+            driver,
+            &["--htpasswd-file", &file, "--max-connections-per-address", "3", "--listen", "0.0.0.0:0"],
+        );
         let address = server.addresses[0].replace("0.0.0.0", "127.0.0.1");
-        // Loopback is trusted like a proxy: what counts is the address that a proxy would name, so use none of it.
-        let from = |source: &str| {
-            let mut conn = connect_from(source, &address);
-            let sent = conn.try_send("GET /r1/config HTTP/1.1\r\nHost: h\r\n\r\n");
+        let from = |source: &str, address: &str, headers: &str| {
+            let mut conn = connect_from(source, address);
+            let sent = conn.try_send(format!("GET /r1/config HTTP/1.1\r\nHost: h\r\n{headers}\r\n"));
             let status =
                 if sent { conn.try_response_to("GET").map_or(0, |response| response.status) } else { 0 };
             (conn, status)
         };
-        let many: Vec<_> = (0..6).map(|_| from("127.0.0.1")).collect();
-        assert!(many.iter().all(|(_, status)| *status == 404), "this machine's own proxy has no bound");
+        let many: Vec<_> = (0..6).map(|_| from("127.0.0.1", &address, "")).collect();
+        assert!(many.iter().all(|(_, status)| *status == 401), "a whole fleet may come through this machine");
+        let Some(own) = own_address() else { return skip("an address that is not loopback") };
+        let address = server.addresses[0].replace("0.0.0.0", &own);
+        let who = login("alice", "pw");
+        let known: Vec<_> = (0..6).map(|_| from(&own, &address, &who)).collect();
+        assert!(known.iter().all(|(_, status)| *status == 404), "who has logged in counts no more");
+        let strangers: Vec<_> = (0..6).map(|_| from(&own, &address, "").1).collect();
+        assert_eq!(strangers, [401; 6], "each ended before the next");
+        let held: Vec<_> = (0..6).map(|_| from(&own, &address, "")).collect();
+        let statuses: Vec<_> = held.iter().map(|(_, status)| *status).collect();
+        assert_eq!(statuses, [401, 401, 401, 0, 0, 0]);
+    });
+}
+
+/// Strangers that say nothing, or little, take all connections: whoever comes to log in gets in.
+#[test]
+fn silent_strangers_make_room() {
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let file = users(dir.path(), &["alice"]);
+        let flags = ["--htpasswd-file", &file, "--workers", "1"];
+        let server = Server::with_descriptors(200, &dir.path().join("data"), driver, &flags);
+        let who = login("alice", "pw");
+        let mut known = server.connect();
+        assert_eq!(known.request("GET", "/r1/config", &who, b"").status, 404);
+        let strangers: Vec<_> = (0..400)
+            .map(|n| {
+                let mut conn = server.connect();
+                conn.try_send([&b""[..], b"GET / HT", b"GET /r1/config HTTP/1.1\r\nHost: h\r\n\r\n"][n % 3]);
+                conn
+            })
+            .collect();
+        for _ in 0..5 {
+            assert_eq!(server.request("GET", "/r1/config", &who, b"").status, 404);
+        }
+        assert_eq!(
+            known.request("GET", "/r1/config", &who, b"").status,
+            404,
+            "nobody who is known is closed"
+        );
+        drop(strangers);
+    });
+}
+
+/// Nobody connects to say nothing: the first request has less time than the next ones.
+#[test]
+fn the_first_request_comes_soon() {
+    on_both(|driver| {
+        let server = Server::start(driver, &["--head-timeout", "300ms", "--idle-timeout", "1m"]);
+        let (mut silent, mut asked) = (server.connect(), server.connect());
+        assert_eq!(asked.request("GET", "/r1/config", "", b"").status, 404);
+        assert!(silent.is_ended());
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(asked.request("GET", "/r1/config", "", b"").status, 404);
     });
 }
 

@@ -217,7 +217,7 @@ fn a_flood_of_strangers_keeps_no_user_out() {
                     let start = Instant::now();
                     let status = ask(&server, &login(name, "pw"));
                     let took = start.elapsed();
-                    (status != 404 || took > Duration::from_secs(2)).then(|| (name, status, took))
+                    (status != 404 || took > Duration::from_secs(2)).then_some((name, status, took))
                 })
                 .collect();
             stop.store(true, Ordering::Relaxed);

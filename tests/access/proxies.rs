@@ -16,7 +16,7 @@ pub fn connect_from(source: &str, address: &str) -> Conn {
 }
 
 /// An address of this machine that is not loopback, if there is one.
-fn own_address() -> Option<String> {
+pub fn own_address() -> Option<String> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
     // Nothing is sent: this only asks which way it would go.
     socket.connect("192.0.2.1:9").ok()?;

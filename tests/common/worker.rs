@@ -107,6 +107,7 @@ impl Worker {
                     blobs: Rc::default(),
                     status: Arc::new(status),
                     requests,
+                    parties: Rc::default(),
                     max_folder_depth: 2,
                 };
                 let shard = Rc::new(Shard::new(live, 0, 8, shared, 0));

@@ -154,7 +154,7 @@ fn limits(server: &Server) -> [usize; 2] {
 fn who_comes_when_all_places_are_taken_waits() {
     on_both(|driver| {
         let dir = tempfile::tempdir().unwrap();
-        let users = users(dir.path(), &["u"]);
+        let users = users(dir.path(), &["u", "other"]);
         let flags = [NO_SCRUB, &["--workers", "1", "--htpasswd-file", &users]].concat();
         let server = Server::with_descriptors(80, &dir.path().join("data"), driver, &flags);
         let (auth, wrong) = (login("u", "pw"), login("u", "wrong"));
@@ -178,8 +178,8 @@ fn who_comes_when_all_places_are_taken_waits() {
             .collect();
         assert_eq!(server.request("GET", &path, &auth, b"").body, b"key");
         drop(strangers);
-        // Requests that do not come to their end.
-        let mut busy: Vec<_> = (0..requests)
+        // Requests that do not come to their end: one user has half of the places, and another one finds room.
+        let mut busy: Vec<_> = (0..requests / 2)
             .map(|n| {
                 let mut conn = server.connect();
                 let id = id_of(&n.to_le_bytes());
@@ -194,6 +194,11 @@ fn who_comes_when_all_places_are_taken_waits() {
         late.send(&ask);
         waits(&mut late);
         assert_eq!(server.request("GET", "/healthz", "", b"").status, 200, "health does not wait");
+        for (method, path) in [("GET", path.as_str()), ("GET", "/r1/keys/"), ("POST", path.as_str())] {
+            let body = if method == "POST" { &b"key"[..] } else { b"" };
+            let response = server.request(method, path, &login("other", "pw"), body);
+            assert_eq!(response.status, 200, "{method} {path}");
+        }
         let mut first = busy.swap_remove(0);
         first.send(0_usize.to_le_bytes());
         assert_eq!((first.response().status, late.response().body), (200, b"key".to_vec()));
