@@ -1,15 +1,18 @@
 //! Storing one object: everything that the head allows to refuse, then piece by piece, then all or nothing.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use crate::api::{Answer, Error, Live, Request};
 use crate::auth::Trust;
 use crate::http::Body;
-use crate::io::runtime::{now, sleep};
+use crate::io::Buffer;
+use crate::io::runtime::{Either, now, race, sleep};
 use crate::policy::Action;
+use crate::policy::ahead::{LEAST, STALL};
 use crate::quota::{Claim, QuotaError};
 use crate::store::{Store, Upload};
-use crate::types::{Handle, Object, Principal};
+use crate::types::{AHEAD_BYTES, Handle, Object, Principal};
 
 /// POST of an object.
 pub(super) async fn respond<S: Store>(
@@ -26,7 +29,9 @@ pub(super) async fn respond<S: Store>(
         return Err(Error::TooLarge(largest));
     }
     let slot = live.rates.begin(who, rules.allowances.of(who), now()).ok_or(Error::TooManyUploads)?;
-    let claimed = claim(live, handle, length).await?;
+    let mut ahead = slot.ahead(now());
+    let first = ahead.look(0, length.unwrap_or(0), now()).unwrap_or(0);
+    let claimed = claim(live, handle, length, first).await?;
     let mut upload = live.store.upload(handle, length, who.user()).await?;
     let mut claim = match claimed {
         Ok(claim) => claim,
@@ -38,19 +43,29 @@ pub(super) async fn respond<S: Store>(
     if !is_new {
         claim.give_back();
     }
+    if first < length.unwrap_or(0).min(AHEAD_BYTES) {
+        upload.hold(first).await?;
+    }
     if slot.is_limited() {
         // The connections of a user take turns, piece by piece.
         body.in_small_pieces();
     }
     let (mut received, mut due) = (0, Duration::ZERO);
-    while let Some(piece) = body.next().await? {
+    while let Some(piece) = next(body, (&mut claim, &mut upload), received).await? {
         let count = piece.len();
         received += count as u64;
         if received > largest {
             return Err(Error::TooLarge(largest));
         }
         if is_new {
-            claim.grow_ahead(received).await?;
+            // Of one that does not say how long it is, as much may follow as has come.
+            let left = length.map_or(received.max(LEAST), |length| length.saturating_sub(received));
+            if let Some(upto) = ahead.look(received, left, now()) {
+                claim.grow_ahead(received, upto).await?;
+                claim.shrink_to(upto.max(received));
+                upload.hold(upto).await?;
+            }
+            claim.grow_ahead(received, received).await?;
         }
         upload.write(piece).await?;
         let wait = slot.take(count, now());
@@ -78,6 +93,21 @@ pub(super) async fn respond<S: Store>(
     Ok(Answer::done())
 }
 
+/// The next piece of the body. When none comes for a while, the room that is held for what was to come is given back.
+async fn next(
+    body: &mut Body<'_>,
+    (claim, upload): (&mut Claim, &mut impl Upload),
+    received: u64,
+) -> Result<Option<Buffer>, Error> {
+    let mut next = pin!(body.next());
+    if let Either::Left(piece) = race(next.as_mut(), sleep(STALL)).await {
+        return Ok(piece?);
+    }
+    claim.shrink_to(received);
+    upload.hold(received).await?;
+    Ok(next.await?)
+}
+
 /// Waits until the rate of the user allows more. No buffer may be held meanwhile.
 async fn pause(due: Duration) {
     if !due.is_zero() {
@@ -90,8 +120,14 @@ async fn claim<S: Store>(
     live: &Live<S>,
     handle: &Handle,
     length: Option<u64>,
+    first: u64,
 ) -> Result<Result<Claim, QuotaError>, Error> {
-    match live.ledger.claim(handle, length).await {
+    let fits = live.ledger.check_fits(handle, length.unwrap_or(0));
+    let claimed = match fits {
+        Ok(()) => live.ledger.claim(handle, Some(first)).await,
+        Err(full) => Err(full),
+    };
+    match claimed {
         Err(full) if live.store.size(handle).await.is_ok_and(|size| Some(size) == length) => Ok(Err(full)),
         Err(full) => Err(full.into()),
         Ok(claim) => Ok(Ok(claim)),

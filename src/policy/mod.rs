@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use crate::types::{BlobType, Object, PathPattern, Principal, RepoPath, Right, UserName};
 
 pub mod acl;
+pub mod ahead;
 pub mod rate;
 
 /// What somebody wants to do to a repository.

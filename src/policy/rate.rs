@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::policy::ahead::{Ahead, Unsent};
 use crate::types::{Principal, UserName};
 
 /// What a user who was idle may send at once, in seconds of the rate.
@@ -46,7 +47,10 @@ struct Meter {
 
 /// What users take. Shared by all shards.
 #[derive(Default)]
-pub struct Rates(Mutex<HashMap<Principal, Meter>>);
+pub struct Rates {
+    meters: Mutex<HashMap<Principal, Meter>>,
+    unsent: Arc<Unsent>,
+}
 
 impl Rates {
     /// Begins an upload. None if the user has too many already.
@@ -70,7 +74,7 @@ impl Rates {
     }
 
     fn meters(&self) -> MutexGuard<'_, HashMap<Principal, Meter>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.meters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -83,6 +87,11 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// The room that it may hold ahead of what has arrived.
+    pub fn ahead(&self, now: Instant) -> Ahead {
+        Ahead::new(&self.rates.unsent, &self.who, now)
+    }
+
     /// Whether bytes have to wait.
     pub const fn is_limited(&self) -> bool {
         self.rate.is_some()

@@ -3,32 +3,12 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 
-use crate::quota::bounds::{Admission, Bounds, Shortage, Sum};
+use crate::quota::bounds::{Admission, Bounds, Limits, Shortage, Sum, with_lease};
 use crate::quota::place::Place;
 use crate::types::RepoPath;
 
-/// What one lease adds, in bytes: one line of the journal for so much of uploads.
-const LEASE: u64 = 256 << 20;
 /// Room for the locks of a repository, beside its quota. A lock has about 200 bytes.
 const LOCK_ROOM: u64 = 16 << 20;
-
-/// How much may be stored, in bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// In all.
-    pub total: Option<u64>,
-    /// Below a first folder: a user's.
-    pub users: HashMap<Vec<u8>, u64>,
-    /// In single repositories.
-    pub repos: HashMap<RepoPath, u64>,
-}
-
-impl Limits {
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.total.is_none() && self.users.is_empty() && self.repos.is_empty()
-    }
-}
 
 /// What is known of one repository.
 struct Account {
@@ -214,23 +194,27 @@ impl Book {
         self.sums.add(repo, after);
     }
 
-    /// Reserves room if there is some.
-    pub(super) fn admit(&mut self, repo: &RepoPath, place: Place, bytes: u64) -> Admission {
+    /// Whether there is room.
+    pub(super) fn verdict(&self, repo: &RepoPath, place: Place, bytes: u64) -> Admission {
         if place.is_locks() {
             let held = self.repos.get(repo).map_or(0, |account| account.locks);
-            if !self.limits.is_empty() && held.saturating_add(bytes) > LOCK_ROOM {
-                return Admission::Full;
-            }
-            self.reserve(repo, place, bytes);
-            return Admission::Granted;
+            let is_full = !self.limits.is_empty() && held.saturating_add(bytes) > LOCK_ROOM;
+            return if is_full { Admission::Full } else { Admission::Granted };
         }
         let answers = self.constraints(repo).map(|(held, limit)| held.admit(bytes, limit));
-        let verdict = match answers {
+        match answers {
             answers if answers.contains(&Admission::Full) => Admission::Full,
             answers if answers.contains(&Admission::Counting) => Admission::Counting,
             _ => Admission::Granted,
-        };
-        if verdict == Admission::Granted {
+        }
+    }
+
+    /// Reserves room if there is some.
+    pub(super) fn admit(&mut self, repo: &RepoPath, place: Place, bytes: u64) -> Admission {
+        let verdict = self.verdict(repo, place, bytes);
+        if verdict == Admission::Granted && place.is_locks() {
+            self.reserve(repo, place, bytes);
+        } else if verdict == Admission::Granted {
             let (upper, leased) = self.repos.get(repo).map_or((Some(0), 0), |a| (a.held().upper, a.leased));
             // Also while there is no limit: one may come back, and the journal must not have fallen behind.
             if self.journaling && upper.is_none_or(|upper| upper.saturating_add(bytes) > leased) {
@@ -350,8 +334,7 @@ impl Book {
         if account.leasing.is_some() {
             return None;
         }
-        account.leasing =
-            Some(account.held().upper.unwrap_or(u64::MAX).saturating_add(bytes).saturating_add(LEASE));
+        account.leasing = Some(with_lease(account.held().upper.unwrap_or(u64::MAX).saturating_add(bytes)));
         account.leasing
     }
 
@@ -368,13 +351,14 @@ impl Book {
 
     /// What a journal of now is to say: bounds with room for a while, and never less than it says already.
     pub(super) fn leases(&self) -> Vec<(RepoPath, u64)> {
-        let with_lease = |account: &Account| {
+        let leased = |account: &Account| {
             let upper = account.held().upper.unwrap_or(u64::MAX);
             // Bounds that come from a journal have their room already.
-            let room = if account.uncounted { 0 } else { LEASE };
-            upper.saturating_add(room).max(account.leased).max(account.leasing.unwrap_or(0))
+            (if account.uncounted { upper } else { with_lease(upper) })
+                .max(account.leased)
+                .max(account.leasing.unwrap_or(0))
         };
-        self.repos.iter().map(|(repo, account)| (repo.clone(), with_lease(account))).collect()
+        self.repos.iter().map(|(repo, account)| (repo.clone(), leased(account))).collect()
     }
 
     /// The journal says this now.

@@ -1,6 +1,38 @@
 //! What is there at least and at most. Pure.
 
+use std::collections::HashMap;
+
 use thiserror::Error;
+
+use crate::types::RepoPath;
+
+/// How much may be stored, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// In all.
+    pub total: Option<u64>,
+    /// Below a first folder: a user's.
+    pub users: HashMap<Vec<u8>, u64>,
+    /// In single repositories.
+    pub repos: HashMap<RepoPath, u64>,
+}
+
+impl Limits {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.total.is_none() && self.users.is_empty() && self.repos.is_empty()
+    }
+}
+
+/// What one lease adds, in bytes: as much again as the repository holds, within these bounds. So a line of the journal is
+/// good for a while, and after a crash no repository may hold more than twice what it does, or so.
+const LEAST_LEASE: u64 = 64 << 10;
+const LARGEST_LEASE: u64 = 256 << 20;
+
+/// How far a lease goes for a repository that holds `bytes`.
+pub(super) fn with_lease(bytes: u64) -> u64 {
+    bytes.saturating_add(bytes.clamp(LEAST_LEASE, LARGEST_LEASE))
+}
 
 /// What is said to an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

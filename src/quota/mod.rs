@@ -24,16 +24,13 @@ mod bounds;
 pub mod journal;
 pub mod place;
 
-pub use book::{Limits, Ticket, Usage};
-pub use bounds::Shortage;
+pub use book::{Ticket, Usage};
+pub use bounds::{Limits, Shortage};
 pub use place::Place;
 
 use book::Book;
 use bounds::Admission;
 use journal::Journal;
-
-/// Uploads of unknown length reserve so much ahead, in bytes.
-const STEP: u64 = 1 << 20;
 
 /// Why an upload is not admitted.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -117,6 +114,19 @@ impl Ledger {
         };
         claim.grow_to(length.unwrap_or(0)).await?;
         Ok(claim)
+    }
+
+    /// Fails if an object of `length` bytes does not fit. Nothing is reserved.
+    ///
+    /// # Errors
+    /// It does not fit, or that is not known yet.
+    pub fn check_fits(&self, handle: &Handle, length: u64) -> Result<(), QuotaError> {
+        let (book, place) = (self.book(), Place::of(handle.object));
+        match book.verdict(&handle.repo, place, length) {
+            Admission::Full => Err(QuotaError::Full(Box::new(book.shortage(&handle.repo, place, length)))),
+            Admission::Counting => Err(QuotaError::Counting),
+            Admission::Granted | Admission::NeedsLease => Ok(()),
+        }
     }
 
     /// Announces that an object is about to be published or removed, until the ticket is dropped.
@@ -269,20 +279,26 @@ impl Claim {
         Ok(())
     }
 
-    /// The same for a body whose end is not known: a little ahead, if that fits.
-    pub async fn grow_ahead(&mut self, bytes: u64) -> Result<(), QuotaError> {
-        if bytes <= self.reserved || self.grow_to(bytes.saturating_add(STEP)).await.is_ok() {
+    /// The same for bytes that have come: up to `ahead` of them, if that fits.
+    pub async fn grow_ahead(&mut self, bytes: u64, ahead: u64) -> Result<(), QuotaError> {
+        if bytes <= self.reserved || ahead > bytes && self.grow_to(ahead).await.is_ok() {
             return Ok(());
         }
         self.grow_to(bytes).await
     }
 
+    /// Gives back what it has beyond `bytes`.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        let beyond = self.reserved.saturating_sub(bytes);
+        if beyond > 0 {
+            self.reserved = bytes;
+            self.ledger.book().release(&self.repo, self.place, beyond);
+        }
+    }
+
     /// Needs no room after all.
     pub fn give_back(&mut self) {
-        let reserved = std::mem::take(&mut self.reserved);
-        if reserved > 0 {
-            self.ledger.book().release(&self.repo, self.place, reserved);
-        }
+        self.shrink_to(0);
     }
 
     /// The object is there, with `bytes` bytes.

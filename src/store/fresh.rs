@@ -9,11 +9,8 @@ use crate::store::fs::Shared;
 use crate::store::temp::Temp;
 use crate::store::upload::{Common, Verdict};
 use crate::store::{Error, layout};
-use crate::types::{Handle, UserName};
+use crate::types::{AHEAD_BYTES, Handle, UserName};
 
-/// Room reserved ahead of what has arrived: enough that a full disk is known before the body, not so much that idle
-/// clients could reserve a disk.
-const PREALLOCATE_BYTES: u64 = 128 << 20;
 /// Shorter objects are not worth a reservation.
 const PREALLOCATE_FROM: u64 = 1 << 20;
 
@@ -24,6 +21,8 @@ pub struct Fresh<D: Disk> {
     /// Bytes of room reserved, where the file ends then, and announced bytes for which none is yet.
     reserved: u64,
     unreserved: u64,
+    /// Up to where room may be reserved before bytes come.
+    ahead: u64,
     /// The length was not announced: every piece is to fit above what `--min-free` keeps.
     metered: bool,
 }
@@ -45,7 +44,7 @@ impl<D: Disk> Fresh<D> {
         let unreserved = length.filter(|length| *length >= PREALLOCATE_FROM).unwrap_or(0);
         let common = Common::new(shared, (dir, is_above), handle);
         let metered = length.is_none();
-        let mut upload = Self { common, temp, reserved: 0, unreserved, metered };
+        let mut upload = Self { common, temp, reserved: 0, unreserved, ahead: AHEAD_BYTES, metered };
         upload.reserve(1).await?;
         Ok(upload)
     }
@@ -56,7 +55,7 @@ impl<D: Disk> Fresh<D> {
             return Ok(());
         }
         let (shared, object) = (&self.common.shared, self.common.handle.object);
-        let next = PREALLOCATE_BYTES.min(self.unreserved);
+        let next = (self.ahead.max(upto) - self.reserved).min(self.unreserved);
         if self.reserved > 0 {
             // The answer that let the whole length in is old by now.
             shared.make_room(&self.common.dir, object, next).await?;
@@ -69,6 +68,20 @@ impl<D: Disk> Fresh<D> {
         } else {
             // A file system that can't is not asked again.
             self.unreserved = 0;
+        }
+        Ok(())
+    }
+
+    /// Reserves up to byte `upto` from now on, and gives back what is reserved beyond.
+    pub(super) async fn hold(&mut self, upto: u64) -> Result<(), Error> {
+        self.ahead = upto;
+        let upto = upto.max(self.common.offset);
+        if upto < self.reserved {
+            self.settle().await?;
+            let shared = &self.common.shared;
+            let cut = shared.disk.set_len(&self.temp.file, upto).await;
+            shared.wrote(cut).step("give back room")?;
+            (self.reserved, self.unreserved) = (upto, self.unreserved + self.reserved - upto);
         }
         Ok(())
     }

@@ -101,6 +101,9 @@ pub trait Upload {
     /// Whether nothing had this name when the upload began.
     fn is_new(&self) -> bool;
 
+    /// Room on the disk may be held for it up to byte `upto`, and none beyond.
+    async fn hold(&mut self, upto: u64) -> Result<(), Error>;
+
     /// Takes the next bytes.
     async fn write(&mut self, piece: Buffer) -> Result<(), Error>;
 

@@ -30,6 +30,13 @@ impl<D: Disk> Upload for FsUpload<D> {
         !matches!(self, Self::Repeat(_))
     }
 
+    async fn hold(&mut self, upto: u64) -> Result<(), Error> {
+        match self {
+            Self::Fresh(upload) => upload.hold(upto).await,
+            Self::Small(_) | Self::Repeat(_) => Ok(()),
+        }
+    }
+
     async fn write(&mut self, piece: Buffer) -> Result<(), Error> {
         match self {
             Self::Small(upload) => {

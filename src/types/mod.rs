@@ -25,6 +25,10 @@ pub use right::{PathPattern, Right};
 pub use timeouts::Timeouts;
 pub use user::{Principal, UserName};
 
+/// Room that is held for an upload ahead of what has arrived, in bytes: a pack's, so that a full disk is known before most
+/// bodies come. As much again as has arrived is added to it.
+pub const AHEAD_BYTES: u64 = 32 << 20;
+
 /// Says that a connection begins with a PROXY header, where none is expected.
 pub const UNASKED_PROXY_HEADER: &str =
     "a PROXY header, and none is expected from there: see --proxy-protocol and --trusted-proxy";

@@ -1,5 +1,6 @@
 //! Cases 63 to 65, and quotas under races, kills and restarts.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -311,5 +312,71 @@ fn with_a_login_in_the_name_nothing_leaks() {
         );
         let header = login("a/b", "pw");
         assert_eq!(server.request("POST", "/a/b/?create=true", &header, b"").status, 403);
+    });
+}
+
+/// Bytes on disk of the files without a name that a server has open.
+fn room_held(server: &Server) -> u64 {
+    let folder = format!("/proc/{}/fd", server.pid());
+    let open = std::fs::read_dir(folder).unwrap().flatten().filter_map(|entry| entry.path().metadata().ok());
+    open.filter(|meta| meta.is_file() && meta.nlink() == 0).map(|meta| meta.blocks() * 512).sum()
+}
+
+/// Who announces much and sends little holds little, of the quota and of the disk, and after half a minute next to nothing.
+#[test]
+fn announcing_holds_no_room() {
+    let launch = |driver| Server::start(driver, &[&["--max-size", "200MiB"][..], NO_SCRUB].concat());
+    let servers = ["uring", "epoll"].map(launch);
+    let mut held = Vec::new();
+    for server in &servers {
+        counted(server);
+        server.create("/r1/");
+        for n in 0..5_u64 {
+            let mut conn = server.connect();
+            let id = id_of(&n.to_le_bytes());
+            conn.send(format!("POST /r1/data/{id} HTTP/1.1\r\nHost: h\r\nContent-Length: 150000000\r\n\r\n"));
+            conn.send([0; 64]);
+            held.push(conn);
+        }
+        wait_for("the uploads to begin", || room_held(server) > 0);
+        assert_eq!(put(server, "/r1/", "data", &noise(20_000_000, 1)), 200, "most of the quota is left");
+        assert!(room_held(server) <= 5 * (32 << 20) + (1 << 20), "{}", room_held(server));
+        // What does not fit at all is refused before its body.
+        let mut conn = server.connect();
+        conn.send(format!(
+            "POST /r1/data/{} HTTP/1.1\r\nHost: h\r\nContent-Length: 300000000\r\n\r\n",
+            id_of(b"x")
+        ));
+        assert_eq!(conn.response().status, 507);
+    }
+    let start = std::time::Instant::now();
+    while start.elapsed() < std::time::Duration::from_secs(32) {
+        std::thread::sleep(std::time::Duration::from_secs(4));
+        // Two of each go on sending a little.
+        for conn in [0, 1, 5, 6] {
+            held[conn].send([0; 256]);
+        }
+    }
+    for server in &servers {
+        wait_for("the room to be given back", || room_held(server) < 1 << 20);
+        assert_eq!(put(server, "/r1/", "data", &noise(150_000_000, 2)), 200);
+    }
+}
+
+/// After a crash with many small repositories most of a quota can be used at once.
+#[test]
+fn small_repositories_have_small_leases() {
+    on_both(|driver| {
+        let mut server = Server::start(driver, &[&["--max-size", "100MiB"][..], NO_SCRUB].concat());
+        counted(&server);
+        for n in 0..100 {
+            let repo = format!("/r{n}/");
+            server.create(&repo);
+            assert_eq!(put(&server, &repo, "data", &noise(1000, n)), 200);
+        }
+        server.signal("-KILL");
+        server.wait();
+        let again = Server::on(&server.data, driver, &[&["--max-size", "100MiB"][..], NO_SCRUB].concat());
+        assert_eq!(put(&again, "/r1/", "data", &noise(50_000_000, 7)), 200, "before anything is counted");
     });
 }
