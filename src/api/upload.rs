@@ -9,7 +9,8 @@ use crate::http::Body;
 use crate::io::Buffer;
 use crate::io::runtime::{Either, now, race, sleep};
 use crate::policy::Action;
-use crate::policy::ahead::{LEAST, STALL};
+use crate::policy::ahead::{Ahead, LEAST, STALL};
+use crate::policy::rate::Slot;
 use crate::quota::{Claim, QuotaError};
 use crate::store::{Store, Upload};
 use crate::types::{AHEAD_BYTES, Handle, Object, Principal};
@@ -50,8 +51,35 @@ pub(super) async fn respond<S: Store>(
         // The connections of a user take turns, piece by piece.
         body.in_small_pieces();
     }
+    let (received, due) = receive(body, (&mut claim, &mut upload), (&slot, ahead), (length, largest)).await?;
+    live.decide_again(rules, (who, request.caller, trust), &handle.repo, Action::Store(handle.object))
+        .await?;
+    let changing = live.ledger.changing(handle);
+    let committed = upload.commit(|| claim.published(received)).await;
+    drop(changing);
+    // Not before: a small object is kept in memory until it is stored.
+    pause(due).await;
+    committed?;
+    if let Object::Blob(kind, _) = handle.object
+        && is_new
+    {
+        let row = live.blobs.row(who, &handle.repo, kind);
+        row.write.increment();
+        row.write_bytes.add(received);
+    }
+    Ok(Answer::done())
+}
+
+/// Receives the body. Returns how many bytes came, and how long its user is to wait now.
+async fn receive(
+    body: &mut Body<'_>,
+    (claim, upload): (&mut Claim, &mut impl Upload),
+    (slot, mut ahead): (&Slot, Ahead),
+    (length, largest): (Option<u64>, u64),
+) -> Result<(u64, Duration), Error> {
+    let is_new = upload.is_new();
     let (mut received, mut due) = (0, Duration::ZERO);
-    while let Some(piece) = next(body, (&mut claim, &mut upload), received).await? {
+    while let Some(piece) = next(body, (claim, upload), received).await? {
         let count = piece.len();
         received += count as u64;
         if received > largest {
@@ -75,22 +103,7 @@ pub(super) async fn respond<S: Store>(
         }
         pause(wait).await;
     }
-    live.decide_again(rules, (who, request.caller, trust), &handle.repo, Action::Store(handle.object))
-        .await?;
-    let changing = live.ledger.changing(handle);
-    let committed = upload.commit(|| claim.published(received)).await;
-    drop(changing);
-    // Not before: a small object is kept in memory until it is stored.
-    pause(due).await;
-    committed?;
-    if let Object::Blob(kind, _) = handle.object
-        && is_new
-    {
-        let row = live.blobs.row(who, &handle.repo, kind);
-        row.write.increment();
-        row.write_bytes.add(received);
-    }
-    Ok(Answer::done())
+    Ok((received, due))
 }
 
 /// The next piece of the body. When none comes for a while, the room that is held for what was to come is given back.
