@@ -8,12 +8,12 @@ use crate::auth::Trust;
 use crate::http::Body;
 use crate::io::Buffer;
 use crate::io::runtime::{Either, now, race, sleep};
-use crate::policy::Action;
 use crate::policy::ahead::{Ahead, LEAST, STALL};
 use crate::policy::rate::Slot;
+use crate::policy::{Action, Decision};
 use crate::quota::{Claim, QuotaError};
 use crate::store::{Store, Upload};
-use crate::types::{AHEAD_BYTES, Handle, Object, Principal};
+use crate::types::{AHEAD_BYTES, BlobType, Handle, Object, Principal};
 
 /// POST of an object.
 pub(super) async fn respond<S: Store>(
@@ -28,6 +28,11 @@ pub(super) async fn respond<S: Store>(
     let (length, largest) = (Body::announced(head), rules.sizes.of(handle.object));
     if length.is_some_and(|length| length > largest) {
         return Err(Error::TooLarge(largest));
+    }
+    let is_lock = matches!(handle.object, Object::Blob(BlobType::Locks, _));
+    let delete = Action::Delete(handle.object);
+    if is_lock && !matches!(rules.policy.decide(who, &handle.repo, delete), Ok(Decision::Allowed)) {
+        live.store.check_lock_room(&handle.repo).await?;
     }
     let slot = live.rates.begin(who, rules.allowances.of(who), now()).ok_or(Error::TooManyUploads)?;
     let mut ahead = slot.ahead(now());

@@ -297,6 +297,12 @@ impl<D: Disk> Store for FsStore<D> {
         Ok(())
     }
 
+    async fn check_lock_room(&self, repo: &RepoPath) -> Result<(), Error> {
+        let (dir, _) = self.nearest_dir(&layout::type_dir(repo, BlobType::Locks)).await?;
+        let space = self.0.disk.space(&dir).await.step("ask for free space")?;
+        self.0.health.check_lock_room(&space)
+    }
+
     async fn upload(
         &self,
         handle: &Handle,

@@ -116,14 +116,21 @@ impl Health {
         self.check_space(space, 0, 1)
     }
 
+    /// Fails in the last half of the reserve.
+    pub fn check_lock_room(&self, space: &Space) -> Result<(), Error> {
+        has_free(space, self.reserve(space) / 2, RESERVE_INODES / 2)
+    }
+
     fn check_space(&self, space: &Space, length: u64, inodes: u64) -> Result<(), Error> {
-        let reserve = match self.min_free.load(Ordering::Relaxed) {
+        let bytes = length.saturating_add(self.reserve(space));
+        has_free(space, bytes, inodes.saturating_add(RESERVE_INODES))
+    }
+
+    fn reserve(&self, space: &Space) -> u64 {
+        match self.min_free.load(Ordering::Relaxed) {
             USUAL => RESERVE_BYTES.min(space.bytes / 100),
             asked => asked,
-        };
-        let bytes = space.bytes == 0 || space.free_bytes >= length.saturating_add(reserve);
-        let files = space.inodes == 0 || space.free_inodes >= inodes.saturating_add(RESERVE_INODES);
-        if bytes && files { Ok(()) } else { Err(Error::Reserved) }
+        }
     }
 
     /// Looks at an error of any step that writes.
@@ -174,6 +181,12 @@ impl Health {
     fn elapsed(&self) -> u64 {
         milliseconds(now().duration_since(self.started))
     }
+}
+
+fn has_free(space: &Space, bytes: u64, inodes: u64) -> Result<(), Error> {
+    let has_bytes = space.bytes == 0 || space.free_bytes >= bytes;
+    let has_inodes = space.inodes == 0 || space.free_inodes >= inodes;
+    if has_bytes && has_inodes { Ok(()) } else { Err(Error::Reserved) }
 }
 
 fn milliseconds(duration: Duration) -> u64 {

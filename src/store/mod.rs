@@ -50,6 +50,10 @@ pub trait Store: Clone + 'static {
     /// Makes a repository's folders, those that are missing. Durable when it returns, also if all were there.
     async fn create_repo(&self, repo: &RepoPath) -> Result<(), Error>;
 
+    /// Fails if a lock of somebody who may not remove the locks of others would take what is kept for those who may: a prune
+    /// needs one before it can free anything.
+    async fn check_lock_room(&self, repo: &RepoPath) -> Result<(), Error>;
+
     /// Begins an upload of `length` bytes, if that is known. The folders that are missing in a repository are made when the object
     /// is committed. A lock is kept with its owner, if there is one.
     ///

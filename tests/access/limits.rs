@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Server, id_of, login, noise, on_both, skip, users, wait_for};
+use crate::common::mount::Mount;
+use crate::common::{NO_SCRUB, Server, id_of, login, noise, on_both, skip, users, wait_for};
 use crate::proxies::{connect_from, own_address};
 use crate::rights::{as_user, configured};
 
@@ -236,5 +237,38 @@ fn locks_are_small_and_few() {
         assert_eq!(server.status("DELETE", &format!("/r1/locks/{}", id_of(b"one")), b""), 200);
         assert_eq!(put(b"two"), 200);
         assert_eq!(server.status("POST", &format!("/r1/keys/{}", id_of(b"key")), b"key"), 200);
+    });
+}
+
+/// Who may not remove the locks of others leaves half of the reserve to those who may.
+#[test]
+fn the_last_of_the_reserve_is_for_who_may_break_locks() {
+    on_both(|driver| {
+        let Some(mount) = Mount::tmpfs("size=48m") else { return };
+        let dir = tempfile::tempdir().unwrap();
+        let file = users(dir.path(), &["admin", "reader"]);
+        let config = dir.path().join("packhouse.toml");
+        std::fs::write(
+            &config,
+            "[users.admin]\nrights = { \"/**\" = \"full\" }\n[users.reader]\nrights = { \"/**\" = \"read\" }\n",
+        )
+        .unwrap();
+        let config = config.to_str().unwrap();
+        let flags =
+            [NO_SCRUB, &["--htpasswd-file", &file, "--config", config, "--min-free", "20MiB"]].concat();
+        let server = Server::on(&mount.point, driver, &flags);
+        assert_eq!(as_user(&server, "admin", "POST", "/r1/?create=true", b""), 200);
+        let lock = |user: &str, n: u64| {
+            let body = noise(100, n);
+            as_user(&server, user, "POST", &format!("/r1/locks/{}", id_of(&body)), &body)
+        };
+        assert_eq!((lock("reader", 1), lock("admin", 2)), (200, 200));
+        let filler = mount.point.join("filler");
+        std::fs::write(&filler, vec![1; 32 << 20]).unwrap();
+        assert_eq!((lock("reader", 3), lock("admin", 4)), (200, 200), "16 MiB are free");
+        std::fs::write(mount.point.join("more"), vec![1; 8 << 20]).unwrap();
+        assert_eq!((lock("reader", 5), lock("admin", 6)), (507, 200), "8 MiB are free");
+        std::fs::remove_file(filler).unwrap();
+        assert_eq!(lock("reader", 5), 200);
     });
 }
