@@ -19,7 +19,7 @@ use crate::metrics::{Counter, Counters, LoginCounters, ScrubCounters};
 use crate::quota::Ledger;
 use crate::store::health::Health;
 use crate::store::{self, Store};
-use crate::tls::Acceptor;
+use crate::tls::{Acceptor, StaleList};
 
 /// How long a disk may take to answer whether it takes uploads.
 const READY_LIMIT: Duration = Duration::from_secs(5);
@@ -230,6 +230,10 @@ impl Status {
         if self.reloads.hangs() {
             text.push_str("\na reload does not end: a file that the settings name may lie on a disk that does not answer");
         }
+        if self.stale_list().is_some() {
+            text.push('\n');
+            text.push_str(StaleList::PUBLIC_TEXT);
+        }
         for part in self.reloads.parts() {
             text.push('\n');
             text.push_str(part.public_text());
@@ -247,11 +251,17 @@ impl Status {
         }
         self.health.check_writable().map_err(|e| e.to_string())?;
         self.look_at_disk(store).await?;
-        if self.reloads.parts().contains(&Part::Users) {
+        if self.stale_list().is_some_and(|list| !list.is_ready) {
+            Err(StaleList::PUBLIC_TEXT.into())
+        } else if self.reloads.parts().contains(&Part::Users) {
             Err(Part::Users.public_text().into())
         } else {
             Ok(())
         }
+    }
+
+    fn stale_list(&self) -> Option<StaleList> {
+        self.tls.as_ref().and_then(|tls| tls.stale_list())
     }
 
     /// Whether this process has stored anything.
@@ -311,6 +321,10 @@ impl Status {
             self.tls.iter().flat_map(|tls| tls.ends()).map(|(file, end)| (vec![("file", file)], end as f64));
         let help = "When a certificate ends, in seconds since 1970";
         all.gauge("packhouse_certificate_end_seconds", help, ends.collect());
+        let lists = self.tls.iter().filter_map(|tls| tls.list_end());
+        let help = "When the list of revoked client certificates is to be replaced, in seconds since 1970";
+        let lists = lists.map(|(file, end)| (vec![("file", file)], end as f64)).collect();
+        all.gauge("packhouse_crl_end_seconds", help, lists);
         process(&mut all);
         all.text(format)
     }

@@ -221,7 +221,8 @@ fn status(
 
 fn first_rules(settings: &Settings) -> Result<(Arc<ArcSwap<Rules>>, Held), StartError> {
     let prepared = rules::prepare(settings).map_err(StartError::Files)?;
-    for problem in prepared.nobody().into_iter().chain(prepared.unknown_users()) {
+    for problem in prepared.nobody().into_iter().chain(prepared.stale_list()).chain(prepared.unknown_users())
+    {
         log::warn!("{problem}");
     }
     for problem in prepared.expired() {

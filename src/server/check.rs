@@ -61,6 +61,7 @@ impl Findings {
             Ok(prepared) => {
                 self.problems.extend(prepared.expired());
                 self.warnings.extend(prepared.nobody());
+                self.warnings.extend(prepared.stale_list());
                 self.warnings.extend(prepared.unknown_users());
                 self.warnings.extend(prepared.bad_lines().map(ToOwned::to_owned));
             }

@@ -141,7 +141,7 @@ impl Reloader {
         if !expired.is_empty() {
             return Err(expired);
         }
-        if let Some(problem) = prepared.nobody() {
+        for problem in prepared.nobody().into_iter().chain(prepared.stale_list()) {
             log::warn!("{problem}");
         }
         let users = prepared.user_count();
@@ -211,6 +211,9 @@ impl Reloader {
                 if let Some(problem) = material.problems().into_iter().next() {
                     reloads.note_failed_file(Part::Certificates, "the old certificates stay", &problem);
                 } else {
+                    if let Some(list) = material.stale_list() {
+                        log::warn!("{list}");
+                    }
                     tls.replace(material);
                     log::info!("reloaded the certificates");
                     reloads.note_right(Part::Certificates);

@@ -95,6 +95,7 @@ pub fn material(settings: &Settings) -> Result<Option<Material>, String> {
         only_1_3: tls.min_version == TlsVersion::V13,
         client_ca: tls.client_ca.clone(),
         client_crl: tls.client_crl.clone(),
+        fresh_crl: tls.fresh_crl,
         client_optional: tls.client_optional,
     };
     Material::load(&files).map(Some).map_err(|e| {
@@ -166,6 +167,11 @@ impl Prepared<'_> {
     /// Certificates that have expired.
     pub fn expired(&self) -> Vec<String> {
         self.material.as_ref().map(Material::problems).unwrap_or_default()
+    }
+
+    /// That the list of revoked certificates has expired.
+    pub fn stale_list(&self) -> Option<String> {
+        self.material.as_ref().and_then(Material::stale_list).map(|list| list.to_string())
     }
 
     /// Why nobody could log in, which may be what the operator wants: the users come later.

@@ -124,6 +124,7 @@ pub const KEYS: &[Section] = &[
         live(key("tls-min-ver", Text, "VERSION", "1.2", "Oldest TLS version: 1.2 or 1.3", |d, v| put(&mut d.tls_min, tls_version(v)))),
         live(key("tls-client-ca", Text, "FILE", "", "Authority of client certificates, PEM: a client shows one and is the user that it names", |d, v| { d.client_ca = Some(v.into()); Ok(()) })).example("/etc/packhouse/client-ca.pem"),
         live(key("tls-client-crl", Text, "FILE", "", "Revoked client certificates, PEM", |d, v| { d.client_crl = Some(v.into()); Ok(()) })).example("/etc/packhouse/client-crl.pem"),
+        live(key("tls-client-crl-fresh", Switch, "BOOL", "false", "Not ready (/readyz) while the list of revoked client certificates has expired", |d, v| put(&mut d.fresh_crl, switch(v)))),
         live(key("tls-client-optional", Switch, "BOOL", "false", "A client without a certificate may log in by password", |d, v| put(&mut d.client_optional, switch(v)))),
         live(key("hsts", Time, "TIME", "", "Tell clients to use HTTPS only for so long (Strict-Transport-Security)", |d, v| put(&mut d.hsts, time(v).map(Some)))).example("1year"),
     ]),

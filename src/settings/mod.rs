@@ -133,6 +133,8 @@ pub struct Tls {
     pub client_ca: Option<PathBuf>,
     /// Client certificates that are revoked.
     pub client_crl: Option<PathBuf>,
+    /// The server is not ready while the list of those has expired.
+    pub fresh_crl: bool,
     /// Whether a client may come without a certificate and log in by password.
     pub client_optional: bool,
     /// How long browsers and clients are to remember that this host speaks TLS only.

@@ -25,6 +25,7 @@ pub struct Draft {
     pub(super) tls_min: TlsVersion,
     pub(super) client_ca: Option<PathBuf>,
     pub(super) client_crl: Option<PathBuf>,
+    pub(super) fresh_crl: bool,
     pub(super) client_optional: bool,
     pub(super) hsts: Option<Duration>,
     pub(super) prometheus: bool,
@@ -50,6 +51,7 @@ impl Default for Draft {
             tls_min: TlsVersion::V12,
             client_ca: None,
             client_crl: None,
+            fresh_crl: false,
             client_optional: false,
             hsts: None,
             prometheus: false,
@@ -164,6 +166,7 @@ impl Draft {
             min_version: self.tls_min,
             client_ca: self.client_ca.clone(),
             client_crl: self.client_crl.clone(),
+            fresh_crl: self.fresh_crl,
             client_optional: self.client_optional,
             hsts: self.hsts,
         })
@@ -232,6 +235,10 @@ impl Draft {
             (
                 (self.client_crl.is_some() || self.client_optional) && self.client_ca.is_none(),
                 "tls-client-crl and tls-client-optional have no effect without tls-client-ca",
+            ),
+            (
+                self.fresh_crl && self.client_crl.is_none(),
+                "tls-client-crl-fresh has no effect without tls-client-crl",
             ),
             (
                 self.client_ca.is_some() && logins.user_header.is_some(),

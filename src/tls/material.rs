@@ -27,6 +27,8 @@ pub struct Files {
     pub client_ca: Option<PathBuf>,
     /// Revoked client certificates.
     pub client_crl: Option<PathBuf>,
+    /// The server is not ready while the list of those has expired.
+    pub fresh_crl: bool,
     /// A client may come without a certificate.
     pub client_optional: bool,
 }
@@ -40,11 +42,38 @@ pub(super) struct Judges {
     optional: bool,
 }
 
+/// A list of revoked certificates that has expired: those that were revoked since are let in.
+#[derive(Clone, Debug)]
+pub struct StaleList {
+    file: PathBuf,
+    /// The server is ready all the same.
+    pub is_ready: bool,
+}
+
+impl StaleList {
+    /// What strangers may know: no path.
+    pub const PUBLIC_TEXT: &str = "the list of revoked client certificates has expired: see the log";
+}
+
+impl fmt::Display for StaleList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display();
+        write!(
+            f,
+            "{file}: the list of revoked client certificates has expired, and goes on to hold: fetch the next one, it is read without a restart"
+        )
+    }
+}
+
 /// What connections are accepted with.
 pub struct Material {
     config: Arc<ServerConfig>,
     /// By file: when its certificate ends.
     ends: Vec<(PathBuf, i64)>,
+    /// The file of revoked certificates, and when the first of its lists ends.
+    list_end: Option<(PathBuf, i64)>,
+    /// The server is not ready after that.
+    fresh_list: bool,
     /// What clients' certificates are looked at by.
     pub(super) judges: Judges,
 }
@@ -79,7 +108,9 @@ impl Material {
         config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         // New at every load: no session outlives the certificates, authorities and revocations that it began with.
         config.ticketer = ring::Ticketer::new()?;
-        Ok(Self { config: Arc::new(config), ends, judges })
+        let list_end = judges.revocations.iter().filter_map(peer::list_end).min();
+        let list_end = files.client_crl.clone().zip(list_end);
+        Ok(Self { config: Arc::new(config), ends, list_end, fresh_list: files.fresh_crl, judges })
     }
 
     /// The configuration.
@@ -90,6 +121,17 @@ impl Material {
     /// When the certificates end, by file, in seconds since 1970.
     pub fn ends(&self) -> Vec<(String, i64)> {
         self.ends.iter().map(|(file, end)| (file.display().to_string(), *end)).collect()
+    }
+
+    /// The file of revoked certificates, and when it ends.
+    pub fn list_end(&self) -> Option<(String, i64)> {
+        self.list_end.as_ref().map(|(file, end)| (file.display().to_string(), *end))
+    }
+
+    /// Whether the list of revoked certificates has expired, and whether the server is ready all the same.
+    pub fn stale_list(&self) -> Option<StaleList> {
+        let (file, _) = self.list_end.as_ref().filter(|(_, end)| is_past(*end))?;
+        Some(StaleList { file: file.clone(), is_ready: !self.fresh_list })
     }
 
     /// Certificates that have expired: nobody should accept them.

@@ -18,7 +18,7 @@ pub mod material;
 pub mod peer;
 pub mod stream;
 
-pub use material::{Files, Material};
+pub use material::{Files, Material, StaleList};
 pub use stream::{DetachedStream, PIECE_BYTES, Stream};
 
 use stream::TlsSocket;
@@ -155,6 +155,16 @@ impl Acceptor {
     /// When the certificates end, by file, in seconds since 1970.
     pub fn ends(&self) -> Vec<(String, i64)> {
         self.material.load().ends()
+    }
+
+    /// See [`Material::list_end`].
+    pub fn list_end(&self) -> Option<(String, i64)> {
+        self.material.load().list_end()
+    }
+
+    /// See [`Material::stale_list`].
+    pub fn stale_list(&self) -> Option<StaleList> {
+        self.material.load().stale_list()
     }
 
     /// Shakes hands with a client.

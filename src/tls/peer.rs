@@ -1,13 +1,20 @@
 //! What a certificate says about its holder. The chain was verified before.
 
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::revocation_list::CertificateRevocationList;
 
 /// When a certificate ends, in seconds since 1970; none if it is malformed.
 pub fn end(cert: &CertificateDer<'_>) -> Option<i64> {
     let (_, cert) = X509Certificate::from_der(cert).ok()?;
     Some(cert.validity().not_after.timestamp())
+}
+
+/// When a list of revoked certificates is to be replaced by its next issue, in seconds since 1970; none if it does not say.
+pub fn list_end(list: &CertificateRevocationListDer<'_>) -> Option<i64> {
+    let (_, list) = CertificateRevocationList::from_der(list).ok()?;
+    list.next_update().map(|end| end.timestamp())
 }
 
 /// The user whom a client's certificate names: the first URI of its alternative names, else the first host name, else

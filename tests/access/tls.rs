@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
 
-use crate::common::{NO_SCRUB, Server, id_of, login, noise, on_both, skip, wait_for};
+use crate::common::{Conn, NO_SCRUB, Server, id_of, login, noise, on_both, skip, wait_for};
 use crate::pki::{Pki, connect, connect_shared, der, handshake, shown};
 
 /// A server with TLS and one certificate, for localhost.
@@ -402,4 +402,40 @@ fn scanners_find_nothing() {
 
 fn now_and(days: i64) -> time::OffsetDateTime {
     time::OffsetDateTime::now_utc() + time::Duration::days(days)
+}
+
+/// A list of revoked certificates that has expired holds on, and is told: in the log, in metrics, and to who asks for readiness.
+#[test]
+fn an_expired_list_of_revocations_is_told() {
+    on_both(|driver| {
+        let pki = Pki::new();
+        let (cert, key) = pki.server("server", &["localhost"]);
+        pki.issue("bob", |_| ());
+        let ca = pki.text("ca.pem");
+        let crl = pki.revoke_until("bob", 2025);
+        let plain = ["--admin-listen", "127.0.0.1:0", "--tls", "--tls-cert", &cert, "--tls-key", &key];
+        let flags = [&plain[..], &["--tls-client-ca", &ca, "--tls-client-crl", &crl]].concat();
+        for (fresh, status) in [(&[][..], 200), (&["--tls-client-crl-fresh"], 503)] {
+            let server = Server::start(driver, &[&flags[..], fresh].concat());
+            server.wait_for_log("crl.pem: the list of revoked client certificates has expired");
+            wait_for("the admin listener", || server.text().contains("start admin server on"));
+            let text = server.text();
+            let admin = text.lines().find_map(|line| line.strip_prefix("start admin server on ")).unwrap();
+            let ask = |path: &str| {
+                let mut conn = Conn::new(TcpStream::connect(admin).unwrap());
+                conn.request("GET", path, "", b"")
+            };
+            let ready = ask("/readyz");
+            assert_eq!(ready.status, status);
+            assert!(ready.text().contains("the list of revoked client certificates has expired"));
+            let line = format!("packhouse_crl_end_seconds{{file=\"{crl}\"}} 1735689600");
+            assert!(ask("/metrics").text().contains(&line), "{line}");
+            let mut conn = connect(&server.addresses[0], pki.client(Some("bob")), "localhost");
+            assert!(handshake(&mut conn).is_err() || conn.try_response_to("GET").is_none(), "bob stays out");
+            // The next issue is read without a restart.
+            pki.revoke("bob");
+            wait_for("the new list", || !ask("/readyz").text().contains("revoked"));
+            pki.revoke_until("bob", 2025);
+        }
+    });
 }

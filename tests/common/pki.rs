@@ -77,9 +77,14 @@ impl Pki {
 
     /// Makes `crl.pem`, in which the certificate of `name` is revoked.
     pub fn revoke(&self, name: &str) -> String {
+        self.revoke_until(name, 2124)
+    }
+
+    /// The same of a list that ends with a year's begin.
+    pub fn revoke_until(&self, name: &str, year: i32) -> String {
         let params = CertificateRevocationListParams {
             this_update: rcgen::date_time_ymd(2024, 1, 1),
-            next_update: rcgen::date_time_ymd(2124, 1, 1),
+            next_update: rcgen::date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1u64),
             issuing_distribution_point: None,
             revoked_certs: vec![RevokedCertParams {
