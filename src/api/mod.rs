@@ -44,8 +44,8 @@ pub struct Request<'r> {
     pub admin: bool,
     /// The rules that held when it began.
     pub rules: &'r Rules,
-    /// To be called once its client has shown who it is.
-    pub let_in: &'r dyn Fn(),
+    /// To be called once its client has shown who it is; false if the connection is to make room for others already.
+    pub let_in: &'r dyn Fn(&Principal) -> bool,
 }
 
 /// Answers one request.
@@ -93,7 +93,9 @@ async fn respond<S: Store>(
     // Who is not let in does not learn which paths there are.
     let principal = rules.auth.authenticate(&head.headers, caller, &async || body.gone().await).await?;
     let principal = &*who.insert(principal);
-    let_in();
+    if !let_in(principal) {
+        return Err(Error::Store(crate::store::Error::Busy));
+    }
     // Nothing else takes so long that what lets a request in could be taken away meanwhile.
     let is_upload = head.method == Method::POST;
     let trust = if is_upload { rules.auth.trust(principal, caller) } else { Trust::default() };

@@ -8,7 +8,7 @@ use event_listener::Event;
 use crate::auth::htpasswd::Htpasswd;
 use crate::auth::line::Line;
 use crate::auth::remember::{Mac, Remembered};
-use crate::io::sync::atomic::AtomicUsize;
+use crate::io::sync::atomic::{AtomicUsize, Ordering};
 use crate::io::sync::{Arc as Counted, Mutex, MutexGuard};
 
 /// The users, and which credentials are known to be right or wrong. A reload replaces all of it.
@@ -78,6 +78,28 @@ impl Waiting {
         // A reload may have put another attempt in its place.
         if self.attempts.get(mac).is_some_and(|held| Running::ptr_eq(held, attempt)) {
             self.attempts.remove(mac);
+        }
+    }
+}
+
+/// A client that waits for an attempt. One that is given up before its end makes room for others.
+pub(super) struct Waits<'w> {
+    pub(super) waiting: &'w Mutex<Waiting>,
+    pub(super) mac: &'w Mac,
+    pub(super) attempt: &'w Running,
+    pub(super) is_over: bool,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        let mut waiting = lock(self.waiting);
+        if self.attempt.clients.fetch_sub(1, Ordering::Relaxed) == 1
+            && waiting.line.remove(|job| Running::ptr_eq(&job.attempt, self.attempt)).is_some()
+        {
+            waiting.forget(self.mac, self.attempt);
         }
     }
 }

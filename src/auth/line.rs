@@ -12,11 +12,14 @@ const MOST_OF_USER: usize = 16;
 pub(super) enum Rank {
     /// These very credentials were right before.
     Before,
-    /// The password file has the user.
+    /// The password file has the user, and a flood of strangers waits.
     Known,
-    /// It does not: this can't be right, and must not be told from a wrong password.
+    /// Anybody else: a stranger, who can't be right, must not be told from a user.
     Stranger,
 }
+
+/// So many strangers that wait are a flood, in which a user comes before them; before that nobody can see who is one.
+const FLOOD: usize = 8;
 
 /// Most that wait in each rank. Those that were right before are bounded by the users that there are; of strangers so many
 /// take some 4 s at bcrypt's cost 10.
@@ -70,10 +73,14 @@ impl<T> Line<T> {
         self.0.iter().map(Lane::len).sum()
     }
 
-    /// How many strangers wait.
-    pub(super) fn strangers(&self) -> usize {
+    /// The rank of credentials that were right before or not, of a user whom the password file has or not.
+    pub(super) fn rank(&self, was_right: bool, is_user: bool) -> Rank {
         let [_, _, strangers] = &self.0;
-        strangers.len()
+        match (was_right, is_user) {
+            (true, _) => Rank::Before,
+            (false, true) if strangers.len() >= FLOOD => Rank::Known,
+            (false, _) => Rank::Stranger,
+        }
     }
 
     #[expect(clippy::indexing_slicing, reason = "there is a lane for each rank")]
@@ -128,16 +135,13 @@ impl<T> Lane<T> {
         let mut pushed_out = None;
         if self.len() >= self.most {
             let of_network = own.map_or(0, Network::len);
-            let longest = self.networks.iter_mut().max_by_key(|network| network.len());
-            let Some(longest) = longest else { return Err(job) };
-            let most_of_user = longest.users.iter().map(|(_, jobs)| jobs.len()).max().unwrap_or(0);
-            let other = longest.len() > of_network + 1;
-            // Where its own network has most, whoever has most there gives way.
-            let same = longest.name == name && most_of_user > of_user + 1;
-            if !other && !same {
-                return Err(job);
-            }
-            pushed_out = longest.pop_longest();
+            let most_of_user =
+                own.and_then(|own| own.users.iter().map(|(_, jobs)| jobs.len()).max()).unwrap_or(0);
+            let longest = self.networks.iter().enumerate().max_by_key(|(_, network)| network.len());
+            let longest = longest.filter(|(_, network)| network.len() > of_network + 1).map(|(at, _)| at);
+            // Else whoever has most in its own network gives way.
+            let Some(from) = longest.or(at.filter(|_| most_of_user > of_user + 1)) else { return Err(job) };
+            pushed_out = self.networks.get_mut(from).and_then(Network::pop_longest);
             self.networks.retain(|network| !network.users.is_empty());
         }
         let at = self.networks.iter().position(|network| network.name == name).unwrap_or_else(|| {

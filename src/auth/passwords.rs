@@ -18,7 +18,7 @@ use http::header::AUTHORIZATION;
 use ring::hmac;
 
 use crate::auth::AuthError;
-use crate::auth::attempt::{Attempt, Job, Outcome, Running, Table, Waiting, hash_next, lock};
+use crate::auth::attempt::{Attempt, Job, Outcome, Running, Table, Waiting, Waits, hash_next, lock};
 use crate::auth::htpasswd::Htpasswd;
 use crate::auth::line::{Line, Rank};
 use crate::auth::remember::{Mac, Remembered};
@@ -177,11 +177,8 @@ impl Passwords {
             if table.remembered.is_wrong(&mac) {
                 return Ok(false);
             }
-            let rank = match (table.remembered.was_right(&mac), table.users.has(user)) {
-                (true, _) => Rank::Before,
-                (false, true) => Rank::Known,
-                (false, false) => Rank::Stranger,
-            };
+            let (was_right, is_user) = (table.remembered.was_right(&mac), table.users.has(user));
+            let rank = lock(&self.waiting).line.rank(was_right, is_user);
             let attempt = self.attempt(&table, mac, Some(password), client, rank)?;
             let right = self.outcome(&mac, &attempt, gone).await?;
             let now = self.table.load();
@@ -194,42 +191,39 @@ impl Passwords {
                 return Ok(true);
             }
             drop(now);
-            if rank != Rank::Stranger && lock(&self.waiting).line.strangers() > 0 {
+            if rank != Rank::Stranger {
                 // It is told as late as a stranger would be: else a flood shows which users there are.
                 let turn = self.attempt(&table, mac, None, client, Rank::Stranger)?;
                 self.outcome(&mac, &turn, gone).await?;
             }
-            self.table.load().remembered.add_wrong(mac);
-            return Ok(false);
+            let now = self.table.load();
+            if attempt.holds_for(&now, user) {
+                now.remembered.add_wrong(mac);
+                return Ok(false);
+            }
         }
     }
 
     /// Waits until an attempt is right or wrong.
     async fn outcome(&self, mac: &Mac, attempt: &Running, gone: &impl AsyncFn()) -> Result<bool, AuthError> {
+        let mut waits = Waits { waiting: &self.waiting, mac, attempt, is_over: false };
         loop {
             let done = until(&attempt.done, || attempt.outcome.get().copied());
             match race(done, gone()).await {
-                Either::Left(Outcome::PushedOut) => return Err(AuthError::Overloaded),
-                Either::Left(outcome) => return Ok(outcome == Outcome::Right),
-                Either::Right(()) if self.leave(mac, attempt) => return Err(AuthError::Overloaded),
+                Either::Left(outcome) => {
+                    waits.is_over = true;
+                    return match outcome {
+                        Outcome::PushedOut => Err(AuthError::Overloaded),
+                        outcome => Ok(outcome == Outcome::Right),
+                    };
+                }
+                // It has gone, or only waits for the answer: which of both can't be told. Where many wait, it makes room.
+                Either::Right(()) if lock(&self.waiting).line.len() > MOST_ENDED => {
+                    return Err(AuthError::Overloaded);
+                }
                 Either::Right(()) => {}
             }
         }
-    }
-
-    /// A client of an attempt has gone, or only waits for the answer: which of both can't be told. Where many wait, it makes
-    /// room. False if it is to stay.
-    fn leave(&self, mac: &Mac, attempt: &Running) -> bool {
-        let mut waiting = lock(&self.waiting);
-        if waiting.line.len() <= MOST_ENDED {
-            return false;
-        }
-        if attempt.clients.fetch_sub(1, Ordering::Relaxed) == 1
-            && waiting.line.remove(|job| Running::ptr_eq(&job.attempt, attempt)).is_some()
-        {
-            waiting.forget(mac, attempt);
-        }
-        true
     }
 
     /// The attempt of these credentials: one that runs already, or a new one. Without a password it only waits for its turn.

@@ -281,7 +281,7 @@ impl Claim {
 
     /// The same for bytes that have come: up to `ahead` of them, if that fits.
     pub async fn grow_ahead(&mut self, bytes: u64, ahead: u64) -> Result<(), QuotaError> {
-        if bytes <= self.reserved || ahead > bytes && self.grow_to(ahead).await.is_ok() {
+        if ahead > bytes && self.grow_to(ahead).await.is_ok() {
             return Ok(());
         }
         self.grow_to(bytes).await

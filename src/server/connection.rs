@@ -57,7 +57,7 @@ pub async fn serve<S: Store>(
     let mut conn = Conn::new(stream, limits, shard.receive_buffers.clone());
     let mut seat = Some(seat);
     // Nobody connects to say nothing.
-    let mut idle = limits.idle.min(limits.head);
+    let mut idle = if newcomer.has_asked() { limits.idle } else { limits.idle.min(limits.head) };
     loop {
         let request = wait(&mut conn, idle, &mut seat);
         let Either::Right(Waited::Request) = race(shard.stopping.wait(), request).await else {
@@ -68,6 +68,7 @@ pub async fn serve<S: Store>(
             return None;
         }
         idle = limits.idle;
+        newcomer.asks();
         let sitting = seat.take().unwrap_or_else(|| shard.shared.balance.sit(shard.number));
         let start = now();
         // Half a head at the stop is no request in flight: its client tries again elsewhere.
@@ -130,7 +131,7 @@ async fn exchange<S: Store>(
     let caller = origin.caller(&rules, &request.headers);
     let entry = Entry { address: caller.address, request: Some(request), id: shard.next_request_id(), start };
     let mut body = conn.body(request);
-    let let_in = || newcomer.let_in();
+    let let_in = |who: &Principal| newcomer.let_in(who.user().is_some());
     let asked =
         Request { head: request, caller: &caller, admin: origin.admin, rules: &rules, let_in: &let_in };
     let mut answer = api::handle(&shard.live, &asked, &mut body).await;

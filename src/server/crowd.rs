@@ -5,9 +5,14 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use crate::io::runtime::now;
 use crate::io::signal::Latch;
 use crate::types::ClientNetwork;
+
+/// So long everybody has to be let in before others come first.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// All newcomers.
 #[derive(Default)]
@@ -16,7 +21,7 @@ pub struct Crowd(Mutex<Newcomers>);
 #[derive(Default)]
 struct Newcomers {
     next: u64,
-    by_age: BTreeMap<u64, Arc<Latch>>,
+    by_age: BTreeMap<u64, (Instant, Arc<Latch>)>,
     networks: HashMap<ClientNetwork, usize>,
 }
 
@@ -27,15 +32,29 @@ impl Crowd {
         let mut all = self.all();
         let number = all.next;
         all.next += 1;
-        all.by_age.insert(number, Arc::clone(&closed));
+        all.by_age.insert(number, (now(), Arc::clone(&closed)));
         drop(all);
-        Newcomer { crowd: Arc::clone(self), number, network: None, closed, is_in: Cell::new(false) }
+        Newcomer {
+            crowd: Arc::clone(self),
+            number,
+            network: Cell::new(None),
+            closed,
+            is_in: Cell::new(false),
+            has_asked: Cell::new(false),
+        }
     }
 
     /// Makes room: the connection that has been here for the longest without being let in is to end.
     pub fn close_oldest(&self) {
-        if let Some((_, oldest)) = self.all().by_age.pop_first() {
-            oldest.raise();
+        self.close(now());
+    }
+
+    fn close(&self, now: Instant) {
+        let mut all = self.all();
+        if let Some(oldest) = all.by_age.first_entry()
+            && now.duration_since(oldest.get().0) >= PATIENCE
+        {
+            oldest.remove().1.raise();
         }
     }
 
@@ -48,14 +67,15 @@ impl Crowd {
 pub struct Newcomer {
     crowd: Arc<Crowd>,
     number: u64,
-    network: Option<ClientNetwork>,
+    network: Cell<Option<ClientNetwork>>,
     closed: Arc<Latch>,
     is_in: Cell<bool>,
+    has_asked: Cell<bool>,
 }
 
 impl Newcomer {
     /// Counts it for an address, unless that has `most` already.
-    pub fn count(&mut self, address: IpAddr, most: usize) -> bool {
+    pub fn count(&self, address: IpAddr, most: usize) -> bool {
         let network = ClientNetwork::from(address);
         let mut all = self.crowd.all();
         let count = all.networks.entry(network).or_default();
@@ -63,24 +83,42 @@ impl Newcomer {
             return false;
         }
         *count += 1;
-        self.network = Some(network);
+        drop(all);
+        self.network.set(Some(network));
         true
     }
 
-    /// Its client is let in: it counts no more.
-    pub fn let_in(&self) {
-        if !self.is_in.replace(true) {
-            let mut all = self.crowd.all();
-            all.by_age.remove(&self.number);
-            if let Some(network) = self.network
-                && let Some(count) = all.networks.get_mut(&network)
-            {
-                *count -= 1;
-                if *count == 0 {
-                    all.networks.remove(&network);
-                }
+    /// Its client is let in and makes no more room; false if it is to do so already. A user counts for no address any more.
+    pub fn let_in(&self, is_user: bool) -> bool {
+        let counted = self.network.get().filter(|_| is_user);
+        if self.is_in.get() && counted.is_none() {
+            // Every request comes here.
+            return true;
+        }
+        let mut all = self.crowd.all();
+        if !self.is_in.replace(true) && all.by_age.remove(&self.number).is_none() {
+            return false;
+        }
+        if let Some(network) = counted
+            && self.network.take().is_some()
+            && let Some(count) = all.networks.get_mut(&network)
+        {
+            *count -= 1;
+            if *count == 0 {
+                all.networks.remove(&network);
             }
         }
+        true
+    }
+
+    /// Notes that it asks for something.
+    pub fn asks(&self) {
+        self.has_asked.set(true);
+    }
+
+    /// Whether it has asked for something.
+    pub const fn has_asked(&self) -> bool {
+        self.has_asked.get()
     }
 
     /// Raised when the connection is to make room for others.
@@ -91,7 +129,7 @@ impl Newcomer {
 
 impl Drop for Newcomer {
     fn drop(&mut self) {
-        self.let_in();
+        self.let_in(true);
     }
 }
 
@@ -103,11 +141,11 @@ mod tests {
     fn an_address_has_its_share_of_those_who_are_not_let_in() {
         let crowd = Arc::new(Crowd::default());
         let (one, other): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        let mut first = crowd.welcome();
+        let first = crowd.welcome();
         assert!(first.count(one, 1));
         assert!(!crowd.welcome().count(one, 1) && crowd.welcome().count(other, 1));
-        first.let_in();
-        assert!(crowd.welcome().count(one, 1));
+        assert!(first.let_in(false) && !crowd.welcome().count(one, 1), "who has no name still counts");
+        assert!(first.let_in(true) && first.let_in(true) && crowd.welcome().count(one, 1));
         assert!(crowd.all().networks.is_empty() && crowd.all().by_age.is_empty());
     }
 
@@ -115,12 +153,16 @@ mod tests {
     fn the_oldest_that_was_never_let_in_makes_room() {
         let crowd = Arc::new(Crowd::default());
         let all: Vec<_> = (0..3).map(|_| crowd.welcome()).collect();
-        all[0].let_in();
-        crowd.close_oldest();
+        assert!(all[0].let_in(true));
+        crowd.close(now());
+        assert!(!all[1].closed().is_raised(), "it may be about to log in");
+        let later = now() + PATIENCE;
+        crowd.close(later);
         let closed: Vec<_> = all.iter().map(|newcomer| newcomer.closed().is_raised()).collect();
         assert_eq!(closed, [false, true, false]);
-        crowd.close_oldest();
-        crowd.close_oldest();
+        crowd.close(later);
+        crowd.close(later);
         assert!(!all[0].closed().is_raised() && all[2].closed().is_raised());
+        assert!(!all[1].let_in(true), "too late");
     }
 }

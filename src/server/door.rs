@@ -78,7 +78,7 @@ impl Visitor<DetachedStream> {
 pub async fn enter(
     door: &Door,
     rules: &Rules,
-    mut newcomer: Newcomer,
+    newcomer: Newcomer,
     socket: Socket,
 ) -> Result<Visitor, Turned> {
     let mut address = socket.peer().address();
@@ -94,7 +94,7 @@ pub async fn enter(
         return Err(Turned::Crowded);
     }
     if door.admin {
-        newcomer.let_in();
+        newcomer.let_in(false);
     }
     let generation = door.tls.as_ref().map_or(0, |tls| tls.generation());
     let stream = match &door.tls {

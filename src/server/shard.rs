@@ -30,6 +30,9 @@ use crate::store::Store;
 /// How long an accept loop rests after a failure, such as for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often an accept loop without room looks for a connection to close.
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
+
 /// How long a server that is stopping waits for clients that have their answer to close: one that still sends would lose it
 /// to the reset of the connection.
 const LINGER_AT_STOP: Duration = Duration::from_millis(250);
@@ -133,10 +136,9 @@ impl<S> Shard<S> {
     /// The last answer of a connection is sent; until `closing` ends it only waits for the client to close. A server that is
     /// stopping does not wait for that.
     pub async fn linger(&self, closing: impl Future<Output = ()>) {
-        self.lingering.set(self.lingering.get() + 1);
+        let _counted = Lingering::begin(&self.lingering);
         self.connection_ended.notify(usize::MAX);
         closing.await;
-        self.lingering.set(self.lingering.get().saturating_sub(1));
     }
 
     /// An id for the next request.
@@ -144,6 +146,22 @@ impl<S> Shard<S> {
         let number = self.requests.get();
         self.requests.set(number + 1);
         RequestId { prefix: self.id_prefix, number }
+    }
+}
+
+/// A connection that only waits for its client to close; it may be given up meanwhile.
+struct Lingering<'s>(&'s Cell<usize>);
+
+impl<'s> Lingering<'s> {
+    fn begin(count: &'s Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Lingering<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 
@@ -166,11 +184,14 @@ async fn accept<S: Store>(shard: Rc<Shard<S>>, acceptor: Acceptor, door: Door) {
     loop {
         let next = async {
             let connections = &shard.shared.gates.connections;
-            let permit = if let Some(permit) = connections.try_enter() {
-                permit
-            } else {
+            let permit = loop {
+                if let Some(permit) = connections.try_enter() {
+                    break permit;
+                }
                 shard.shared.crowd.close_oldest();
-                connections.enter().await
+                if let Ok(permit) = timeout(ROOM_PAUSE, connections.enter()).await {
+                    break permit;
+                }
             };
             (acceptor.accept().await, permit)
         };
