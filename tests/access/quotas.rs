@@ -334,7 +334,7 @@ fn announcing_holds_no_room() {
         for n in 0..5_u64 {
             let mut conn = server.connect();
             let id = id_of(&n.to_le_bytes());
-            conn.send(format!("POST /r1/data/{id} HTTP/1.1\r\nHost: h\r\nContent-Length: 150000000\r\n\r\n"));
+            conn.send(format!("POST /r1/data/{id} HTTP/1.1\r\nHost: h\r\nContent-Length: 60000000\r\n\r\n"));
             conn.send([0; 64]);
             held.push(conn);
         }
