@@ -91,12 +91,15 @@ impl Rules {
     /// Whether it is believed about its users. Where the operator has named no proxy, this machine is (rest-server believes
     /// everybody).
     pub fn trusts_about_users(&self, address: Option<IpAddr>) -> bool {
-        self.trusts(address)
-            || self.trusted.is_empty() && address.is_some_and(|address| address.to_canonical().is_loopback())
+        self.trusts(address) || self.trusted.is_empty() && is_this_machine(address)
     }
 
     /// Whether many clients may stand behind an address: limits of an address do not hold for it.
     pub fn is_of_many(&self, address: Option<IpAddr>) -> bool {
-        self.trusts(address) || address.is_some_and(|address| address.to_canonical().is_loopback())
+        self.trusts(address) || is_this_machine(address)
     }
+}
+
+fn is_this_machine(address: Option<IpAddr>) -> bool {
+    address.is_some_and(|address| address.to_canonical().is_loopback())
 }

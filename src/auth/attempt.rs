@@ -1,15 +1,15 @@
 //! One password that is being hashed: from the line through a thread to all who wait for it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use event_listener::Event;
 
 use crate::auth::htpasswd::Htpasswd;
 use crate::auth::line::Line;
-use crate::auth::remember::{Mac, Remembered};
+use crate::auth::remember::{Mac, Remembered, lock};
 use crate::io::sync::atomic::{AtomicUsize, Ordering};
-use crate::io::sync::{Arc as Counted, Mutex, MutexGuard};
+use crate::io::sync::{Arc as Counted, Mutex};
 
 /// The users, and which credentials are known to be right or wrong. A reload replaces all of it.
 pub(super) struct Table {
@@ -66,10 +66,6 @@ pub(super) struct Waiting {
     pub(super) line: Line<Job>,
     /// How often the threads were told to take one out of the line.
     pub(super) told: usize,
-}
-
-pub(super) fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Waiting {

@@ -18,10 +18,10 @@ use http::header::AUTHORIZATION;
 use ring::hmac;
 
 use crate::auth::AuthError;
-use crate::auth::attempt::{Attempt, Job, Outcome, Running, Table, Waiting, Waits, hash_next, lock};
+use crate::auth::attempt::{Attempt, Job, Outcome, Running, Table, Waiting, Waits, hash_next};
 use crate::auth::htpasswd::Htpasswd;
 use crate::auth::line::{Line, Rank};
-use crate::auth::remember::{Mac, Remembered};
+use crate::auth::remember::{Mac, Remembered, lock};
 use crate::auth::throttle::{Throttle, network};
 use crate::io::blocking::Pool;
 use crate::io::runtime::{Either, now, race, sleep};

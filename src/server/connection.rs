@@ -56,7 +56,7 @@ pub async fn serve<S: Store>(
     let Visitor { stream, origin, limits, newcomer } = visitor;
     let mut conn = Conn::new(stream, limits, shard.receive_buffers.clone());
     let mut seat = Some(seat);
-    // Nobody connects to say nothing.
+    // A client that connects has a request: the first one has less time than the next ones.
     let mut idle = if newcomer.has_asked() { limits.idle } else { limits.idle.min(limits.head) };
     loop {
         let request = wait(&mut conn, idle, &mut seat);

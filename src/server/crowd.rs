@@ -90,25 +90,23 @@ impl Newcomer {
 
     /// Its client is let in and makes no more room; false if it is to do so already. A user counts for no address any more.
     pub fn let_in(&self, is_user: bool) -> bool {
-        let counted = self.network.get().filter(|_| is_user);
-        if self.is_in.get() && counted.is_none() {
-            // Every request comes here.
-            return true;
+        if is_user {
+            self.uncount();
         }
+        // Every request comes here, and only the first one takes the lock.
+        self.is_in.replace(true) || self.crowd.all().by_age.remove(&self.number).is_some()
+    }
+
+    /// It counts for no address any more.
+    fn uncount(&self) {
+        let Some(network) = self.network.take() else { return };
         let mut all = self.crowd.all();
-        if !self.is_in.replace(true) && all.by_age.remove(&self.number).is_none() {
-            return false;
-        }
-        if let Some(network) = counted
-            && self.network.take().is_some()
-            && let Some(count) = all.networks.get_mut(&network)
-        {
+        if let Some(count) = all.networks.get_mut(&network) {
             *count -= 1;
             if *count == 0 {
                 all.networks.remove(&network);
             }
         }
-        true
     }
 
     /// Notes that it asks for something.
@@ -164,5 +162,11 @@ mod tests {
         crowd.close(later);
         assert!(!all[0].closed().is_raised() && all[2].closed().is_raised());
         assert!(!all[1].let_in(true), "too late");
+        // An address loses those of its connections that made room.
+        let counted = crowd.welcome();
+        assert!(counted.count([10, 0, 0, 1].into(), 1));
+        crowd.close(now() + PATIENCE);
+        drop(counted);
+        assert!(crowd.all().networks.is_empty());
     }
 }
