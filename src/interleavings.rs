@@ -16,8 +16,8 @@ use crate::io::blocking::Pool;
 use crate::io::gate::Gate;
 use crate::io::signal::Latch;
 use crate::io::sync::atomic::{AtomicUsize, Ordering};
-use crate::quota::{Ledger, Limits, Place, QuotaError};
-use crate::types::{BlobId, BlobType, Handle, Object};
+use crate::quota::{Amount, Ledger, Limits, Place, QuotaError};
+use crate::types::{BLOCK_BYTES, BlobId, BlobType, Handle, Object};
 
 /// With so many preemptions, or `LOOM_MAX_PREEMPTIONS` of them: as many as take less than a minute.
 fn every_order(preemptions: usize, test: impl Fn() + Send + Sync + 'static) {
@@ -80,14 +80,16 @@ fn handle(n: u8) -> Handle {
     Handle { repo: "/a/".parse().expect("a path"), object }
 }
 
-fn ledger(bytes: u64, folder: &std::path::Path) -> Arc<Ledger> {
-    let limits = Limits { total: Some(bytes), ..Limits::default() };
+/// A ledger with room for so many blocks.
+fn ledger(blocks: u64, folder: &std::path::Path) -> Arc<Ledger> {
+    let limits = Limits { total: Some(blocks * BLOCK_BYTES), ..Limits::default() };
     let ledger = Arc::new(Ledger::open(limits, Some(folder)).expect("opens"));
     assert!(block_on(ledger.end_counts()));
     ledger
 }
 
-fn store(ledger: &Arc<Ledger>, n: u8, bytes: u64) -> Result<(), QuotaError> {
+fn store(ledger: &Arc<Ledger>, n: u8, blocks: u64) -> Result<(), QuotaError> {
+    let bytes = blocks * BLOCK_BYTES;
     let mut claim = block_on(ledger.claim(&handle(n), Some(bytes)))?;
     let changing = ledger.changing(&handle(n));
     claim.published(bytes);
@@ -96,7 +98,7 @@ fn store(ledger: &Arc<Ledger>, n: u8, bytes: u64) -> Result<(), QuotaError> {
 }
 
 #[test]
-fn a_ledger_admits_to_the_byte_and_its_journal_is_never_behind() {
+fn a_ledger_admits_to_the_block_and_its_journal_is_never_behind() {
     every_order(2, || {
         let dir = tempfile::tempdir().expect("a folder");
         let ledger = ledger(10, dir.path());
@@ -107,7 +109,7 @@ fn a_ledger_admits_to_the_byte_and_its_journal_is_never_behind() {
         assert_eq!(store(&ledger, 3, 4), Ok(()));
         // After a crash what is stored is within what the journal allows for: nothing more is admitted.
         drop(ledger);
-        let limits = Limits { total: Some(10), ..Limits::default() };
+        let limits = Limits { total: Some(10 * BLOCK_BYTES), ..Limits::default() };
         let again = Arc::new(Ledger::open(limits, Some(dir.path())).expect("opens"));
         assert_eq!(store(&again, 4, 1), Err(QuotaError::Counting));
     });
@@ -126,12 +128,13 @@ fn a_count_is_exact_or_says_that_it_is_not() {
             beside(&ledger, move |ledger| {
                 let changing = ledger.changing(&handle(1));
                 there.store(0, Ordering::SeqCst);
-                changing.removed(6);
+                changing.removed(6 * BLOCK_BYTES);
             })
         };
         let place = Place::of(handle(1).object);
         if let Some(ticket) = ledger.begin_folder(&handle(1).repo, place) {
             let seen = there.load(Ordering::SeqCst) as u64;
+            let seen = Amount { bytes: seen * BLOCK_BYTES, objects: u64::from(seen > 0) };
             ledger.end_folder(&handle(1).repo, ticket, seen);
         }
         remover.join().expect("no panic");

@@ -54,7 +54,7 @@ impl Bench {
             buffer.append(piece);
             upload.write(buffer).await?;
         }
-        upload.commit(|| ()).await
+        upload.commit(|_| ()).await
     }
 
     async fn get(&self, handle: &Handle) -> Result<Vec<u8>, Error> {
@@ -110,12 +110,12 @@ fn every_acknowledged_object_survives_a_power_cut() {
 fn a_created_repository_survives_a_power_cut() {
     run(async |options| {
         let bench = Bench::new(options);
-        bench.store.create_repo(&repo()).await.unwrap();
+        bench.store.create_repo(&repo(), |_| ()).await.unwrap();
         bench.model.crash();
         for kind in BlobType::ALL {
             assert!(bench.store.list(&repo(), kind, true).await.unwrap().page().await.unwrap().is_empty());
         }
-        bench.store.create_repo(&repo()).await.unwrap();
+        bench.store.create_repo(&repo(), |_| ()).await.unwrap();
     });
 }
 
@@ -203,8 +203,8 @@ fn of_two_uploads_at_once_both_succeed_if_they_are_equal() {
                 buffer.append(b"same");
                 upload.write(buffer).await.unwrap();
             }
-            second.commit(|| ()).await.unwrap();
-            first.commit(|| ()).await.unwrap();
+            second.commit(|_| ()).await.unwrap();
+            first.commit(|_| ()).await.unwrap();
             assert_eq!(bench.get(&handle).await.unwrap(), b"same");
         }
         // The second of two configs with other bytes loses.
@@ -214,7 +214,7 @@ fn of_two_uploads_at_once_both_succeed_if_they_are_equal() {
         let mut buffer = bench.buffers.take().await;
         buffer.append(b"else");
         late.write(buffer).await.unwrap();
-        assert!(matches!(late.commit(|| ()).await, Err(Error::Conflict)));
+        assert!(matches!(late.commit(|_| ()).await, Err(Error::Conflict)));
         assert_eq!(bench.get(&config()).await.unwrap(), b"same");
     });
 }
@@ -269,7 +269,7 @@ fn a_repeat_whose_object_is_deleted_meanwhile_is_not_acknowledged() {
         buffer.append(b"x");
         repeat.write(buffer).await.unwrap();
         bench.store.delete(&handle, None).await.unwrap();
-        assert!(matches!(repeat.commit(|| ()).await, Err(Error::Busy)));
+        assert!(matches!(repeat.commit(|_| ()).await, Err(Error::Busy)));
         assert!(matches!(bench.get(&handle).await, Err(Error::NotFound)));
     });
 }
@@ -286,7 +286,7 @@ fn nothing_is_acknowledged_after_a_flush_has_failed() {
         bench.faults.fail(Some((Op::SyncData, Fault::Device)));
         assert!(bench.put(&config(), None, &[b"c"]).await.is_err());
         bench.faults.fail(None);
-        assert!(matches!(begun.commit(|| ()).await, Err(Error::Suspended)));
+        assert!(matches!(begun.commit(|_| ()).await, Err(Error::Suspended)));
         assert!(matches!(bench.get(&handle).await, Err(Error::NotFound)));
     });
 }
@@ -339,7 +339,7 @@ fn a_failed_flush_stops_writes_until_the_operator_resumes() {
             bench.faults.fail(None);
             assert!(matches!(bench.put(&handle, None, &[b"x"]).await, Err(Error::Suspended)));
             assert!(matches!(bench.store.delete(&config(), None).await, Err(Error::Suspended)));
-            assert!(matches!(bench.store.create_repo(&repo()).await, Err(Error::Suspended)));
+            assert!(matches!(bench.store.create_repo(&repo(), |_| ()).await, Err(Error::Suspended)));
             assert_eq!(bench.get(&config()).await.unwrap(), b"c");
             assert!(bench.health.resume());
             bench.put(&handle, None, &[b"x"]).await.unwrap();
@@ -419,7 +419,7 @@ fn a_list_that_fails_is_no_short_list() {
 fn a_dropped_upload_leaves_nothing_and_a_crashed_one_is_swept() {
     run(async |options| {
         let bench = Bench::new(options);
-        bench.store.create_repo(&repo()).await.unwrap();
+        bench.store.create_repo(&repo(), |_| ()).await.unwrap();
         let mut upload = bench.store.upload(&blob(BlobType::Data, b"x"), Some(1), None).await.unwrap();
         let mut buffer = bench.buffers.take().await;
         buffer.append(b"x");

@@ -51,6 +51,11 @@ pub enum Error {
     /// 429.
     #[error("the user has too many uploads at once")]
     TooManyUploads,
+    /// 507, with the most repositories that the user may have.
+    #[error(
+        "the user has the {0} repositories that max-repos lets in, or has made so many since the start of the server"
+    )]
+    TooManyRepositories(u64),
     /// 507, or 503 while it is not known.
     #[error(transparent)]
     Quota(#[from] QuotaError),
@@ -86,7 +91,9 @@ impl Error {
             ) => StatusCode::UNAUTHORIZED,
             Self::Auth(AuthError::Overloaded) | Self::TooManyUploads => StatusCode::TOO_MANY_REQUESTS,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Quota(QuotaError::Full(_)) => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Quota(QuotaError::Full(_)) | Self::TooManyRepositories(_) => {
+                StatusCode::INSUFFICIENT_STORAGE
+            }
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -136,7 +143,7 @@ impl Error {
             Self::Auth(_) => Refusal::Login,
             Self::Forbidden(_) => Refusal::Right,
             Self::NotFound(_) => Refusal::Missing,
-            Self::Quota(_) => Refusal::Space,
+            Self::Quota(_) | Self::TooManyRepositories(_) => Refusal::Space,
             Self::Store(error) | Self::Delete(error) => match error {
                 store::Error::NotFound | store::Error::NoRepository => Refusal::Missing,
                 store::Error::NotOwner | store::Error::Symlink => Refusal::Right,

@@ -22,6 +22,7 @@ use crate::io::shares::{Party, Place, Shares};
 use crate::metrics::Counters;
 use crate::metrics::blobs::BlobCounters;
 use crate::policy::rate::Rates;
+use crate::policy::repos::RepoCounts;
 use crate::policy::{Action, Decision};
 use crate::quota::Ledger;
 use crate::store::{self, Store};
@@ -42,6 +43,8 @@ pub struct Live<S> {
     pub ledger: Arc<Ledger>,
     /// How much each user uploads at the moment.
     pub rates: Arc<Rates>,
+    /// How many repositories each user has.
+    pub repos: Arc<RepoCounts>,
     /// What this worker counts.
     pub counters: Arc<Counters>,
     /// What it counts of objects.

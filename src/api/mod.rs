@@ -3,12 +3,16 @@
 //! `handle`: route → authenticate → decide → store → respond. Every refusal that the head allows comes before the first
 //! byte of the body is read. Nothing here writes to a socket or a log of requests: `server::connection` does, once.
 
+use std::sync::Arc;
+
 use http::Method;
 
 use crate::auth::{Caller, Trust};
 use crate::http::{Body, Expect, Head};
+use crate::io::runtime::{now, spawn};
 use crate::io::shares::Place;
 use crate::policy::Action;
+use crate::policy::repos::Making;
 use crate::store::Store;
 use crate::types::{Handle, Object, Principal, RepoPath};
 
@@ -135,8 +139,36 @@ async fn create<S: Store>(
         return Err(Error::BadRequest("a repository is made by POST with the query ?create=true"));
     }
     live.decide(request.rules, who, repo, Action::Create).await?;
-    live.store.create_repo(repo).await?;
+    let is_there = live.store.exists(repo).await?;
+    let making = if is_there { None } else { Some(begin_to_make(live, request.rules, who, repo)?) };
+    let missing = live.store.missing_folders(repo).await?;
+    let mut claim = live.ledger.claim_folders(repo, missing).await?;
+    let changing = live.ledger.changing_folders(repo);
+    live.store.create_repo(repo, |count| claim.made(count)).await?;
+    drop(changing);
+    if let Some(making) = making {
+        making.made();
+    }
     Ok(Answer::done())
+}
+
+/// Counts a repository that is to be made. What its first folder holds is counted beside it, if that is not known.
+fn begin_to_make<S: Store>(
+    live: &Live<S>,
+    rules: &Rules,
+    who: &Principal,
+    repo: &RepoPath,
+) -> Result<Making, Error> {
+    let most = rules.allowances.of(who).repos.unwrap_or(u64::MAX);
+    let making = live.repos.begin(who, repo, most);
+    if let Some(folder) = repo.folders().first()
+        && live.repos.begin_count(folder, most, now())
+    {
+        let (store, repos, folder) = (live.store.clone(), Arc::clone(&live.repos), folder.clone());
+        let depth = live.max_folder_depth;
+        spawn(async move { repos.end_count(&folder, store.count_repos(&folder, depth).await) });
+    }
+    making.ok_or(Error::TooManyRepositories(most))
 }
 
 async fn object<S: Store>(

@@ -348,8 +348,17 @@ impl Status {
         for (repo, held, limit) in usage.repos {
             add([("scope", "repo".into()), ("name", repo.to_string())], held, limit);
         }
-        all.gauge("packhouse_quota_used_bytes", "Bytes stored and reserved where there is a quota", used);
+        let help = "Bytes on disk, in whole blocks, stored and reserved where there is a quota";
+        all.gauge("packhouse_quota_used_bytes", help, used);
         all.gauge("packhouse_quota_limit_bytes", "Quotas in bytes", limits);
+        let (mut used, mut limits) = (Vec::new(), Vec::new());
+        for (user, held, limit) in usage.objects {
+            let labels = vec![("scope", "user".into()), ("name", user)];
+            used.push((labels.clone(), held as f64));
+            limits.push((labels, limit as f64));
+        }
+        all.gauge("packhouse_quota_used_objects", "Objects where their number is limited, those known", used);
+        all.gauge("packhouse_quota_limit_objects", "Most objects", limits);
     }
 }
 

@@ -11,9 +11,9 @@ use crate::io::runtime::{Either, now, race, sleep};
 use crate::policy::ahead::{Ahead, LEAST, STALL};
 use crate::policy::rate::Slot;
 use crate::policy::{Action, Decision};
-use crate::quota::{Claim, QuotaError};
-use crate::store::{Store, Upload};
-use crate::types::{AHEAD_BYTES, BlobType, Handle, Object, Principal};
+use crate::quota::{Claim, Place, QuotaError};
+use crate::store::{Change, Store, Upload};
+use crate::types::{AHEAD_BYTES, BlobType, Handle, Object, Principal, RepoPath};
 
 /// POST of an object.
 pub(super) async fn respond<S: Store>(
@@ -43,8 +43,9 @@ pub(super) async fn respond<S: Store>(
         Ok(claim) => claim,
         // A repeat takes no room. If it is none after all, there is none.
         Err(full) if upload.is_new() => return Err(full.into()),
-        Err(_) => live.ledger.claim(handle, None).await?,
+        Err(_) => live.ledger.no_claim(&handle.repo, Place::of(handle.object)),
     };
+    let mut folders = claim_folders(live, &handle.repo, &mut upload).await?;
     let is_new = upload.is_new();
     if !is_new {
         claim.give_back();
@@ -59,8 +60,15 @@ pub(super) async fn respond<S: Store>(
     let (received, due) = receive(body, (&mut claim, &mut upload), (&slot, ahead), (length, largest)).await?;
     live.decide_again(rules, (who, request.caller, trust), &handle.repo, Action::Store(handle.object))
         .await?;
-    let changing = live.ledger.changing(handle);
-    let committed = upload.commit(|| claim.published(received)).await;
+    let changing =
+        (live.ledger.changing(handle), folders.is_some().then(|| live.ledger.changing_folders(&handle.repo)));
+    let changed = |change| match (change, &mut folders) {
+        (Change::Published, _) => claim.published(received),
+        (Change::Folders(count), Some(folders)) => folders.made(count),
+        // Somebody has removed one meanwhile, which the next count finds.
+        (Change::Folders(_), None) => {}
+    };
+    let committed = upload.commit(changed).await;
     drop(changing);
     // Not before: a small object is kept in memory until it is stored.
     pause(due).await;
@@ -131,6 +139,22 @@ async fn pause(due: Duration) {
     if !due.is_zero() {
         sleep(due).await;
     }
+}
+
+/// Room for the folders that an upload makes, if it makes any.
+async fn claim_folders<S: Store>(
+    live: &Live<S>,
+    repo: &RepoPath,
+    upload: &mut S::Upload,
+) -> Result<Option<Claim>, Error> {
+    if upload.folders() == 0 {
+        return Ok(None);
+    }
+    match live.ledger.claim_folders(repo, upload.folders()).await {
+        Err(QuotaError::Full(_)) => upload.spare_folders(),
+        claimed => return Ok(claimed.map(Some)?),
+    }
+    Ok(Some(live.ledger.claim_folders(repo, upload.folders()).await?))
 }
 
 /// Room for an upload; or why there is none, if a repeat of what is stored may do without.

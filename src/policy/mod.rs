@@ -9,6 +9,7 @@ use crate::types::{BlobType, Object, PathPattern, Principal, RepoPath, Right, Us
 pub mod acl;
 pub mod ahead;
 pub mod rate;
+pub mod repos;
 
 /// What somebody wants to do to a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,6 +21,8 @@ pub struct Allowance {
     pub uploads: Option<usize>,
     /// Bytes a second, all uploads together.
     pub rate: Option<u64>,
+    /// Repositories.
+    pub repos: Option<u64>,
 }
 
 /// What users may take.
@@ -57,7 +59,7 @@ impl Rates {
     pub fn begin(self: &Arc<Self>, who: &Principal, allowance: Allowance, now: Instant) -> Option<Slot> {
         let slot =
             |counted| Slot { rates: Arc::clone(self), who: who.clone(), rate: allowance.rate, counted };
-        if allowance == Allowance::default() {
+        if allowance.uploads.is_none() && allowance.rate.is_none() {
             return Some(slot(false));
         }
         let mut meters = self.meters();
@@ -128,13 +130,15 @@ mod tests {
     fn uploads_at_once() {
         let rates = Arc::new(Rates::default());
         let who = Principal::User(UserName::new("a"));
-        let begin = || rates.begin(&who, Allowance { uploads: Some(2), rate: None }, Instant::now());
+        let begin =
+            || rates.begin(&who, Allowance { uploads: Some(2), ..Allowance::default() }, Instant::now());
         let (one, two) = (begin(), begin());
         assert!(one.is_some() && two.is_some() && begin().is_none());
         drop(one);
         assert!(begin().is_some());
         let limited = Principal::User(UserName::new("b"));
-        let begin = || rates.begin(&limited, Allowance { uploads: None, rate: Some(1) }, Instant::now());
+        let begin =
+            || rates.begin(&limited, Allowance { rate: Some(1), ..Allowance::default() }, Instant::now());
         let many: Vec<_> = (0..MANY_UPLOADS).map(|_| begin()).collect();
         assert!(many.iter().all(Option::is_some) && begin().is_none());
         assert!(rates.begin(&Principal::Anonymous, Allowance::default(), Instant::now()).is_some());
@@ -144,8 +148,9 @@ mod tests {
     fn bytes_a_second_are_shared() {
         let rates = Arc::new(Rates::default());
         let (who, start) = (Principal::User(UserName::new("a")), Instant::now());
-        let begin =
-            || rates.begin(&who, Allowance { uploads: None, rate: Some(1000) }, start).expect("a slot");
+        let begin = || {
+            rates.begin(&who, Allowance { rate: Some(1000), ..Allowance::default() }, start).expect("a slot")
+        };
         let (one, two) = (begin(), begin());
         // Ten seconds of two connections that send 100 bytes whenever they may.
         let (mut sent, mut next) = ([0usize; 2], [start; 2]);

@@ -3,19 +3,16 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 
-use crate::quota::bounds::{Admission, Bounds, Limits, Shortage, Sum, with_lease};
+use crate::quota::bounds::{Admission, Amount, Bounds, Constraint, Held, Limits, Shortage, Sum, with_lease};
 use crate::quota::place::Place;
 use crate::types::RepoPath;
-
-/// Room for the locks of a repository, beside its quota. A lock has about 200 bytes.
-const LOCK_ROOM: u64 = 16 << 20;
 
 /// What is known of one repository.
 struct Account {
     stored: Bounds,
-    reserved: u64,
-    /// Bytes of locks, as far as they are known, and reserved ones.
-    locks: u64,
+    /// Stored at least.
+    objects: u64,
+    reserved: Amount,
     /// The upper bound that the journal has.
     leased: u64,
     /// What it is about to have.
@@ -31,8 +28,8 @@ impl Account {
     fn new(stored: Bounds) -> Self {
         Self {
             stored,
-            reserved: 0,
-            locks: 0,
+            objects: 0,
+            reserved: Amount::default(),
             leased: 0,
             leasing: None,
             changing: HashMap::new(),
@@ -44,29 +41,24 @@ impl Account {
     /// Whether it says no more than an account that there is not.
     fn is_idle(&self, unseen: Bounds) -> bool {
         self.stored == unseen
-            && self.reserved == 0
-            && self.locks == 0
+            && self.objects == 0
+            && self.reserved == Amount::default()
             && self.leased == 0
             && self.leasing.is_none()
             && self.changing.is_empty()
             && self.counting.is_none()
     }
 
-    /// Where reservations for objects of a place are kept: those of locks with the locks.
-    const fn reserved_at(&mut self, place: Place) -> &mut u64 {
-        if place.is_locks() { &mut self.locks } else { &mut self.reserved }
-    }
-
     /// What a count under way has found in a place.
-    fn counted_at(&mut self, place: Place) -> Option<&mut u64> {
+    fn counted_at(&mut self, place: Place) -> Option<&mut Amount> {
         self.counting.as_mut()?.known.get_mut(&place)
     }
 
     /// With what is reserved.
-    fn held(&self) -> Bounds {
-        let mut held = self.stored;
-        held.add(self.reserved);
-        held
+    fn held(&self) -> Held {
+        let mut bytes = self.stored;
+        bytes.add(self.reserved.bytes);
+        Held { bytes, objects: self.objects.saturating_add(self.reserved.objects) }
     }
 }
 
@@ -75,7 +67,7 @@ impl Account {
 struct Count {
     /// How many changes have begun in each place since the count did.
     begun: HashMap<Place, u64>,
-    known: HashMap<Place, u64>,
+    known: HashMap<Place, Amount>,
 }
 
 /// The state of a place when its count began.
@@ -92,6 +84,8 @@ pub struct Usage {
     pub total: (Option<u64>, Option<u64>),
     /// Of users with a quota.
     pub users: Vec<(String, Option<u64>, u64)>,
+    /// Objects, at least those that are there, and the limit: of users with one.
+    pub objects: Vec<(String, u64, u64)>,
     /// Of repositories with a quota.
     pub repos: Vec<(RepoPath, Option<u64>, u64)>,
 }
@@ -105,12 +99,12 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, repo: &RepoPath, held: Bounds) {
+    fn add(&mut self, repo: &RepoPath, held: Held) {
         self.users.entry(first_folder(repo)).or_default().add(held);
         self.total.add(held);
     }
 
-    fn take(&mut self, repo: &RepoPath, held: Bounds) {
+    fn take(&mut self, repo: &RepoPath, held: Held) {
         if let hash_map::Entry::Occupied(mut user) = self.users.entry(first_folder(repo)) {
             user.get_mut().take(held);
             if user.get().is_zero() {
@@ -120,8 +114,8 @@ impl Sums {
         self.total.take(held);
     }
 
-    fn of_user(&self, folder: &[u8]) -> Bounds {
-        self.users.get(folder).copied().unwrap_or_default().bounds()
+    fn of_user(&self, folder: &[u8]) -> Sum {
+        self.users.get(folder).copied().unwrap_or_default()
     }
 }
 
@@ -154,13 +148,14 @@ impl Book {
     }
 
     /// Takes what the journal says: exact sizes after a clean stop, else upper bounds.
-    pub(super) fn restore(&mut self, entries: Vec<(RepoPath, u64)>, clean: bool) {
-        for (repo, upper) in entries {
+    pub(super) fn restore(&mut self, entries: Vec<(RepoPath, Amount)>, clean: bool) {
+        for (repo, Amount { bytes: upper, objects }) in entries {
             let lower = if clean { upper } else { 0 };
             // What was not known when it was written.
             let upper = Some(upper).filter(|upper| *upper != u64::MAX);
             let mut account = Account::new(Bounds { lower, upper });
             account.uncounted = true;
+            account.objects = if clean { objects } else { 0 };
             self.sums.add(&repo, account.held());
             self.repos.insert(repo, account);
         }
@@ -172,13 +167,18 @@ impl Book {
         if self.complete { Bounds::ZERO } else { Bounds::UNKNOWN }
     }
 
+    /// The same, as what is held.
+    const fn unseen_held(&self) -> Held {
+        Held { bytes: self.unseen(), objects: 0 }
+    }
+
     /// The account of a repository; a new one if it has none.
     fn account(&mut self, repo: &RepoPath) -> &mut Account {
         let unseen = self.unseen();
         match self.repos.entry(repo.clone()) {
             Entry::Occupied(account) => account.into_mut(),
             Entry::Vacant(slot) => {
-                self.sums.add(repo, unseen);
+                self.sums.add(repo, Held { bytes: unseen, objects: 0 });
                 slot.insert(Account::new(unseen))
             }
         }
@@ -195,106 +195,91 @@ impl Book {
     }
 
     /// Whether there is room.
-    pub(super) fn verdict(&self, repo: &RepoPath, place: Place, bytes: u64) -> Admission {
-        if place.is_locks() {
-            let held = self.repos.get(repo).map_or(0, |account| account.locks);
-            let is_full = !self.limits.is_empty() && held.saturating_add(bytes) > LOCK_ROOM;
-            return if is_full { Admission::Full } else { Admission::Granted };
-        }
-        let answers = self.constraints(repo).map(|(held, limit)| held.admit(bytes, limit));
+    pub(super) fn verdict(&self, repo: &RepoPath, place: Place, asked: Amount) -> Admission {
+        let answers = self.constraints(repo, place, asked).map(|constraint| constraint.verdict());
         match answers {
             answers if answers.contains(&Admission::Full) => Admission::Full,
-            answers if answers.contains(&Admission::Counting) => Admission::Counting,
+            // Without a lock nothing can be freed: it is refused if it does not fit for certain.
+            answers if answers.contains(&Admission::Counting) && !place.is_locks() => Admission::Counting,
             _ => Admission::Granted,
         }
     }
 
     /// Reserves room if there is some.
-    pub(super) fn admit(&mut self, repo: &RepoPath, place: Place, bytes: u64) -> Admission {
-        let verdict = self.verdict(repo, place, bytes);
-        if verdict == Admission::Granted && place.is_locks() {
-            self.reserve(repo, place, bytes);
-        } else if verdict == Admission::Granted {
-            let (upper, leased) = self.repos.get(repo).map_or((Some(0), 0), |a| (a.held().upper, a.leased));
-            // Also while there is no limit: one may come back, and the journal must not have fallen behind.
-            if self.journaling && upper.is_none_or(|upper| upper.saturating_add(bytes) > leased) {
+    pub(super) fn admit(&mut self, repo: &RepoPath, place: Place, asked: Amount) -> Admission {
+        let verdict = self.verdict(repo, place, asked);
+        if verdict == Admission::Granted {
+            let (upper, leased) =
+                self.repos.get(repo).map_or((Some(0), 0), |a| (a.held().bytes.upper, a.leased));
+            // Also while there is no limit: one may come back, and the journal must not have fallen behind. Locks may be
+            // ahead of it, by no more than the room beside a quota that is for them: a full disk takes no line.
+            if self.journaling
+                && !place.is_locks()
+                && upper.is_none_or(|upper| upper.saturating_add(asked.bytes) > leased)
+            {
                 return Admission::NeedsLease;
             }
-            self.reserve(repo, place, bytes);
+            self.change(repo, |account| account.reserved = account.reserved.plus(asked));
         }
         verdict
     }
 
     /// Which quota an upload that is not admitted does not fit into: the narrowest.
-    pub(super) fn shortage(&self, repo: &RepoPath, place: Place, asked: u64) -> Shortage {
-        if place.is_locks() {
-            let held = self.repos.get(repo).map_or(0, |account| account.locks);
-            return Shortage { of: format!("the locks of {repo}"), limit: LOCK_ROOM, held, asked };
-        }
-        let user = String::from_utf8_lossy(&first_folder(repo)).escape_debug().to_string();
-        let names = [repo.to_string(), format!("the user {user}"), "all repositories together".into()];
-        let full = self.constraints(repo).into_iter().zip(names).find_map(|((held, limit), of)| {
-            let is_full = held.admit(asked, limit) == Admission::Full;
-            is_full.then(|| Shortage { of, limit: limit.unwrap_or(0), held: held.lower, asked })
-        });
-        full.unwrap_or_else(|| Shortage { of: repo.to_string(), limit: 0, held: 0, asked })
+    pub(super) fn shortage(&self, repo: &RepoPath, place: Place, asked: Amount) -> Shortage {
+        let user = format!("the user {}", String::from_utf8_lossy(&first_folder(repo)).escape_debug());
+        let names = [repo.to_string(), user.clone(), "all repositories together".into(), user];
+        let full =
+            self.constraints(repo, place, asked).into_iter().zip(names).find_map(|(constraint, of)| {
+                let is_full = constraint.verdict() == Admission::Full;
+                let Constraint { held, limit, asked, unit } = constraint;
+                is_full.then(|| Shortage { of, limit: limit.unwrap_or(0), held: held.lower, asked, unit })
+            });
+        full.unwrap_or_else(|| Shortage { of: repo.to_string(), limit: 0, held: 0, asked: 0, unit: "bytes" })
     }
 
     /// What is held where a limit may be, and the limits.
-    fn constraints(&self, repo: &RepoPath) -> [(Bounds, Option<u64>); 3] {
+    fn constraints(&self, repo: &RepoPath, place: Place, asked: Amount) -> [Constraint; 4] {
         let folder = first_folder(repo);
         let known = |mut held: Bounds| {
             held.upper = held.upper.filter(|_| self.complete);
             held
         };
-        let of_repo = self.repos.get(repo).map_or(self.unseen(), Account::held);
-        let of_user = known(self.sums.of_user(&folder));
+        let of_repo = self.repos.get(repo).map_or(self.unseen_held(), Account::held).bytes;
+        let of_user = self.sums.of_user(&folder);
+        let limits = self.limits.users.get(&folder).copied().unwrap_or_default();
+        let is_lock = place.is_locks();
+        let bytes = |held, limit| Constraint::of_bytes(held, limit, asked.bytes, is_lock);
         [
-            (of_repo, self.limits.repos.get(repo).copied()),
-            (of_user, self.limits.users.get(&folder).copied()),
-            (known(self.sums.total.bounds()), self.limits.total),
+            bytes(of_repo, self.limits.repos.get(repo).copied()),
+            bytes(known(of_user.bounds()), limits.bytes),
+            bytes(known(self.sums.total.bounds()), self.limits.total),
+            Constraint::of_objects(of_user.objects, limits.objects, asked.objects, is_lock),
         ]
     }
 
-    fn reserve(&mut self, repo: &RepoPath, place: Place, bytes: u64) {
-        self.change(repo, |account| {
-            let reserved = account.reserved_at(place);
-            *reserved = reserved.saturating_add(bytes);
-        });
-    }
-
-    pub(super) fn release(&mut self, repo: &RepoPath, place: Place, bytes: u64) {
-        self.change(repo, |account| {
-            let reserved = account.reserved_at(place);
-            *reserved = reserved.saturating_sub(bytes);
-        });
+    pub(super) fn release(&mut self, repo: &RepoPath, amount: Amount) {
+        self.change(repo, |account| account.reserved = account.reserved.minus(amount));
         self.forget_if_idle(repo);
     }
 
-    /// A reservation became an object of `bytes` bytes.
-    pub(super) fn publish(&mut self, repo: &RepoPath, place: Place, reserved: u64, bytes: u64) {
-        self.release(repo, place, reserved);
+    /// A reservation became something stored.
+    pub(super) fn publish(&mut self, repo: &RepoPath, place: Place, reserved: Amount, stored: Amount) {
+        self.release(repo, reserved);
         self.change(repo, |account| {
-            if place.is_locks() {
-                account.locks = account.locks.saturating_add(bytes);
-            } else {
-                account.stored.add(bytes);
-            }
+            account.stored.add(stored.bytes);
+            account.objects = account.objects.saturating_add(stored.objects);
             if let Some(known) = account.counted_at(place) {
-                *known = known.saturating_add(bytes);
+                *known = known.plus(stored);
             }
         });
     }
 
-    pub(super) fn remove(&mut self, repo: &RepoPath, place: Place, bytes: u64) {
+    pub(super) fn remove(&mut self, repo: &RepoPath, place: Place, amount: Amount) {
         self.change(repo, |account| {
-            if place.is_locks() {
-                account.locks = account.locks.saturating_sub(bytes);
-            } else {
-                account.stored.take(bytes);
-            }
+            account.stored.take(amount.bytes);
+            account.objects = account.objects.saturating_sub(amount.objects);
             if let Some(known) = account.counted_at(place) {
-                *known = known.saturating_sub(bytes);
+                *known = known.minus(amount);
             }
         });
     }
@@ -309,8 +294,8 @@ impl Book {
 
     /// Lets go of an account that says nothing: whoever asks for repositories that are not there leaves no trace.
     fn forget_if_idle(&mut self, repo: &RepoPath) {
-        let unseen = self.unseen();
-        if self.repos.get(repo).is_some_and(|account| account.is_idle(unseen)) {
+        let unseen = self.unseen_held();
+        if self.repos.get(repo).is_some_and(|account| account.is_idle(unseen.bytes)) {
             self.repos.remove(repo);
             self.sums.take(repo, unseen);
         }
@@ -334,7 +319,8 @@ impl Book {
         if account.leasing.is_some() {
             return None;
         }
-        account.leasing = Some(with_lease(account.held().upper.unwrap_or(u64::MAX).saturating_add(bytes)));
+        account.leasing =
+            Some(with_lease(account.held().bytes.upper.unwrap_or(u64::MAX).saturating_add(bytes)));
         account.leasing
     }
 
@@ -350,30 +336,33 @@ impl Book {
     }
 
     /// What a journal of now is to say: bounds with room for a while, and never less than it says already.
-    pub(super) fn leases(&self) -> Vec<(RepoPath, u64)> {
+    pub(super) fn leases(&self) -> Vec<(RepoPath, Amount)> {
         let leased = |account: &Account| {
-            let upper = account.held().upper.unwrap_or(u64::MAX);
+            let upper = account.held().bytes.upper.unwrap_or(u64::MAX);
             // Bounds that come from a journal have their room already.
-            (if account.uncounted { upper } else { with_lease(upper) })
+            let bytes = (if account.uncounted { upper } else { with_lease(upper) })
                 .max(account.leased)
-                .max(account.leasing.unwrap_or(0))
+                .max(account.leasing.unwrap_or(0));
+            Amount { bytes, objects: account.objects }
         };
         self.repos.iter().map(|(repo, account)| (repo.clone(), leased(account))).collect()
     }
 
     /// The journal says this now.
-    pub(super) fn note_leases(&mut self, leases: &[(RepoPath, u64)]) {
+    pub(super) fn note_leases(&mut self, leases: &[(RepoPath, Amount)]) {
         for (repo, upto) in leases {
             if let Some(account) = self.repos.get_mut(repo) {
-                account.leased = account.leased.max(*upto);
+                account.leased = account.leased.max(upto.bytes);
             }
         }
     }
 
     /// The exact sizes of all repositories, if they are known.
-    pub(super) fn exact(&self) -> Option<Vec<(RepoPath, u64)>> {
+    pub(super) fn exact(&self) -> Option<Vec<(RepoPath, Amount)>> {
         let exact = |account: &Account| {
-            account.stored.upper.filter(|upper| *upper == account.stored.lower && account.reserved == 0)
+            let Bounds { lower, upper } = account.stored;
+            let is_exact = upper == Some(lower) && account.reserved == Amount::default();
+            is_exact.then_some(Amount { bytes: lower, objects: account.objects })
         };
         let all: Option<Vec<_>> =
             self.repos.iter().map(|(repo, account)| Some((repo.clone(), exact(account)?))).collect();
@@ -399,13 +388,13 @@ impl Book {
         quiet.then(|| Ticket { place, begun: count.begun.get(&place).copied().unwrap_or(0) })
     }
 
-    pub(super) fn end_folder(&mut self, repo: &RepoPath, ticket: Ticket, bytes: u64) -> bool {
+    pub(super) fn end_folder(&mut self, repo: &RepoPath, ticket: Ticket, found: Amount) -> bool {
         let Some(count) = self.repos.get_mut(repo).and_then(|account| account.counting.as_mut()) else {
             return false;
         };
         let same = count.begun.get(&ticket.place).copied().unwrap_or(0) == ticket.begun;
         if same {
-            count.known.insert(ticket.place, bytes);
+            count.known.insert(ticket.place, found);
         }
         same
     }
@@ -413,16 +402,13 @@ impl Book {
     pub(super) fn end_count(&mut self, repo: &RepoPath) {
         self.change(repo, |account| {
             let Some(count) = account.counting.take() else { return };
-            if Place::all().any(|place| !place.is_locks() && !count.known.contains_key(&place)) {
+            if Place::all().any(|place| !count.known.contains_key(&place)) {
                 return;
             }
-            let sum = |locks: bool| {
-                let parts = count.known.iter().filter(|(place, _)| place.is_locks() == locks);
-                parts.fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes))
-            };
-            // Reserved locks are not told apart: they are too small to matter.
-            account.locks = account.locks.max(sum(true));
-            account.stored = Bounds { lower: sum(false), upper: Some(sum(false)) };
+            let Amount { bytes, objects } =
+                count.known.values().copied().fold(Amount::default(), Amount::plus);
+            account.stored = Bounds { lower: bytes, upper: Some(bytes) };
+            account.objects = objects;
             account.uncounted = false;
         });
         self.forget_if_idle(repo);
@@ -445,16 +431,24 @@ impl Book {
 
     pub(super) fn usage(&self) -> Usage {
         let upper = |held: Bounds| held.upper.filter(|_| self.complete);
-        let users = self.limits.users.iter().map(|(folder, limit)| {
-            (folder.escape_ascii().to_string(), upper(self.sums.of_user(folder)), *limit)
-        });
+        let of_users = || {
+            let users = self.limits.users.iter();
+            users.map(|(folder, limits)| {
+                (folder.escape_ascii().to_string(), self.sums.of_user(folder), limits)
+            })
+        };
         let repos = self.limits.repos.iter().map(|(repo, limit)| {
-            let held = self.repos.get(repo).map_or(Bounds::ZERO, Account::held);
+            let held = self.repos.get(repo).map_or(Bounds::ZERO, |account| account.held().bytes);
             (repo.clone(), upper(held), *limit)
         });
         Usage {
             total: (upper(self.sums.total.bounds()), self.limits.total),
-            users: users.collect(),
+            users: of_users()
+                .filter_map(|(user, held, limits)| Some((user, upper(held.bounds()), limits.bytes?)))
+                .collect(),
+            objects: of_users()
+                .filter_map(|(user, held, limits)| Some((user, held.objects, limits.objects?)))
+                .collect(),
             repos: repos.collect(),
         }
     }

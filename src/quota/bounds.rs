@@ -6,13 +6,13 @@ use thiserror::Error;
 
 use crate::types::RepoPath;
 
-/// How much may be stored, in bytes.
+/// How much may be stored. Bytes are those on disk: see [`on_disk`](crate::types::on_disk).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// In all.
     pub total: Option<u64>,
     /// Below a first folder: a user's.
-    pub users: HashMap<Vec<u8>, u64>,
+    pub users: HashMap<Vec<u8>, UserLimits>,
     /// In single repositories.
     pub repos: HashMap<RepoPath, u64>,
 }
@@ -21,6 +21,79 @@ impl Limits {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.total.is_none() && self.users.is_empty() && self.repos.is_empty()
+    }
+}
+
+/// How much may be stored below a user's folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserLimits {
+    /// Bytes on disk.
+    pub bytes: Option<u64>,
+    /// Objects, of any type: each takes an inode, of which a disk has only so many.
+    pub objects: Option<u64>,
+}
+
+/// What is stored, or is to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Objects.
+    pub objects: u64,
+}
+
+impl Amount {
+    pub(super) const fn plus(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            objects: self.objects.saturating_add(other.objects),
+        }
+    }
+
+    pub(super) const fn minus(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(other.bytes),
+            objects: self.objects.saturating_sub(other.objects),
+        }
+    }
+}
+
+/// Locks that fit beside a quota that is used up: a prune needs one before it can free anything. A sixteenth of the quota in
+/// bytes, within these bounds, and so many in number.
+const LEAST_LOCK_ROOM: u64 = 256 << 10;
+const LARGEST_LOCK_ROOM: u64 = 64 << 20;
+const SPARE_LOCKS: u64 = 10_000;
+
+/// A limit, and what it is a limit of.
+pub(super) struct Constraint {
+    /// What is held; of objects only the least is known.
+    pub(super) held: Bounds,
+    pub(super) limit: Option<u64>,
+    pub(super) asked: u64,
+    pub(super) unit: &'static str,
+}
+
+impl Constraint {
+    /// Of bytes on disk.
+    pub(super) fn of_bytes(held: Bounds, limit: Option<u64>, asked: u64, for_lock: bool) -> Self {
+        let room =
+            |limit: u64| if for_lock { (limit / 16).clamp(LEAST_LOCK_ROOM, LARGEST_LOCK_ROOM) } else { 0 };
+        let limit = limit.map(|limit| limit.saturating_add(room(limit)));
+        Self { held, limit, asked, unit: "bytes on disk" }
+    }
+
+    /// Of objects. Before they are counted the limit lets in more: a count after a crash refuses nobody.
+    pub(super) fn of_objects(held: u64, limit: Option<u64>, asked: u64, for_lock: bool) -> Self {
+        let held = Bounds { lower: held, upper: Some(held) };
+        let limit = limit.map(|limit| limit.saturating_add(if for_lock { SPARE_LOCKS } else { 0 }));
+        Self { held, limit, asked, unit: "objects" }
+    }
+
+    pub(super) fn verdict(&self) -> Admission {
+        match self.limit {
+            Some(limit) if self.asked > 0 => self.held.admit(self.asked, limit),
+            _ => Admission::Granted,
+        }
     }
 }
 
@@ -48,17 +121,19 @@ pub(super) enum Admission {
 /// Why an upload does not fit: which quota it is, and how much of it is used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "the quota of {of} is used up: {held} of {limit} bytes are stored or reserved, and {asked} more do not fit"
+    "the quota of {of} is used up: {held} of {limit} {unit} are stored or reserved, and {asked} more do not fit"
 )]
 pub struct Shortage {
     /// Whose quota.
     pub of: String,
-    /// The quota, in bytes.
+    /// The quota.
     pub limit: u64,
-    /// Bytes that are stored at least, or reserved.
+    /// What is stored at least, or reserved.
     pub held: u64,
-    /// Bytes that were asked for.
+    /// What was asked for.
     pub asked: u64,
+    /// What all three are counted in.
+    pub unit: &'static str,
 }
 
 /// At least, and at most; none if that is not known.
@@ -82,8 +157,7 @@ impl Bounds {
         self.upper = self.upper.map(|upper| upper.saturating_sub(bytes));
     }
 
-    pub(super) fn admit(self, bytes: u64, limit: Option<u64>) -> Admission {
-        let Some(limit) = limit else { return Admission::Granted };
+    pub(super) fn admit(self, bytes: u64, limit: u64) -> Admission {
         let fits = |held: u64| held.checked_add(bytes).is_some_and(|sum| sum <= limit);
         match (self.upper.is_some_and(fits), fits(self.lower)) {
             (true, _) => Admission::Granted,
@@ -93,7 +167,15 @@ impl Bounds {
     }
 }
 
-/// The sum of the bounds of many accounts, kept up to date so that an upload costs the same with ten thousand
+/// What an account holds, with what is reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) bytes: Bounds,
+    /// At least.
+    pub(super) objects: u64,
+}
+
+/// The sum of what many accounts hold, kept up to date so that an upload costs the same with ten thousand
 /// repositories.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sum {
@@ -102,10 +184,12 @@ pub(super) struct Sum {
     pub(super) upper: u64,
     /// How many are not.
     pub(super) unknown: usize,
+    pub(super) objects: u64,
 }
 
 impl Sum {
-    pub(super) fn add(&mut self, bounds: Bounds) {
+    pub(super) fn add(&mut self, Held { bytes: bounds, objects }: Held) {
+        self.objects = self.objects.saturating_add(objects);
         self.lower = self.lower.saturating_add(bounds.lower);
         match bounds.upper {
             Some(upper) => self.upper = self.upper.saturating_add(upper),
@@ -113,7 +197,8 @@ impl Sum {
         }
     }
 
-    pub(super) fn take(&mut self, bounds: Bounds) {
+    pub(super) fn take(&mut self, Held { bytes: bounds, objects }: Held) {
+        self.objects = self.objects.saturating_sub(objects);
         self.lower = self.lower.saturating_sub(bounds.lower);
         match bounds.upper {
             Some(upper) => self.upper = self.upper.saturating_sub(upper),
@@ -126,7 +211,7 @@ impl Sum {
     }
 
     pub(super) const fn is_zero(&self) -> bool {
-        self.lower == 0 && self.upper == 0 && self.unknown == 0
+        self.lower == 0 && self.upper == 0 && self.unknown == 0 && self.objects == 0
     }
 
     pub(super) fn bounds(self) -> Bounds {

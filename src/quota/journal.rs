@@ -1,8 +1,9 @@
-//! What the ledger has written down: a line a repository with the most that it may hold, the last line of one counts.
+//! What the ledger has written down: a line a repository with the most bytes on disk that it may hold and the objects that it
+//! held then, the last line of one counts.
 //!
 //! ```text
-//! packhouse quota 1
-//! 268435456 alice/laptop .
+//! packhouse quota 2
+//! 268435456 1204 alice/laptop .
 //! clean
 //! ```
 //!
@@ -18,18 +19,19 @@ use std::sync::{Mutex, PoisonError};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use crate::io::flush;
+use crate::quota::bounds::Amount;
 use crate::types::{FolderName, RepoPath};
 
 const NAME: &str = "quota";
 /// The journal that is to take its place.
 const NEXT: &str = "quota.new";
-const HEADER: &str = "packhouse quota 1";
+const HEADER: &str = "packhouse quota 2";
 const CLEAN: &str = "clean";
 /// The end of a line that is whole: no path has a point in it.
 const END: &str = " .";
 
-/// What the journal says: the bytes that each repository may hold, and whether that is what it does hold.
-pub type Written = (Vec<(RepoPath, u64)>, bool);
+/// What the journal says: what each repository may hold, and whether that is what it does hold.
+pub type Written = (Vec<(RepoPath, Amount)>, bool);
 
 /// Where the journal's files lie.
 pub trait Folder: Send + Sync {
@@ -115,17 +117,17 @@ impl Journal {
     }
 
     /// Adds a line, durably.
-    pub fn append(&self, repo: &RepoPath, upto: u64) -> io::Result<()> {
+    pub fn append(&self, repo: &RepoPath, upto: Amount) -> io::Result<()> {
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         // The line before may have been cut.
         self.folder.append(NAME, format!("\n{}", line(repo, upto)).as_bytes())
     }
 
     /// Puts a new journal in the place of the old, durably.
-    pub fn rewrite(&self, entries: &[(RepoPath, u64)], clean: bool) -> io::Result<()> {
+    pub fn rewrite(&self, entries: &[(RepoPath, Amount)], clean: bool) -> io::Result<()> {
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = format!("{HEADER}\n");
-        text.extend(entries.iter().map(|(repo, bytes)| line(repo, *bytes)));
+        text.extend(entries.iter().map(|(repo, upto)| line(repo, *upto)));
         if clean {
             text.push_str(CLEAN);
             text.push('\n');
@@ -136,10 +138,10 @@ impl Journal {
     }
 }
 
-fn line(repo: &RepoPath, bytes: u64) -> String {
+fn line(repo: &RepoPath, Amount { bytes, objects }: Amount) -> String {
     let names =
         repo.folders().iter().map(|name| percent_encode(name.as_bytes(), NON_ALPHANUMERIC).to_string());
-    format!("{bytes} {}{END}\n", names.collect::<Vec<_>>().join("/"))
+    format!("{bytes} {objects} {}{END}\n", names.collect::<Vec<_>>().join("/"))
 }
 
 fn parse(text: &str) -> Option<Written> {
@@ -151,8 +153,10 @@ fn parse(text: &str) -> Option<Written> {
     for line in lines {
         clean = line == CLEAN;
         if let Some(whole) = line.strip_suffix(END) {
-            let (bytes, path) = whole.split_once(' ')?;
-            entries.insert(decode(path)?, bytes.parse().ok()?);
+            let mut words = whole.splitn(3, ' ');
+            let [bytes, objects, path] = [words.next()?, words.next()?, words.next()?];
+            let upto = Amount { bytes: bytes.parse().ok()?, objects: objects.parse().ok()? };
+            entries.insert(decode(path)?, upto);
         }
     }
     Some((entries.into_iter().collect(), clean))
@@ -182,17 +186,19 @@ mod tests {
             FolderName::parse(b"a b\xff").expect("valid"),
             FolderName::parse(b"c").expect("valid"),
         ]);
-        let entries = vec![(RepoPath::default(), 5), (odd.clone(), u64::MAX)];
+        let upto = |bytes, objects| Amount { bytes, objects };
+        let entries = vec![(RepoPath::default(), upto(5, 1)), (odd.clone(), upto(u64::MAX, 0))];
         journal.rewrite(&entries, true).expect("written");
         assert_eq!(journal.read().expect("read"), Some((entries.clone(), true)));
-        journal.append(&odd, 7).expect("written");
-        assert_eq!(journal.read().expect("read"), Some((vec![(RepoPath::default(), 5), (odd, 7)], false)));
+        journal.append(&odd, upto(7, 2)).expect("written");
+        let last = vec![(RepoPath::default(), upto(5, 1)), (odd, upto(7, 2))];
+        assert_eq!(journal.read().expect("read"), Some((last, false)));
         let mut torn = std::fs::read(&path).expect("read");
         torn.extend(b"\n99 c");
         std::fs::write(&path, torn).expect("written");
         assert_eq!(journal.read().expect("read").map(|(entries, _)| entries.len()), Some(2));
         let next: RepoPath = "/next/".parse().expect("a path");
-        journal.append(&next, 11).expect("written");
+        journal.append(&next, upto(11, 3)).expect("written");
         assert_eq!(
             journal.read().expect("read").map(|(entries, _)| entries.len()),
             Some(3),

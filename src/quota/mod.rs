@@ -1,7 +1,7 @@
 //! How much is stored, and how much may be: reserve → publish, or give back.
 //!
-//! What counts are the bytes of all objects but locks; locks have room of their own, so that a prune can begin in a
-//! repository that is full. The [`book`] is pure arithmetic on bounds: after a crash the most that can be there is known
+//! What counts is what objects and folders take on a disk, in blocks. Locks count, and fit a little beyond a quota that is used
+//! up, so that a prune can begin in a repository that is full. The [`book`] is pure arithmetic on bounds: after a crash the most that can be there is known
 //! from the [`journal`], which is always ahead of what was admitted; a count in the background finds out the rest.
 //!
 //! Invariant: an upload is admitted only if it fits by the upper bound; what would fit by the lower one may try again.
@@ -17,15 +17,17 @@ use thiserror::Error;
 use crate::io::blocking::Pool;
 use crate::io::sync::{Mutex, MutexGuard};
 use crate::io::wake::until;
-use crate::types::{Handle, RepoPath};
+use crate::types::{BLOCK_BYTES, Handle, RepoPath};
 
 pub mod book;
 mod bounds;
+mod claim;
 pub mod journal;
 pub mod place;
 
 pub use book::{Ticket, Usage};
-pub use bounds::{Limits, Shortage};
+pub use bounds::{Amount, Limits, Shortage, UserLimits};
+pub use claim::{Changing, Claim};
 pub use place::Place;
 
 use book::Book;
@@ -106,14 +108,21 @@ impl Ledger {
 
     /// Reserves room for an object, of `length` bytes if that is known.
     pub async fn claim(self: &Arc<Self>, handle: &Handle, length: Option<u64>) -> Result<Claim, QuotaError> {
-        let mut claim = Claim {
-            ledger: Arc::clone(self),
-            repo: handle.repo.clone(),
-            place: Place::of(handle.object),
-            reserved: 0,
-        };
+        let mut claim = self.no_claim(&handle.repo, Place::of(handle.object));
         claim.grow_to(length.unwrap_or(0)).await?;
         Ok(claim)
+    }
+
+    /// Reserves room for `count` folders of a repository.
+    pub async fn claim_folders(self: &Arc<Self>, repo: &RepoPath, count: u64) -> Result<Claim, QuotaError> {
+        let mut claim = self.no_claim(repo, Place::Folders);
+        claim.grow_to(count * BLOCK_BYTES).await?;
+        Ok(claim)
+    }
+
+    /// No room, for what is there already.
+    pub fn no_claim(self: &Arc<Self>, repo: &RepoPath, place: Place) -> Claim {
+        Claim::new(self, repo, place)
     }
 
     /// Fails if an object of `length` bytes does not fit. Nothing is reserved.
@@ -122,8 +131,9 @@ impl Ledger {
     /// It does not fit, or that is not known yet.
     pub fn check_fits(&self, handle: &Handle, length: u64) -> Result<(), QuotaError> {
         let (book, place) = (self.book(), Place::of(handle.object));
-        match book.verdict(&handle.repo, place, length) {
-            Admission::Full => Err(QuotaError::Full(Box::new(book.shortage(&handle.repo, place, length)))),
+        let asked = place.amount(length);
+        match book.verdict(&handle.repo, place, asked) {
+            Admission::Full => Err(QuotaError::Full(Box::new(book.shortage(&handle.repo, place, asked)))),
             Admission::Counting => Err(QuotaError::Counting),
             Admission::Granted | Admission::NeedsLease => Ok(()),
         }
@@ -131,17 +141,24 @@ impl Ledger {
 
     /// Announces that an object is about to be published or removed, until the ticket is dropped.
     pub fn changing(self: &Arc<Self>, handle: &Handle) -> Changing {
-        let place = Place::of(handle.object);
-        self.book().begin_change(&handle.repo, place);
-        Changing { ledger: Arc::clone(self), repo: handle.repo.clone(), place }
+        self.begin_change(&handle.repo, Place::of(handle.object))
     }
 
-    async fn reserve(&self, repo: &RepoPath, place: Place, bytes: u64) -> Result<(), QuotaError> {
+    /// Announces that folders of a repository are about to be made.
+    pub fn changing_folders(self: &Arc<Self>, repo: &RepoPath) -> Changing {
+        self.begin_change(repo, Place::Folders)
+    }
+
+    fn begin_change(self: &Arc<Self>, repo: &RepoPath, place: Place) -> Changing {
+        Changing::new(self, repo, place)
+    }
+
+    async fn reserve(&self, repo: &RepoPath, place: Place, asked: Amount) -> Result<(), QuotaError> {
         loop {
             let admission = {
                 let mut book = self.book();
-                match book.admit(repo, place, bytes) {
-                    Admission::Full => Err(QuotaError::Full(Box::new(book.shortage(repo, place, bytes)))),
+                match book.admit(repo, place, asked) {
+                    Admission::Full => Err(QuotaError::Full(Box::new(book.shortage(repo, place, asked)))),
                     other => Ok(other),
                 }
             };
@@ -151,7 +168,7 @@ impl Ledger {
                 // `Full` has ended this already.
                 Admission::NeedsLease | Admission::Full => {}
             }
-            self.lease(repo, bytes).await?;
+            self.lease(repo, asked.bytes).await?;
         }
     }
 
@@ -164,7 +181,9 @@ impl Ledger {
             return Ok(());
         };
         let (journal, path) = (Arc::clone(journal), repo.clone());
-        let written = self.writer.run(move || journal.append(&path, upto)).await.and_then(|written| written);
+        // Objects are written down exactly, at a clean stop, or not at all.
+        let line = Amount { bytes: upto, objects: 0 };
+        let written = self.writer.run(move || journal.append(&path, line)).await.and_then(|written| written);
         self.book().end_lease(repo, written.is_ok().then_some(upto));
         self.leased.notify(usize::MAX);
         written.map_err(|e| {
@@ -199,8 +218,8 @@ impl Ledger {
     }
 
     /// Takes the sum of a folder. False if something in it changed meanwhile: count it again.
-    pub fn end_folder(&self, repo: &RepoPath, ticket: Ticket, bytes: u64) -> bool {
-        self.book().end_folder(repo, ticket, bytes)
+    pub fn end_folder(&self, repo: &RepoPath, ticket: Ticket, found: Amount) -> bool {
+        self.book().end_folder(repo, ticket, found)
     }
 
     /// Ends the count of a repository: from now on its size is known exactly.
@@ -260,80 +279,6 @@ impl Ledger {
     }
 }
 
-/// Room for one upload. Dropped before the object is published, it is given back.
-pub struct Claim {
-    ledger: Arc<Ledger>,
-    repo: RepoPath,
-    place: Place,
-    reserved: u64,
-}
-
-impl Claim {
-    /// Reserves up to `bytes` in all.
-    pub async fn grow_to(&mut self, bytes: u64) -> Result<(), QuotaError> {
-        let Some(missing) = bytes.checked_sub(self.reserved).filter(|missing| *missing > 0) else {
-            return Ok(());
-        };
-        self.ledger.reserve(&self.repo, self.place, missing).await?;
-        self.reserved += missing;
-        Ok(())
-    }
-
-    /// The same for bytes that have come: up to `ahead` of them, if that fits.
-    pub async fn grow_ahead(&mut self, bytes: u64, ahead: u64) -> Result<(), QuotaError> {
-        if ahead > bytes && self.grow_to(ahead).await.is_ok() {
-            return Ok(());
-        }
-        self.grow_to(bytes).await
-    }
-
-    /// Gives back what it has beyond `bytes`.
-    pub fn shrink_to(&mut self, bytes: u64) {
-        let beyond = self.reserved.saturating_sub(bytes);
-        if beyond > 0 {
-            self.reserved = bytes;
-            self.ledger.book().release(&self.repo, self.place, beyond);
-        }
-    }
-
-    /// Needs no room after all.
-    pub fn give_back(&mut self) {
-        self.shrink_to(0);
-    }
-
-    /// The object is there, with `bytes` bytes.
-    pub fn published(&mut self, bytes: u64) {
-        let reserved = std::mem::take(&mut self.reserved);
-        self.ledger.book().publish(&self.repo, self.place, reserved, bytes);
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.give_back();
-    }
-}
-
-/// An object is being published or removed.
-pub struct Changing {
-    ledger: Arc<Ledger>,
-    repo: RepoPath,
-    place: Place,
-}
-
-impl Changing {
-    /// The object is gone, with `bytes` bytes.
-    pub fn removed(&self, bytes: u64) {
-        self.ledger.book().remove(&self.repo, self.place, bytes);
-    }
-}
-
-impl Drop for Changing {
-    fn drop(&mut self) {
-        self.ledger.book().end_change(&self.repo, self.place);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -351,8 +296,9 @@ mod tests {
         block_on(Driver::Epoll, work).expect("a runtime")
     }
 
-    fn total(bytes: u64) -> Limits {
-        Limits { total: Some(bytes), ..Limits::default() }
+    /// So many blocks.
+    fn total(blocks: u64) -> Limits {
+        Limits { total: Some(blocks * BLOCK_BYTES), ..Limits::default() }
     }
 
     /// A ledger of an empty store, counted.
@@ -366,29 +312,32 @@ mod tests {
     fn full(limit: u64, held: u64, asked: u64) -> Result<(), QuotaError> {
         Err(QuotaError::Full(Box::new(Shortage {
             of: "all repositories together".into(),
-            limit,
-            held,
-            asked,
+            limit: limit * BLOCK_BYTES,
+            held: held * BLOCK_BYTES,
+            asked: asked * BLOCK_BYTES,
+            unit: "bytes on disk",
         })))
     }
 
-    fn store(ledger: &Arc<Ledger>, n: u8, bytes: u64) -> Result<(), QuotaError> {
+    /// Stores an object of so many blocks, the last one not full.
+    fn store(ledger: &Arc<Ledger>, n: u8, blocks: u64) -> Result<(), QuotaError> {
+        let bytes = blocks * BLOCK_BYTES - 1;
         let mut claim = run(ledger.claim(&handle(n), Some(bytes)))?;
         claim.published(bytes);
         Ok(())
     }
 
     #[test]
-    fn what_fits_is_admitted_to_the_byte_and_survives_a_stop() {
+    fn what_fits_is_admitted_to_the_block_and_survives_a_stop() {
         let dir = tempfile::tempdir().expect("a folder");
         let ledger = counted(total(100), dir.path());
         assert_eq!(store(&ledger, 1, 60), Ok(()));
         assert_eq!(store(&ledger, 2, 41), full(100, 60, 41));
-        let held = run(ledger.claim(&handle(3), Some(40))).expect("fits");
+        let held = run(ledger.claim(&handle(3), Some(40 * BLOCK_BYTES))).expect("fits");
         assert_eq!(store(&ledger, 4, 1), full(100, 100, 1));
         drop(held);
         assert_eq!(store(&ledger, 4, 40), Ok(()));
-        ledger.changing(&handle(4)).removed(40);
+        ledger.changing(&handle(4)).removed(40 * BLOCK_BYTES);
         assert_eq!(store(&ledger, 5, 30), Ok(()));
         ledger.close();
         let ledger = Arc::new(Ledger::open(total(100), Some(dir.path())).expect("opens"));
@@ -399,24 +348,24 @@ mod tests {
     #[test]
     fn after_a_crash_the_upper_bound_holds_until_it_was_counted() {
         let dir = tempfile::tempdir().expect("a folder");
-        let ledger = counted(total(1000), dir.path());
+        let ledger = counted(total(100), dir.path());
         assert_eq!(store(&ledger, 1, 60), Ok(()));
         drop(ledger);
-        let ledger = Arc::new(Ledger::open(total(1000), Some(dir.path())).expect("opens"));
+        let ledger = Arc::new(Ledger::open(total(100), Some(dir.path())).expect("opens"));
         assert_eq!(store(&ledger, 2, 10), Err(QuotaError::Counting), "the lease went up to the limit");
-        assert_eq!(store(&ledger, 2, 1001), full(1000, 0, 1001));
+        assert_eq!(store(&ledger, 2, 101), full(100, 0, 101));
         let repo = handle(1).repo;
         assert!(ledger.uncounted().contains(&repo));
         ledger.begin_count(&repo);
         for place in Place::all() {
             let ticket = ledger.begin_folder(&repo, place).expect("nothing changes");
-            let bytes = if place == Place::of(handle(1).object) { 60 } else { 0 };
-            assert!(ledger.end_folder(&repo, ticket, bytes));
+            let bytes = if place == Place::of(handle(1).object) { 60 * BLOCK_BYTES } else { 0 };
+            assert!(ledger.end_folder(&repo, ticket, Amount { bytes, objects: 1 }));
         }
         ledger.end_count(&repo);
         assert!(run(ledger.end_counts()));
-        assert_eq!(store(&ledger, 2, 941), full(1000, 60, 941));
-        assert_eq!(store(&ledger, 2, 940), Ok(()));
+        assert_eq!(store(&ledger, 2, 41), full(100, 60, 41));
+        assert_eq!(store(&ledger, 2, 40), Ok(()));
     }
 
     #[test]
@@ -460,5 +409,53 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().expect("no panic")).sum()
         });
         assert_eq!(admitted, 1000 / 7);
+    }
+
+    #[test]
+    fn empty_objects_folders_and_locks_count() {
+        let lock = |n: u8| Handle {
+            object: Object::Blob(BlobType::Locks, BlobId::from_digest([n; 32])),
+            ..handle(n)
+        };
+        let ledger = Arc::new(Ledger::open(total(1000), None).expect("opens"));
+        assert!(run(ledger.end_counts()));
+        let empty = |n: u8| run(ledger.claim(&handle(n), Some(0))).map(|mut claim| claim.published(0));
+        assert_eq!(empty(1), Ok(()));
+        assert_eq!(ledger.usage().total.0, Some(BLOCK_BYTES));
+        let mut folders = run(ledger.claim_folders(&handle(1).repo, 6)).expect("fits");
+        folders.made(2);
+        folders.made(1);
+        assert_eq!(store(&ledger, 2, 994), full(1000, 7, 994), "all that was asked for is held");
+        drop(folders);
+        assert_eq!(store(&ledger, 2, 997), full(1000, 4, 997), "and what was not made is given back");
+        assert_eq!(store(&ledger, 2, 996), Ok(()));
+        assert_eq!(empty(3), full(1000, 1000, 1));
+        // Locks have a sixteenth more, or 64 blocks.
+        let locks = (0..100).take_while(|n| {
+            run(ledger.claim(&lock(*n), Some(100))).map(|mut claim| claim.published(100)).is_ok()
+        });
+        assert_eq!(locks.count(), 64);
+        assert_eq!(ledger.usage().total.0, Some(1064 * BLOCK_BYTES));
+    }
+
+    #[test]
+    fn objects_have_a_limit_that_a_clean_stop_keeps() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let user = UserLimits { bytes: None, objects: Some(3) };
+        let limits = Limits { users: [(b"a".to_vec(), user)].into(), ..Limits::default() };
+        let ledger = counted(limits.clone(), dir.path());
+        for n in 0..3 {
+            assert_eq!(store(&ledger, n, 1), Ok(()));
+        }
+        let refused = store(&ledger, 3, 1).expect_err("one too many");
+        let wanted = "the quota of the user a is used up: 3 of 3 objects are stored or reserved, and 1 more do not fit";
+        assert_eq!(refused.to_string(), wanted);
+        ledger.changing(&handle(0)).removed(1);
+        assert_eq!(store(&ledger, 4, 1), Ok(()));
+        ledger.close();
+        let ledger = Arc::new(Ledger::open(limits, Some(dir.path())).expect("opens"));
+        assert!(store(&ledger, 5, 1).is_err(), "the journal has the number");
+        assert!(run(ledger.claim(&handle(1), None)).is_err(), "also before bytes come");
+        assert_eq!(ledger.usage().objects, [("a".to_owned(), 3, 3)]);
     }
 }

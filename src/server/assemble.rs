@@ -25,6 +25,7 @@ use crate::logging::access::AccessLog;
 use crate::metrics::Counters;
 use crate::metrics::blobs::BlobCounters;
 use crate::policy::rate::Rates;
+use crate::policy::repos::RepoCounts;
 use crate::quota::Ledger;
 use crate::server::StartError;
 use crate::server::balance::Balance;
@@ -116,6 +117,7 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again, caught: Caught) -> 
         rules: Arc::clone(&rules),
         ledger: Arc::clone(&ledger),
         rates: Arc::default(),
+        repos: Arc::default(),
         status: Arc::clone(&status),
         counts: Arc::clone(&counts),
         shared_folder: settings.shared_folder,
@@ -368,6 +370,7 @@ struct Parts {
     rules: Arc<ArcSwap<Rules>>,
     ledger: Arc<Ledger>,
     rates: Arc<Rates>,
+    repos: Arc<RepoCounts>,
     status: Arc<Status>,
     counts: Arc<CountRequests>,
     shared_folder: bool,
@@ -436,6 +439,7 @@ async fn work(parts: Parts, sockets: Vec<(listener::Shared, Door)>, number: usiz
         rules: parts.rules,
         ledger: parts.ledger,
         rates: parts.rates,
+        repos: parts.repos,
         counters: parts.status.workers.get(number).map(Arc::clone).unwrap_or_default(),
         blobs: Rc::new(BlobCounters::new(blobs, Arc::clone(&parts.status.rows))),
         status: parts.status,

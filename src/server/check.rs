@@ -12,7 +12,11 @@ use crate::io::listener::Listener;
 use crate::io::records::folder_of;
 use crate::server::{StartError, assemble, folders, inventory, rules};
 use crate::settings::{Loaded, LogTarget, OTHERS, Settings};
+use crate::store::census::Sum;
 use crate::types::Right;
+
+/// In which quotas are counted.
+const BYTES: &str = "bytes on disk";
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -201,28 +205,29 @@ impl Findings {
                 return;
             }
         };
-        let (mut total, mut users) = (0, HashMap::<Vec<u8>, u64>::new());
+        let (mut total, mut users) = (0, HashMap::<Vec<u8>, Sum>::new());
         for one in &all {
-            // Locks do not count.
-            let bytes = one.total.bytes
-                - one.parts.iter().find(|(name, _)| *name == "locks").map_or(0, |(_, sum)| sum.bytes);
-            total += bytes;
+            let held = one.total.on_disk;
+            total += held;
             if let Some(folder) = one.repo.folders().first() {
-                *users.entry(folder.as_bytes().to_vec()).or_default() += bytes;
+                let user = users.entry(folder.as_bytes().to_vec()).or_default();
+                *user = user.plus(one.total);
             }
-            self.used_up(&one.repo.to_string(), bytes, limits.repos.get(&one.repo).copied());
+            self.used_up(&one.repo.to_string(), held, limits.repos.get(&one.repo).copied(), BYTES);
         }
-        self.used_up("all repositories together", total, limits.total);
-        for (user, limit) in &limits.users {
+        self.used_up("all repositories together", total, limits.total, BYTES);
+        for (user, limits) in &limits.users {
             let name = format!("user {}", user.escape_ascii());
-            self.used_up(&name, users.get(user).copied().unwrap_or(0), Some(*limit));
+            let held = users.get(user).copied().unwrap_or_default();
+            self.used_up(&name, held.on_disk, limits.bytes, BYTES);
+            self.used_up(&name, held.objects, limits.objects, "objects");
         }
     }
 
-    fn used_up(&mut self, whose: &str, held: u64, limit: Option<u64>) {
+    fn used_up(&mut self, whose: &str, held: u64, limit: Option<u64>, unit: &str) {
         if let Some(limit) = limit.filter(|limit| held > *limit) {
             self.warnings.push(format!(
-                "the quota of {whose} is {limit} bytes, and {held} are stored already: nothing more can be stored"
+                "the quota of {whose} is {limit} {unit}, and {held} are stored already: nothing more can be stored"
             ));
         }
     }

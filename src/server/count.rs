@@ -11,7 +11,7 @@ use event_listener::Event;
 
 use crate::io::runtime::sleep;
 use crate::io::wake::until;
-use crate::quota::{Ledger, Place};
+use crate::quota::{Amount, Ledger, Place};
 use crate::store::census;
 use crate::store::disk::Disk;
 use crate::types::{BlobType, RepoPath};
@@ -117,19 +117,16 @@ async fn count_place<D: Disk>(disk: &D, ledger: &Ledger, repo: &RepoPath, place:
     for _ in 0..TRIES {
         if let Some(ticket) = ledger.begin_folder(repo, place) {
             let sum = match place {
+                Place::Folders => census::folders(disk, repo).await?,
                 Place::Config => census::config(disk, repo).await?,
                 Place::Flat(kind) => census::folder(disk, repo, kind, None).await?,
                 Place::Shard(shard) => census::folder(disk, repo, BlobType::Data, Some(shard)).await?,
             };
-            if ledger.end_folder(repo, ticket, sum.bytes) {
+            if ledger.end_folder(repo, ticket, Amount { bytes: sum.on_disk, objects: sum.objects }) {
                 return Ok(());
             }
         }
         sleep(PAUSE).await;
-    }
-    // Locks come and go, and their room is no matter of bytes.
-    if place == Place::Flat(BlobType::Locks) {
-        return Ok(());
     }
     Err(io::Error::other("it changes all the time"))
 }

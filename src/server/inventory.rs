@@ -67,6 +67,7 @@ async fn look(disk: &LocalDisk, repo: RepoPath) -> io::Result<Inventory> {
         }
         parts.push((kind.as_str(), sum));
     }
-    let total = parts.iter().fold(Sum::default(), |total, (_, sum)| total.plus(*sum));
+    let folders = census::folders(disk, &repo).await?;
+    let total = parts.iter().fold(folders, |total, (_, sum)| total.plus(*sum));
     Ok(Inventory { repo, parts, total })
 }

@@ -18,7 +18,7 @@ use crate::metrics::LoginCounters;
 use crate::policy::acl::Acl;
 use crate::policy::rate::{Allowance, Allowances};
 use crate::policy::{Grants, Policy, Rights};
-use crate::quota;
+use crate::quota::{self, UserLimits};
 use crate::settings::{Access, Metrics, OTHERS, Settings, TlsVersion, UserRules};
 use crate::tls::{Acceptor, Files, Material, TlsError};
 use crate::types::UserName;
@@ -133,13 +133,23 @@ pub fn rights(access: &Access) -> Result<Rights, String> {
     Ok(Rights::ByUser { users, others: general.map(grants) })
 }
 
+/// The quotas of a user. Objects are counted where bytes are: so many that only empty ones can meet the limit.
+fn of_user(rules: &UserRules) -> UserLimits {
+    const BYTES_EACH: u64 = 64 << 10;
+    const LEAST: u64 = 1_000_000;
+    let implied = rules.max_size.map(|bytes| (bytes / BYTES_EACH).max(LEAST));
+    UserLimits { bytes: rules.max_size, objects: rules.max_objects.or(implied) }
+}
+
 /// The quotas.
 pub fn quotas(settings: &Settings) -> quota::Limits {
     let users = settings
         .access
         .users
         .iter()
-        .filter_map(|(name, rules)| Some((name.clone().into_bytes(), rules.max_size?)));
+        .map(|(name, rules)| (name, of_user(rules)))
+        .filter(|(_, limits)| *limits != UserLimits::default())
+        .map(|(name, limits)| (name.clone().into_bytes(), limits));
     quota::Limits {
         total: settings.quotas.total,
         users: users.collect(),
@@ -288,10 +298,15 @@ fn rules(settings: &Settings, rights: Rights, passwords: Option<Arc<Passwords>>)
 }
 
 fn allowances(settings: &Settings) -> Allowances {
-    let of_all = Allowance { uploads: settings.limits.per_user, rate: settings.limits.rate };
+    let of_all = Allowance {
+        uploads: settings.limits.per_user,
+        rate: settings.limits.rate,
+        repos: Some(settings.limits.repos),
+    };
     let own = |rules: &UserRules, general: Allowance| Allowance {
         uploads: rules.max_uploads.or(general.uploads),
         rate: rules.upload_rate.or(general.rate),
+        repos: rules.max_repos.or(general.repos),
     };
     let users = &settings.access.users;
     // What a user's table does not say, that of the others does, as with rights.

@@ -141,6 +141,7 @@ pub const KEYS: &[Section] = &[
         brief(live(key("private-repos", Switch, "BOOL", "false", "Let users reach only repositories below the folder of their name", |d, v| put(&mut d.settings.access.private_repos, switch(v))))),
         live(key("acl-file", Text, "FILE", "", "Permissions in the form of rustic_server's acl.toml", |d, v| { d.settings.access.acl_file = Some(v.into()); Ok(()) })).example("/etc/packhouse/acl.toml"),
         brief(live(key("max-size", Size, "SIZE", "", "Quota: most bytes stored in all repositories together; 0 is no limit", |d, v| put(&mut d.settings.quotas.total, max_size(v))))).example("1TiB"),
+        live(key("max-repos-per-user", Number, "N", "100000", "Repositories that may lie below a user's folder, and that a user may make while the server runs", |d, v| put(&mut d.settings.limits.repos, count(v)))),
         live(key("max-config-size", Size, "SIZE", "64KiB", "Largest config", |d, v| put(&mut d.settings.limits.config, size(v)))),
         live(key("max-key-size", Size, "SIZE", "1MiB", "Largest key", |d, v| put(&mut d.settings.limits.key, size(v)))),
         live(key("max-lock-size", Size, "SIZE", "64KiB", "Largest lock, of which a repository has at most 10000; who may only read makes locks, too", |d, v| put(&mut d.settings.limits.lock, size(v)))),
@@ -226,6 +227,10 @@ pub(super) fn number(text: &str, least: usize, most: usize) -> Result<usize, Str
         usize::MAX => format!("write a whole number from {least} on"),
         _ => format!("write a whole number from {least} to {most}"),
     })
+}
+
+pub(super) fn count(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_not_one| "write a whole number".into())
 }
 
 /// Bytes: a number as Go writes one, or a number and a unit. A unit of one letter is a power of 1024, as in restic, nginx

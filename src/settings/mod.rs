@@ -172,13 +172,17 @@ pub struct UserRules {
     pub keys_closed: Option<bool>,
     /// Most bytes below the user's folder.
     pub max_size: Option<u64>,
+    /// Most objects there.
+    pub max_objects: Option<u64>,
+    /// Most repositories there, and most that the user makes anywhere, in place of the general limit.
+    pub max_repos: Option<u64>,
     /// Uploads at once, in place of the general limit.
     pub max_uploads: Option<usize>,
     /// Bytes a second uploaded, in place of the general limit.
     pub upload_rate: Option<u64>,
 }
 
-/// How much may be stored, in bytes. Quotas of users are in [`UserRules`].
+/// How much may be stored, in bytes on disk. Quotas of users are in [`UserRules`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quotas {
     /// In all.
@@ -202,6 +206,8 @@ pub struct UploadLimits {
     pub data: u64,
     /// Uploads of one user at once.
     pub per_user: Option<usize>,
+    /// Repositories below a user's folder, and those that a user makes anywhere.
+    pub repos: u64,
     /// Bytes a second that one user may upload.
     pub rate: Option<u64>,
     /// Connections of one address.

@@ -95,6 +95,7 @@ fn defaults() -> Settings {
             // rustic reads the sizes of a list as 32-bit numbers: one larger entry and it can't read the list.
             data: u64::from(u32::MAX),
             per_user: None,
+            repos: 100_000,
             rate: None,
             connections: None,
         },

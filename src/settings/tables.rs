@@ -4,19 +4,24 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::settings::file::{Places, scalar};
-use crate::settings::keys::{Kind, number, rate, similar, size, size_note};
+use crate::settings::keys::{Kind, count, number, rate, similar, size, size_note};
 use crate::settings::resolve::Draft;
 use crate::settings::{OTHERS, UserRules};
 use crate::types::{PathPattern, RepoPath, Right};
 
 /// The keys of a user's table.
-pub const USER_KEYS: [(&str, &str); 5] = [
+pub const USER_KEYS: [(&str, &str); 7] = [
     (
         "rights",
         "table: a path pattern, and list, read, append or full. The most specific pattern counts, none forbids",
     ),
     ("keys", "\"open\" or \"closed\": whether the right to append includes new keys"),
     ("max-size", "most bytes below the folder of the user's name"),
+    (
+        "max-objects",
+        "most objects there; without it, where there is a max-size, one per 64 KiB of that, and at least a million",
+    ),
+    ("max-repos", "repositories, in place of max-repos-per-user"),
     ("max-uploads", "uploads at once, in place of max-uploads-per-user"),
     ("upload-rate", "bytes a second uploaded, in place of upload-rate-per-user"),
 ];
@@ -37,11 +42,15 @@ pub(super) fn users(users: &DeTable<'_>, draft: &mut Draft, places: &mut Places<
                 places.wrong(entry.1, text);
             }
         }
-        if name.get_ref() == OTHERS && rules.max_size.is_some() {
-            places.wrong(
-                name,
-                "max-size is of one user's folder: `*` has none. Name the users, or use max-size at the top",
-            );
+        for (key, is_there) in
+            [("max-size", rules.max_size.is_some()), ("max-objects", rules.max_objects.is_some())]
+        {
+            if name.get_ref() == OTHERS && is_there {
+                let text = format!(
+                    "{key} is of one user's folder: `*` has none. Name the users, or use max-size at the top"
+                );
+                places.wrong(name, text);
+            }
         }
         draft.settings.access.users.insert(name.get_ref().to_string(), rules);
     }
@@ -74,6 +83,14 @@ fn user_rule(
             let text = text(Kind::Size)?;
             places.note(value, size_note(&text));
             rules.max_size = Some(size(&text).map_err(|why| quoted(&text, why))?);
+        }
+        "max-objects" => {
+            let text = text(Kind::Number)?;
+            rules.max_objects = Some(count(&text).map_err(|why| quoted(&text, why))?);
+        }
+        "max-repos" => {
+            let text = text(Kind::Number)?;
+            rules.max_repos = Some(count(&text).map_err(|why| quoted(&text, why))?);
         }
         "max-uploads" => {
             let text = text(Kind::Number)?;

@@ -7,25 +7,35 @@ use crate::io::Fault;
 use crate::io::dir::Kind;
 use crate::store::disk::Disk;
 use crate::store::layout;
-use crate::types::{BlobId, BlobType, FolderName, RepoPath};
+use crate::types::{BLOCK_BYTES, BlobId, BlobType, FolderName, RepoPath, on_disk};
 
 /// Entries read at a time.
 const PAGE_ENTRIES: usize = 1000;
 
-/// Objects and their bytes.
+/// Objects and their bytes, or folders and theirs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
     /// How many.
     pub objects: u64,
     /// How many bytes.
     pub bytes: u64,
+    /// What they take on a disk: whole blocks.
+    pub on_disk: u64,
 }
 
 impl Sum {
+    const fn of_object(bytes: u64) -> Self {
+        Self { objects: 1, bytes, on_disk: on_disk(bytes) }
+    }
+
     /// Both of both.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
-        Self { objects: self.objects + other.objects, bytes: self.bytes + other.bytes }
+        Self {
+            objects: self.objects + other.objects,
+            bytes: self.bytes + other.bytes,
+            on_disk: self.on_disk + other.on_disk,
+        }
     }
 }
 
@@ -35,13 +45,29 @@ pub async fn repositories<D: Disk>(disk: &D, depth: usize) -> Vec<RepoPath> {
 }
 
 /// The same; `failed` is told of every folder that can't be read.
-pub async fn find_repositories<D: Disk>(
-    disk: &D,
-    depth: usize,
-    mut failed: impl FnMut(String),
-) -> Vec<RepoPath> {
+pub async fn find_repositories<D: Disk>(disk: &D, depth: usize, failed: impl FnMut(String)) -> Vec<RepoPath> {
     let mut found = Vec::new();
-    let mut folders: Vec<Vec<FolderName>> = vec![Vec::new()];
+    walk(disk, Vec::new(), depth, |repo| found.push(repo), failed).await;
+    found.sort();
+    found
+}
+
+/// How many repositories lie below a first folder, itself among them.
+pub async fn count_below<D: Disk>(disk: &D, first: &FolderName, depth: usize) -> u64 {
+    let mut count = 0;
+    walk(disk, vec![first.clone()], depth, |_repo| count += 1, |failed| log::warn!("{failed}")).await;
+    count
+}
+
+/// Finds the repositories at and below a folder.
+async fn walk<D: Disk>(
+    disk: &D,
+    start: Vec<FolderName>,
+    depth: usize,
+    mut found: impl FnMut(RepoPath),
+    mut failed: impl FnMut(String),
+) {
+    let mut folders = vec![start];
     while let Some(path) = folders.pop() {
         let repo = RepoPath::new(path.clone());
         let (is_repo, below) = match look(disk, &layout::repo_dir(&repo)).await {
@@ -53,14 +79,12 @@ pub async fn find_repositories<D: Disk>(
             }
         };
         if is_repo {
-            found.push(repo);
+            found(repo);
         }
         if path.len() < depth {
             folders.extend(below.into_iter().map(|name| [path.as_slice(), &[name]].concat()));
         }
     }
-    found.sort();
-    found
 }
 
 /// Whether a folder is a repository, and the folders in it that could be.
@@ -89,9 +113,31 @@ pub async fn config<D: Disk>(disk: &D, repo: &RepoPath) -> io::Result<Sum> {
     let look = async {
         let dir = disk.open_dir(&layout::repo_dir(repo)).await?;
         let meta = disk.stat(&dir, "config".as_ref()).await?;
-        Ok(if meta.kind == Kind::File { Sum { objects: 1, bytes: meta.size } } else { Sum::default() })
+        Ok(if meta.kind == Kind::File { Sum::of_object(meta.size) } else { Sum::default() })
     };
     or_nothing(repo, look.await)
+}
+
+/// The folders of a repository, one a type and the shards of `data`: a block each, and no objects. What they lie in is nobody's.
+pub async fn folders<D: Disk>(disk: &D, repo: &RepoPath) -> io::Result<Sum> {
+    let is_type = |name: &[u8]| BlobType::parse(name).is_some();
+    let types = sub_folders(disk, &layout::repo_dir(repo), is_type).await;
+    let shards = sub_folders(disk, &layout::type_dir(repo, BlobType::Data), layout::is_shard).await;
+    Ok(or_nothing(repo, types)?.plus(or_nothing(repo, shards)?))
+}
+
+/// The folders in a folder that have a name that is `wanted`.
+async fn sub_folders<D: Disk>(disk: &D, path: &Path, wanted: fn(&[u8]) -> bool) -> io::Result<Sum> {
+    let dir = disk.open_dir(path).await?;
+    let mut reader = disk.read_dir(&dir).await?;
+    let mut count = 0;
+    loop {
+        let page = disk.next_page(&mut reader, PAGE_ENTRIES, false, wanted).await?;
+        if page.is_empty() {
+            return Ok(Sum { on_disk: count * BLOCK_BYTES, ..Sum::default() });
+        }
+        count += page.iter().filter(|entry| entry.meta.kind == Kind::Dir).count() as u64;
+    }
 }
 
 /// The objects of one flat type, or of one shard of `data`.
@@ -117,7 +163,7 @@ async fn sum<D: Disk>(disk: &D, path: &Path) -> io::Result<Sum> {
             return Ok(sum);
         }
         let files = page.iter().filter(|entry| entry.meta.kind == Kind::File);
-        sum = files.fold(sum, |sum, entry| sum.plus(Sum { objects: 1, bytes: entry.meta.size }));
+        sum = files.fold(sum, |sum, entry| sum.plus(Sum::of_object(entry.meta.size)));
     }
 }
 

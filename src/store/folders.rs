@@ -9,17 +9,23 @@ use crate::store::disk::Disk;
 use crate::store::error::Step;
 use crate::store::fs::FsStore;
 use crate::store::{Error, layout};
-use crate::types::{BlobType, Handle, Object};
+use crate::types::{BlobType, Handle, Object, RepoPath};
 
 /// Locks that a repository may have. A fleet that shares one has one a host.
 const MAX_LOCKS: usize = 10_000;
 
 impl<D: Disk> FsStore<D> {
-    /// Opens the folder at `path`, making what is missing; the folder itself is durable when this returns.
-    pub(super) async fn require_dir(&self, path: &Path) -> Result<D::Dir, Error> {
+    /// Opens the folder at `path`, a repository's or one in it, making what is missing; the folder itself is durable when this
+    /// returns.
+    pub(super) async fn require_dir(
+        &self,
+        repo: &RepoPath,
+        path: &Path,
+        made: &mut impl FnMut(u64),
+    ) -> Result<D::Dir, Error> {
         let shared = &*self.0;
         let dir = match shared.disk.open_dir(path).await {
-            Err(e) if Fault::of(&e) == Fault::Missing => self.make_dirs(path).await?,
+            Err(e) if Fault::of(&e) == Fault::Missing => self.make_dirs(repo, path, made).await?,
             other => other.step("open a folder")?,
         };
         shared.flushed("sync the parents of a folder", shared.syncs.ensure_durable(path, &dir).await)?;
@@ -55,18 +61,53 @@ impl<D: Disk> FsStore<D> {
         }
     }
 
-    /// Makes the folder of an object, durably.
-    pub(super) async fn make_object_dir(&self, handle: &Handle) -> Result<D::Dir, Error> {
-        let path = layout::object_dir(handle);
-        self.explain(&handle.repo, &path, self.require_dir(&path).await).await
+    /// Whether an object is the first pack of its repository: with it come all shards of `data`. The shards of a repository
+    /// that has no pack are 256 folders for nothing; where one is there, a missing one is made alone.
+    pub(super) async fn is_first_pack(&self, handle: &Handle) -> Result<bool, Error> {
+        let Object::Blob(BlobType::Data, _) = handle.object else { return Ok(false) };
+        let disk = &self.0.disk;
+        let path = layout::type_dir(&handle.repo, BlobType::Data);
+        let data = match disk.open_dir(&path).await.step("open a folder") {
+            Err(Error::NotFound) => return Ok(true),
+            other => self.explain(&handle.repo, &path, other).await?,
+        };
+        let mut reader = disk.read_dir(&data).await.step("read a folder")?;
+        let page = disk.next_page(&mut reader, 1, false, layout::is_shard).await.step("read a folder")?;
+        Ok(page.is_empty())
     }
 
-    async fn make_dirs(&self, path: &Path) -> Result<D::Dir, Error> {
+    /// Makes the folder of an object, durably, and the shards beside it if it is to come with them: in one flush.
+    pub(super) async fn make_object_dir(
+        &self,
+        handle: &Handle,
+        with_shards: bool,
+        made: &mut impl FnMut(u64),
+    ) -> Result<D::Dir, Error> {
+        let repo = &handle.repo;
+        if with_shards {
+            let path = layout::type_dir(repo, BlobType::Data);
+            let data = self.explain(repo, &path, self.require_dir(repo, &path, made).await).await?;
+            self.require_sub_dirs(&data, &path, layout::shards().map(Into::into).collect(), made).await?;
+        }
+        let path = layout::object_dir(handle);
+        self.explain(repo, &path, self.require_dir(repo, &path, made).await).await
+    }
+
+    /// Makes a folder with those above it. What lies above the repository belongs to nobody.
+    async fn make_dirs(
+        &self,
+        repo: &RepoPath,
+        path: &Path,
+        made: &mut impl FnMut(u64),
+    ) -> Result<D::Dir, Error> {
         let shared = &*self.0;
         let mut dir = shared.disk.root();
         let mut reached = PathBuf::new();
-        for name in path {
-            shared.wrote(shared.disk.make_dir(&dir, name).await).step("make a folder")?;
+        for (level, name) in (1..).zip(path) {
+            let is_new = shared.wrote(shared.disk.make_dir(&dir, name).await).step("make a folder")?;
+            if is_new && level > repo.folders().len() {
+                made(1);
+            }
             reached.push(name);
             dir = shared.disk.open_dir(&reached).await.step("open a folder")?;
         }
@@ -79,10 +120,12 @@ impl<D: Disk> FsStore<D> {
         dir: &D::Dir,
         path: &Path,
         names: Vec<OsString>,
+        made: &mut impl FnMut(u64),
     ) -> Result<(), Error> {
         let shared = &*self.0;
-        let made = shared.wrote(shared.disk.make_dirs(dir, names.clone()).await).step("make a folder")?;
-        for (name, _) in names.iter().zip(made).filter(|(_, is_new)| !is_new) {
+        let are_new = shared.wrote(shared.disk.make_dirs(dir, names.clone()).await).step("make a folder")?;
+        made(are_new.iter().filter(|is_new| **is_new).count() as u64);
+        for (name, _) in names.iter().zip(are_new).filter(|(_, is_new)| !is_new) {
             match shared.disk.stat(dir, name.as_ref()).await.step("look at a folder")?.kind {
                 Kind::Dir => {}
                 _ => return Err(Error::NoFolder { path: path.join(name) }),

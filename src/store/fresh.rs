@@ -7,8 +7,8 @@ use crate::store::disk::Disk;
 use crate::store::error::Step;
 use crate::store::fs::Shared;
 use crate::store::temp::Temp;
-use crate::store::upload::{Common, Verdict};
-use crate::store::{Error, layout};
+use crate::store::upload::{Common, Place, Verdict};
+use crate::store::{Change, Error, layout};
 use crate::types::{AHEAD_BYTES, Handle, UserName};
 
 /// Shorter objects are not worth a reservation.
@@ -16,7 +16,7 @@ const PREALLOCATE_FROM: u64 = 1 << 20;
 
 /// A new object.
 pub struct Fresh<D: Disk> {
-    common: Common<D>,
+    pub(super) common: Common<D>,
     temp: Temp<D>,
     /// Bytes of room reserved, where the file ends then, and announced bytes for which none is yet.
     reserved: u64,
@@ -31,18 +31,18 @@ impl<D: Disk> Fresh<D> {
     /// Of `length` bytes, if that is known; it may have an owner.
     pub(super) async fn begin(
         shared: &Rc<Shared<D>>,
-        (dir, is_above): (D::Dir, bool),
+        place: Place<D>,
         handle: &Handle,
         length: Option<u64>,
         owner: Option<&UserName>,
     ) -> Result<Self, Error> {
-        let temp = shared.wrote(Temp::create(shared, &dir, handle.object).await).step("make a file")?;
+        let temp = shared.wrote(Temp::create(shared, &place.dir, handle.object).await).step("make a file")?;
         if let Some(owner) = owner {
             let noted = shared.disk.set_owner(&temp.file, owner.as_str()).await;
             shared.wrote(noted).step("note the owner of a lock")?;
         }
         let unreserved = length.filter(|length| *length >= PREALLOCATE_FROM).unwrap_or(0);
-        let common = Common::new(shared, (dir, is_above), handle);
+        let common = Common::new(shared, place, handle);
         let metered = length.is_none();
         let mut upload = Self { common, temp, reserved: 0, unreserved, ahead: AHEAD_BYTES, metered };
         upload.reserve(1).await?;
@@ -58,7 +58,7 @@ impl<D: Disk> Fresh<D> {
         let next = (self.ahead.max(upto) - self.reserved).min(self.unreserved);
         if self.reserved > 0 {
             // The answer that let the whole length in is old by now.
-            shared.make_room(&self.common.dir, object, next).await?;
+            shared.make_room(&self.common.place.dir, object, next).await?;
         }
         let can = shared
             .wrote(shared.disk.preallocate(&self.temp.file, self.reserved, next).await)
@@ -90,7 +90,7 @@ impl<D: Disk> Fresh<D> {
         let length = piece.len() as u64;
         if self.metered {
             let (shared, object) = (&self.common.shared, self.common.handle.object);
-            shared.make_room(&self.common.dir, object, length).await?;
+            shared.make_room(&self.common.place.dir, object, length).await?;
         }
         let piece = self.common.begin_hash(piece);
         // While a piece is hashed and written the next one is received.
@@ -106,7 +106,7 @@ impl<D: Disk> Fresh<D> {
         self.common.shared.wrote(written).step("write an object")
     }
 
-    pub(super) async fn commit(mut self, published: impl FnOnce()) -> Result<(), Error> {
+    pub(super) async fn commit(mut self, changed: &mut impl FnMut(Change)) -> Result<(), Error> {
         // First, so that the last piece waits no longer for others.
         let came = self.common.verify();
         self.settle().await?;
@@ -120,11 +120,11 @@ impl<D: Disk> Fresh<D> {
             shared.wrote(cut).step("cut an object to its length")?;
         }
         shared.sync_data(&self.temp.file).await?;
-        let was_above = self.common.is_above;
-        self.common.settle_in().await?;
+        let was_above = self.common.place.is_above;
+        self.common.settle_in(changed).await?;
         let shared = &self.common.shared;
         let name = layout::object_name(self.common.handle.object);
-        match shared.wrote(self.temp.publish(&self.common.dir, &name).await) {
+        match shared.wrote(self.temp.publish(&self.common.place.dir, &name).await) {
             Err(e) if Fault::of(&e) == Fault::Exists => {
                 let ours = match came.digest() {
                     Some(digest) => digest,
@@ -135,14 +135,14 @@ impl<D: Disk> Fresh<D> {
             // The store has learnt; the client's next try will do.
             Err(_)
                 if self.temp.is_unnamed()
-                    && shared.links_unnamed(&self.common.dir).is_ok_and(|links| !links) =>
+                    && shared.links_unnamed(&self.common.place.dir).is_ok_and(|links| !links) =>
             {
                 Err(Error::Busy)
             }
             Err(e) => Err(Error::from_io("name an object", e)),
             Ok(()) => {
-                published();
-                shared.sync_dir(&self.common.dir).await?;
+                changed(Change::Published);
+                shared.sync_dir(&self.common.place.dir).await?;
                 match self.temp.left() {
                     // Else its temporary name would be back after a power cut.
                     Some(dir) if was_above => shared.sync_dir(dir).await,

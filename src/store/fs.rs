@@ -22,16 +22,12 @@ use crate::store::list::FsListing;
 use crate::store::repeat::Repeat;
 use crate::store::small::Small;
 use crate::store::sync::DirSyncs;
-use crate::store::upload::FsUpload;
-use crate::store::{Download, Error, Store, layout};
-use crate::types::{BlobType, Handle, Object, RepoPath, UserName};
+use crate::store::upload::{FsUpload, Place};
+use crate::store::{Download, Error, Store, census, layout};
+use crate::types::{BLOCK_BYTES, BlobType, FolderName, Handle, Object, RepoPath, UserName};
 
 /// Buffers a worker has for reading stored objects back while an upload is compared with them.
 const COMPARE_BUFFERS: usize = 8;
-/// Folders of a repository: itself, one a type, and the shards of `data`.
-const REPO_FOLDERS: u64 = 1 + BlobType::ALL.len() as u64 + 256;
-/// A block each.
-const FOLDER_BYTES: u64 = 4096;
 
 /// How a store on a file system behaves.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +77,7 @@ impl<D: Disk> FsStore<D> {
     /// Begins to store a new object in a folder, or below it.
     async fn begin(
         &self,
-        dir: (D::Dir, bool),
+        place: Place<D>,
         handle: &Handle,
         length: Option<u64>,
         owner: Option<&UserName>,
@@ -89,11 +85,11 @@ impl<D: Disk> FsStore<D> {
         let shared = &self.0;
         let owner = owner.filter(|_| matches!(handle.object, Object::Blob(BlobType::Locks, _)));
         if let Some(length) = length
-            && Small::suits(shared, &dir.0, length)?
+            && Small::suits(shared, &place.dir, length)?
         {
-            return Ok(FsUpload::Small(Small::begin(shared, dir, handle, length, owner)));
+            return Ok(FsUpload::Small(Small::begin(shared, place, handle, length, owner)));
         }
-        Ok(FsUpload::Fresh(Fresh::begin(shared, dir, handle, length, owner).await?))
+        Ok(FsUpload::Fresh(Fresh::begin(shared, place, handle, length, owner).await?))
     }
 
     /// Begins to store the first object of a folder that is missing: nothing is made before all of the object has come and is
@@ -107,13 +103,21 @@ impl<D: Disk> FsStore<D> {
         if !self.exists(&handle.repo).await? {
             return Err(Error::NoRepository);
         }
-        let (above, missing) = self.nearest_dir(&layout::object_dir(handle)).await?;
+        let (dir, missing) = self.nearest_dir(&layout::object_dir(handle)).await?;
+        let mut place =
+            Place { dir, is_above: true, missing, with_shards: self.is_first_pack(handle).await? };
         // A lock needs room above no reserve, and nor does its folder.
         if !matches!(handle.object, Object::Blob(BlobType::Locks, _)) {
-            self.0.take_room(&above, missing * FOLDER_BYTES, missing).await?;
+            let take = async |folders| self.0.take_room(&place.dir, folders * BLOCK_BYTES, folders).await;
+            if place.with_shards && take(place.folders()).await.is_err() {
+                place.with_shards = false;
+            }
+            if !place.with_shards {
+                self.0.take_room(&place.dir, missing * BLOCK_BYTES, missing).await?;
+            }
         }
-        self.0.make_room(&above, handle.object, length.unwrap_or(0)).await?;
-        self.begin((above, true), handle, length, owner).await
+        self.0.make_room(&place.dir, handle.object, length.unwrap_or(0)).await?;
+        self.begin(place, handle, length, owner).await
     }
 
     /// The same error of an object's folder or of the object itself, see [`Self::explain`].
@@ -277,24 +281,39 @@ impl<D: Disk> Store for FsStore<D> {
     type Download = FsDownload<D>;
     type Listing = FsListing<D>;
 
-    async fn create_repo(&self, repo: &RepoPath) -> Result<(), Error> {
+    async fn create_repo(&self, repo: &RepoPath, mut made: impl FnMut(u64)) -> Result<(), Error> {
         let shared = &*self.0;
         shared.health.check_not_suspended()?;
         let path = layout::repo_dir(repo);
-        if !self.exists(repo).await? {
+        let missing = self.missing_folders(repo).await?;
+        if missing > 0 {
             let (above, _) = self.nearest_dir(&path).await?;
-            shared.take_room(&above, REPO_FOLDERS * FOLDER_BYTES, REPO_FOLDERS).await?;
+            shared.take_room(&above, missing * BLOCK_BYTES, missing).await?;
         }
-        let dir = self.explain(repo, &path, self.require_dir(&path).await).await?;
+        let dir = self.explain(repo, &path, self.require_dir(repo, &path, &mut made).await).await?;
         let types = BlobType::ALL.iter().map(|kind| kind.as_str().into()).collect();
-        self.require_sub_dirs(&dir, &path, types).await?;
-        let data_path = layout::type_dir(repo, BlobType::Data);
-        let data = shared.disk.open_dir(&data_path).await.step("open a folder")?;
-        self.require_sub_dirs(&data, &data_path, layout::shards().map(Into::into).collect()).await?;
-        for dir in [&data, &dir] {
-            shared.sync_dir(dir).await?;
+        self.require_sub_dirs(&dir, &path, types, &mut made).await?;
+        shared.sync_dir(&dir).await
+    }
+
+    async fn missing_folders(&self, repo: &RepoPath) -> Result<u64, Error> {
+        let mut missing = BlobType::ALL.len() as u64;
+        let dir = match self.0.disk.open_dir(&layout::repo_dir(repo)).await.step("open a repository") {
+            // One that can't be made is refused when it is made.
+            Err(Error::NotFound | Error::NotDir) => return Ok(missing),
+            other => other?,
+        };
+        for kind in BlobType::ALL {
+            match self.0.disk.stat(&dir, kind.as_str().as_ref()).await.step("look into a repository") {
+                Err(Error::NotFound) => {}
+                other => missing -= other.map(|_there| 1)?,
+            }
         }
-        Ok(())
+        Ok(missing)
+    }
+
+    async fn count_repos(&self, first: &FolderName, depth: usize) -> u64 {
+        census::count_below(&self.0.disk, first, depth).await
     }
 
     async fn check_lock_room(&self, repo: &RepoPath) -> Result<(), Error> {
@@ -335,7 +354,7 @@ impl<D: Disk> Store for FsStore<D> {
             Err(Error::NotFound) => {
                 shared.make_room(&dir, handle.object, length.unwrap_or(0)).await?;
                 self.check_locks(&dir, handle.object).await?;
-                self.begin((dir, false), handle, length, owner).await
+                self.begin(Place::of(dir), handle, length, owner).await
             }
             Err(e) => Err(e),
         }

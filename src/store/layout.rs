@@ -54,7 +54,10 @@ pub fn shard(id: BlobId) -> String {
     format!("{first:02x}")
 }
 
-/// All 256 shard folders of `data`.
+/// How many shard folders `data` has.
+pub const SHARDS: u64 = 256;
+
+/// All shard folders of `data`.
 pub fn shards() -> impl Iterator<Item = String> {
     (0..=u8::MAX).map(|first| format!("{first:02x}"))
 }
@@ -66,11 +69,13 @@ pub fn repo_marks() -> impl Iterator<Item = &'static str> {
 
 /// Whether the entry `name` of a folder must be a folder itself: that of a type, or a shard of `data`.
 pub fn is_folder(folder: &Path, name: &OsStr) -> bool {
-    let name = name.as_bytes();
-    let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    let is_shard = || name.len() == 2 && name.iter().all(is_hex);
-    BlobType::parse(name).is_some()
-        || folder.file_name() == Some(OsStr::new(BlobType::Data.as_str())) && is_shard()
+    let is_data = folder.file_name() == Some(OsStr::new(BlobType::Data.as_str()));
+    BlobType::parse(name.as_bytes()).is_some() || is_data && is_shard(name.as_bytes())
+}
+
+/// Whether a name is that of a shard of `data`.
+pub fn is_shard(name: &[u8]) -> bool {
+    name.len() == 2 && name.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// A name for an upload in progress.

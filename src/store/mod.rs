@@ -10,7 +10,7 @@
 use crate::hash::Digest;
 use crate::io::Buffer;
 use crate::io::file::File;
-use crate::types::{BlobId, BlobType, Handle, RepoPath, UserName};
+use crate::types::{BlobId, BlobType, FolderName, Handle, RepoPath, UserName};
 
 pub mod census;
 pub mod disk;
@@ -47,8 +47,16 @@ pub trait Store: Clone + 'static {
     /// A listing in progress.
     type Listing: Listing;
 
-    /// Makes a repository's folders, those that are missing. Durable when it returns, also if all were there.
-    async fn create_repo(&self, repo: &RepoPath) -> Result<(), Error>;
+    /// Makes a repository's folders, those that are missing, but for the shards of `data`, which come with the first pack.
+    /// Durable when it returns, also if all were there. `made` is told how many, as soon as they are there.
+    async fn create_repo(&self, repo: &RepoPath, made: impl FnMut(u64)) -> Result<(), Error>;
+
+    /// How many folders are missing in a repository that [`create_repo`](Self::create_repo) makes. What they lie in is not
+    /// counted, and nor is it when it is made.
+    async fn missing_folders(&self, repo: &RepoPath) -> Result<u64, Error>;
+
+    /// How many repositories there are below a first folder, itself among them, at most `depth` folders deep.
+    async fn count_repos(&self, first: &FolderName, depth: usize) -> u64;
 
     /// Fails if a lock of somebody who may not remove the locks of others would take what is kept for those who may: a prune
     /// needs one before it can free anything.
@@ -99,11 +107,26 @@ pub trait Store: Clone + 'static {
     async fn list(&self, repo: &RepoPath, kind: BlobType, sizes: bool) -> Result<Self::Listing, Error>;
 }
 
+/// What an upload changes when it is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// So many folders were made.
+    Folders(u64),
+    /// The object can be seen: its bytes are there, come what may.
+    Published,
+}
+
 /// An object on its way in. Dropped before it is committed, it leaves nothing behind.
 #[expect(async_fn_in_trait, reason = "one thread a core: futures are not Send on purpose")]
 pub trait Upload {
     /// Whether nothing had this name when the upload began.
     fn is_new(&self) -> bool;
+
+    /// How many folders its commit is to make.
+    fn folders(&self) -> u64;
+
+    /// Makes of these only what it needs itself, and not those that others will need.
+    fn spare_folders(&mut self);
 
     /// Room on the disk may be held for it up to byte `upto`, and none beyond.
     async fn hold(&mut self, upto: u64) -> Result<(), Error>;
@@ -111,13 +134,13 @@ pub trait Upload {
     /// Takes the next bytes.
     async fn write(&mut self, piece: Buffer) -> Result<(), Error>;
 
-    /// Verifies, makes durable and visible. If the object exists with the same bytes, that is success. Calls `published`
-    /// as soon as the object can be seen, unless it could be before: from then on its bytes are there, come what may.
+    /// Verifies, makes durable and visible. If the object exists with the same bytes, that is success. `changed` is told what
+    /// is there now, as soon as it is.
     ///
     /// # Errors
     /// [`Error::Conflict`] if the object exists with other bytes, or [`Error::Damaged`] if these bytes are right and the stored
     /// ones are not; [`Error::Mismatch`] else if the bytes don't hash to the name.
-    async fn commit(self, published: impl FnOnce()) -> Result<(), Error>;
+    async fn commit(self, changed: impl FnMut(Change)) -> Result<(), Error>;
 }
 
 /// An open object. It stays readable if the object is deleted meanwhile.

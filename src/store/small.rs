@@ -11,13 +11,13 @@ use crate::store::disk::Disk;
 use crate::store::error::Step;
 use crate::store::fresh::Fresh;
 use crate::store::fs::Shared;
-use crate::store::upload::{Common, Verdict};
-use crate::store::{Error, layout};
+use crate::store::upload::{Common, Place, Verdict};
+use crate::store::{Change, Error, layout};
 use crate::types::{Handle, UserName};
 
 /// A new, small object.
 pub struct Small<D: Disk> {
-    common: Common<D>,
+    pub(super) common: Common<D>,
     length: u64,
     owner: Option<UserName>,
     /// All of it, once it is there.
@@ -34,12 +34,12 @@ impl<D: Disk> Small<D> {
     /// Of `length` bytes; it may have an owner.
     pub(super) fn begin(
         shared: &Rc<Shared<D>>,
-        dir: (D::Dir, bool),
+        place: Place<D>,
         handle: &Handle,
         length: u64,
         owner: Option<&UserName>,
     ) -> Self {
-        Self { common: Common::new(shared, dir, handle), length, owner: owner.cloned(), content: None }
+        Self { common: Common::new(shared, place, handle), length, owner: owner.cloned(), content: None }
     }
 
     /// Takes the first piece. If it is not all, it comes back in the ordinary upload that this one turns into: no buffer is
@@ -58,9 +58,9 @@ impl<D: Disk> Small<D> {
     /// The ordinary upload, with the first pieces. Boxed, as it is rare: every connection has room for what is not.
     async fn begin_anew(&self, pieces: impl IntoIterator<Item = Buffer>) -> Result<Fresh<D>, Error> {
         let begun = async {
-            let Common { shared, dir, is_above, handle, .. } = &self.common;
-            let (dir, owner) = ((dir.clone(), *is_above), self.owner.as_ref());
-            let mut fresh = Fresh::begin(shared, dir, handle, Some(self.length), owner).await?;
+            let Common { shared, place, handle, .. } = &self.common;
+            let owner = self.owner.as_ref();
+            let mut fresh = Fresh::begin(shared, place.clone(), handle, Some(self.length), owner).await?;
             for piece in pieces {
                 fresh.write(piece).await?;
             }
@@ -69,30 +69,30 @@ impl<D: Disk> Small<D> {
         Box::pin(begun).await
     }
 
-    pub(super) async fn commit(mut self, published: impl FnOnce()) -> Result<(), Error> {
+    pub(super) async fn commit(mut self, changed: &mut impl FnMut(Change)) -> Result<(), Error> {
         let Some(content) = self.content.take() else {
             // Nothing came: the body ended early.
-            return Box::pin(self.begin_anew([]).await?.commit(published)).await;
+            return Box::pin(self.begin_anew([]).await?.commit(changed)).await;
         };
         let came = self.common.verify();
         if let Verdict::Wrong = came {
             return Err(Error::Mismatch);
         }
         self.common.shared.health.check_not_suspended()?;
-        self.common.settle_in().await?;
-        let Common { shared, dir, handle, .. } = &self.common;
+        self.common.settle_in(changed).await?;
+        let Common { shared, place: Place { dir, .. }, handle, .. } = &self.common;
         let (name, owner) = (layout::object_name(handle.object), self.owner.as_ref().map(UserName::as_str));
         let (stored, content) = shared.disk.store_small(dir, &name, content, owner).await;
         match stored {
             Ok(()) => {
-                published();
+                changed(Change::Published);
                 shared.health.check_not_suspended()
             }
             // There are no files without a name here after all.
             Err(SmallError::Make(e))
                 if matches!(Fault::of(&e), Fault::Unsupported | Fault::Other | Fault::Denied) =>
             {
-                Box::pin(self.begin_anew([content]).await?.commit(published)).await
+                Box::pin(self.begin_anew([content]).await?.commit(changed)).await
             }
             Err(SmallError::Make(e)) => shared.wrote(Err(e)).step("make a file"),
             Err(SmallError::Write(e)) => shared.wrote(Err(e)).step("write an object"),
@@ -107,7 +107,7 @@ impl<D: Disk> Small<D> {
                 _ => shared.wrote(Err(e)).step("name an object"),
             },
             Err(SmallError::FlushName(e)) => {
-                published();
+                changed(Change::Published);
                 shared.flushed("sync a folder", Err(e))
             }
         }

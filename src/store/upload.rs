@@ -12,7 +12,7 @@ use crate::store::fs::{FsStore, Shared};
 use crate::store::hashing::{Hashed, Hasher};
 use crate::store::repeat::Repeat;
 use crate::store::small::Small;
-use crate::store::{Error, Upload, layout};
+use crate::store::{Change, Error, Upload, layout};
 use crate::types::Handle;
 
 /// An object on its way into a file system.
@@ -28,6 +28,18 @@ pub enum FsUpload<D: Disk> {
 impl<D: Disk> Upload for FsUpload<D> {
     fn is_new(&self) -> bool {
         !matches!(self, Self::Repeat(_))
+    }
+
+    fn folders(&self) -> u64 {
+        self.common().place.folders()
+    }
+
+    fn spare_folders(&mut self) {
+        match self {
+            Self::Small(upload) => upload.common.place.with_shards = false,
+            Self::Fresh(upload) => upload.common.place.with_shards = false,
+            Self::Repeat(_) => {}
+        }
     }
 
     async fn hold(&mut self, upto: u64) -> Result<(), Error> {
@@ -50,22 +62,55 @@ impl<D: Disk> Upload for FsUpload<D> {
         }
     }
 
-    async fn commit(self, published: impl FnOnce()) -> Result<(), Error> {
+    async fn commit(self, mut changed: impl FnMut(Change)) -> Result<(), Error> {
         match self {
-            Self::Small(upload) => upload.commit(published).await,
-            Self::Fresh(upload) => upload.commit(published).await,
+            Self::Small(upload) => upload.commit(&mut changed).await,
+            Self::Fresh(upload) => upload.commit(&mut changed).await,
             Self::Repeat(upload) => upload.commit().await,
         }
+    }
+}
+
+impl<D: Disk> FsUpload<D> {
+    const fn common(&self) -> &Common<D> {
+        match self {
+            Self::Small(upload) => &upload.common,
+            Self::Fresh(upload) => &upload.common,
+            Self::Repeat(upload) => &upload.common,
+        }
+    }
+}
+
+/// Where an object is to lie.
+#[derive(Clone)]
+pub(super) struct Place<D: Disk> {
+    /// Its folder, or the nearest above it that is there.
+    pub dir: D::Dir,
+    /// It is one above, or was when the upload began: a folder is made when an object is to lie in it, and not for one that
+    /// is refused.
+    pub is_above: bool,
+    /// Folders that are missing below it.
+    pub missing: u64,
+    /// It is the first pack of its repository: with its shard come all others.
+    pub with_shards: bool,
+}
+
+impl<D: Disk> Place<D> {
+    /// In a folder that is there.
+    pub(super) const fn of(dir: D::Dir) -> Self {
+        Self { dir, is_above: false, missing: 0, with_shards: false }
+    }
+
+    /// Folders that are to be made.
+    pub(super) fn folders(&self) -> u64 {
+        if self.with_shards { self.missing.max(1) + layout::SHARDS - 1 } else { self.missing }
     }
 }
 
 /// What every upload knows.
 pub(super) struct Common<D: Disk> {
     pub shared: Rc<Shared<D>>,
-    /// The folder that the object is to lie in, or the nearest above it.
-    pub dir: D::Dir,
-    /// It is one above: a folder is made when an object is to lie in it, and not for one that is refused.
-    pub is_above: bool,
+    pub place: Place<D>,
     pub handle: Handle,
     /// Runs only if the bytes must hash to the name.
     pub hasher: Option<Hasher>,
@@ -74,12 +119,11 @@ pub(super) struct Common<D: Disk> {
 }
 
 impl<D: Disk> Common<D> {
-    pub(super) fn new(shared: &Rc<Shared<D>>, (dir, is_above): (D::Dir, bool), handle: &Handle) -> Self {
+    pub(super) fn new(shared: &Rc<Shared<D>>, place: Place<D>, handle: &Handle) -> Self {
         let verify = shared.options.verify && handle.object.digest().is_some();
         Self {
             shared: Rc::clone(shared),
-            dir,
-            is_above,
+            place,
             handle: handle.clone(),
             hasher: verify.then(|| Hasher::new(&shared.hashing)),
             offset: 0,
@@ -87,10 +131,12 @@ impl<D: Disk> Common<D> {
     }
 
     /// Makes the folder that the object is to lie in, if it is missing.
-    pub(super) async fn settle_in(&mut self) -> Result<(), Error> {
-        if self.is_above {
-            self.dir = Box::pin(FsStore(Rc::clone(&self.shared)).make_object_dir(&self.handle)).await?;
-            self.is_above = false;
+    pub(super) async fn settle_in(&mut self, changed: &mut impl FnMut(Change)) -> Result<(), Error> {
+        if self.place.is_above {
+            let store = FsStore(Rc::clone(&self.shared));
+            let mut made = |count| changed(Change::Folders(count));
+            let made = store.make_object_dir(&self.handle, self.place.with_shards, &mut made);
+            self.place = Place::of(Box::pin(made).await?);
         }
         Ok(())
     }
@@ -137,7 +183,7 @@ impl<D: Disk> Common<D> {
         let shared = &self.shared;
         let name = layout::object_name(self.handle.object);
         let (stored, meta) =
-            match shared.disk.open_file(&self.dir, name.as_ref()).await.step("open an object") {
+            match shared.disk.open_file(&self.place.dir, name.as_ref()).await.step("open an object") {
                 // It was deleted at once: the client's next try will do.
                 Err(Error::NotFound) => return Err(Error::Busy),
                 other => other?,
@@ -150,10 +196,10 @@ impl<D: Disk> Common<D> {
     /// upload.
     pub(super) async fn acknowledge(&self, stored: &D::File, meta: Meta) -> Result<(), Error> {
         self.shared.sync_data(stored).await?;
-        self.shared.sync_dir(&self.dir).await?;
+        self.shared.sync_dir(&self.place.dir).await?;
         // A delete may have come between: then the name is gone or another file's, and the client is to try again.
         let name = layout::object_name(self.handle.object);
-        match self.shared.disk.stat(&self.dir, name.as_ref()).await.step("look for an object") {
+        match self.shared.disk.stat(&self.place.dir, name.as_ref()).await.step("look for an object") {
             Ok(now) if now.inode == meta.inode => Ok(()),
             Ok(_) | Err(Error::NotFound) => Err(Error::Busy),
             Err(e) => Err(e),

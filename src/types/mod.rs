@@ -4,6 +4,7 @@
 //! `api::route` ever sees a raw path or an unparsed name.
 
 pub mod blob;
+pub mod blocks;
 pub mod direct;
 pub mod handshake;
 pub mod listen;
@@ -15,6 +16,7 @@ pub mod timeouts;
 pub mod user;
 
 pub use blob::{BlobId, BlobType, Handle, Object};
+pub use blocks::{BLOCK_BYTES, on_disk};
 pub use direct::DirectIo;
 pub use handshake::HandshakeFailure;
 pub use listen::ListenAddress;

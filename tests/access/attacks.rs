@@ -196,7 +196,9 @@ fn races_change_nothing_either() {
 #[test]
 fn what_is_refused_leaves_no_folder() {
     on_both(|driver| {
-        let server = Server::start(driver, &["--max-size", "100KB"]);
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("data/r1/keys")).unwrap();
+        let server = Server::on(&dir.path().join("data"), driver, &["--max-size", "100KB"]);
         wait_for("the count", || server.text().contains("the quotas are exact"));
         let folders = || {
             let all = walk(&server.data);

@@ -1,20 +1,36 @@
 //! Cases 63 to 65, and quotas under races, kills and restarts.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::common::{NO_SCRUB, Server, id_of, login, noise, on_both, wait_for, walk};
 use crate::rights::{as_user, configured};
 
-/// Bytes of all objects but locks.
-fn stored(data: &Path) -> u64 {
-    let files = walk(data).into_iter().filter(|path| path.is_file());
-    let ours = files.filter(|path| {
-        let text = path.to_str().unwrap();
-        !text.contains("/.packhouse") && !text.contains("/locks/")
-    });
-    ours.map(|path| path.metadata().unwrap().len()).sum()
+/// In which quotas count.
+const BLOCK: u64 = 4096;
+/// Folders in a new repository, and with all shards of `data`.
+const FOLDERS: u64 = 5;
+const ALL_FOLDERS: u64 = FOLDERS + 256;
+
+/// Blocks that all objects and all folders in repositories take.
+pub fn stored(data: &Path) -> u64 {
+    let ours = walk(data).into_iter().filter(|path| !path.to_str().unwrap().contains("/.packhouse"));
+    let blocks = |path: &Path| match path.metadata().unwrap() {
+        meta if meta.is_file() => meta.len().div_ceil(BLOCK).max(1),
+        _ => 1,
+    };
+    let counts = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        path.is_file()
+            || ["data", "index", "keys", "locks", "snapshots"].contains(&name)
+            || name.len() == 2 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    ours.filter(|path| path != data && counts(path)).map(|path| blocks(&path)).sum()
+}
+
+fn bytes(blocks: u64) -> String {
+    (blocks * BLOCK).to_string()
 }
 
 fn put(server: &Server, repo: &str, kind: &str, body: &[u8]) -> u16 {
@@ -29,7 +45,7 @@ fn counted(server: &Server) {
 #[test]
 fn case_63_and_64_over_the_quota() {
     on_both(|driver| {
-        let server = Server::start(driver, &[&["--max-size", "100000"][..], NO_SCRUB].concat());
+        let server = Server::start(driver, &[&["--max-size", &bytes(32)][..], NO_SCRUB].concat());
         counted(&server);
         server.create("/r1/");
         assert_eq!(put(&server, "/r1/", "data", &noise(90_000, 1)), 200);
@@ -66,22 +82,25 @@ fn case_63_and_64_over_the_quota() {
             cut.finish();
             assert_eq!(cut.response().status, 400);
         }
-        // To the byte; config and keys count, locks do not, a repeat needs no room.
+        // To the block; config, keys and folders count, a lock fits even so, a repeat needs no room. The shards of `data`
+        // come with the first pack where they fit, else one by one.
+        assert_eq!(stored(&server.data), FOLDERS + 1 + 22);
         assert_eq!(server.status("POST", "/r1/config", &noise(4_000, 4)), 200);
-        assert_eq!(put(&server, "/r1/", "keys", &noise(6_001, 5)), 507);
-        let fits = noise(6_000, 6);
+        assert_eq!(put(&server, "/r1/", "keys", &noise(3 * 4096 + 1, 5)), 507);
+        let fits = noise(3 * 4096, 6);
         let chunked = [format!("{:x}\r\n", fits.len()).as_bytes(), &fits, b"\r\n0\r\n\r\n"].concat();
         let path = format!("/r1/keys/{}", id_of(&fits));
         assert_eq!(server.request("POST", &path, "Transfer-Encoding: chunked\r\n", &chunked).status, 200);
-        assert_eq!(stored(&server.data), 100_000);
+        assert_eq!(stored(&server.data), 32);
         assert_eq!(put(&server, "/r1/", "index", b"x"), 507);
         assert_eq!(put(&server, "/r1/", "locks", &noise(5_000, 7)), 200);
         assert_eq!(put(&server, "/r1/", "data", &noise(90_000, 1)), 200, "a repeat");
         // A delete frees.
         assert_eq!(server.status("DELETE", &path, b""), 200);
         assert_eq!(server.status("DELETE", &path, b""), 200);
-        assert_eq!(put(&server, "/r1/", "index", &noise(6_001, 8)), 507);
-        assert_eq!(put(&server, "/r1/", "index", &noise(6_000, 8)), 200);
+        assert_eq!(put(&server, "/r1/", "index", &noise(4097, 8)), 507);
+        assert_eq!(put(&server, "/r1/", "index", &noise(4096, 8)), 200);
+        assert_eq!(stored(&server.data), 32, "two blocks of the lock");
     });
 }
 
@@ -91,7 +110,8 @@ fn case_65_races_for_room_across_restarts_and_kills() {
         const SIZE: usize = 20_000;
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
-        let quota = (50 * SIZE).to_string();
+        const ROOM: u64 = ALL_FOLDERS + 50 * 5;
+        let quota = bytes(ROOM);
         let flags = [&["--max-size", quota.as_str()][..], NO_SCRUB].concat();
         let mut server = Server::on(&data, driver, &flags);
         counted(&server);
@@ -117,7 +137,7 @@ fn case_65_races_for_room_across_restarts_and_kills() {
         };
         let descriptors = server.descriptors();
         assert_eq!(race(&server, 200, 1), (50, 150));
-        assert_eq!(stored(&data), 50 * SIZE as u64);
+        assert_eq!(stored(&data), ROOM);
         wait_for("the descriptors", || server.descriptors() <= descriptors);
         // A clean stop: exact at once.
         assert!(server.stop().success());
@@ -128,7 +148,7 @@ fn case_65_races_for_room_across_restarts_and_kills() {
             assert_eq!(server.status("DELETE", &format!("/r1/data/{name}"), b""), 200);
         }
         assert_eq!(race(&server, 40, 100_000), (10, 30));
-        assert_eq!(stored(&data), 50 * SIZE as u64);
+        assert_eq!(stored(&data), ROOM);
         // A kill while uploads race: never a byte over, whatever was in flight, nothing left over.
         for round in 0..4u64 {
             for name in server.request("GET", "/r1/data/", "", b"").names().iter().take(25) {
@@ -158,12 +178,12 @@ fn case_65_races_for_room_across_restarts_and_kills() {
                 server.signal("-KILL");
             });
             server.wait();
-            assert!(stored(&data) <= 50 * SIZE as u64);
+            assert!(stored(&data) <= ROOM);
             server = Server::on(&data, driver, &flags);
             counted(&server);
             let (_, refused) = race(&server, 100, 50_000_000 * (round + 1));
             assert!(refused > 0);
-            assert_eq!(stored(&data), 50 * SIZE as u64, "exactly what fits");
+            assert_eq!(stored(&data), ROOM, "exactly what fits");
         }
         assert!(server.files().iter().all(|file| !file.contains("tmp")), "nothing is left over");
     });
@@ -174,7 +194,8 @@ fn an_unclean_stop_is_not_trusted_and_does_not_block_the_start() {
     on_both(|driver| {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
-        let flags = ["--max-size", "1000000"];
+        // The pack takes 74 blocks, and leaves 170.
+        let flags = ["--max-size", &bytes(ALL_FOLDERS + 244)];
         let mut server = Server::on(&data, driver, &flags);
         counted(&server);
         server.create("/r1/");
@@ -189,17 +210,17 @@ fn an_unclean_stop_is_not_trusted_and_does_not_block_the_start() {
         );
         let server = Server::on(&data, driver, &flags);
         counted(&server);
-        assert_eq!(put(&server, "/r1/", "data", &noise(700_001, 2)), 507);
-        assert_eq!(put(&server, "/r1/", "data", &noise(700_000, 2)), 200);
+        assert_eq!(put(&server, "/r1/", "data", &noise(170 * 4096 + 1, 2)), 507);
+        assert_eq!(put(&server, "/r1/", "data", &noise(170 * 4096, 2)), 200);
         // Objects that came by other means are found at the next start.
         drop(server);
         std::fs::remove_file(
-            data.join("r1/data").join(&id_of(&noise(700_000, 2))[..2]).join(id_of(&noise(700_000, 2))),
+            data.join("r1/data").join(&id_of(&noise(170 * 4096, 2))[..2]).join(id_of(&noise(170 * 4096, 2))),
         )
         .unwrap();
         let server = Server::on(&data, driver, &flags);
         counted(&server);
-        assert_eq!(put(&server, "/r1/", "data", &noise(700_000, 3)), 200);
+        assert_eq!(put(&server, "/r1/", "data", &noise(170 * 4096, 3)), 200);
     });
 }
 
@@ -208,29 +229,30 @@ fn a_limit_that_goes_and_comes_back_has_missed_nothing() {
     on_both(|driver| {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("packhouse.toml");
-        let limited = "max-size = 1_000_000\n";
+        // The pack takes 220 blocks, and leaves 26; the next start finds a folder that the tests have made.
+        let limited = &format!("max-size = {}\n", bytes(ALL_FOLDERS + 246));
         std::fs::write(&config, limited).unwrap();
         let data = dir.path().join("data");
         let flags = ["--config", config.to_str().unwrap()];
         let mut server = Server::on(&data, driver, &flags);
         counted(&server);
-        server.create("/r1/");
+        server.create("/q1/");
         std::fs::write(&config, "").unwrap();
         server.signal("-HUP");
         server.wait_for_log("reloaded the settings");
-        assert_eq!(put(&server, "/r1/", "data", &noise(900_000, 1)), 200);
+        assert_eq!(put(&server, "/q1/", "data", &noise(900_000, 1)), 200);
         std::fs::write(&config, limited).unwrap();
         server.signal("-HUP");
         wait_for("the limit", || server.request_count("reloaded the settings") == 2);
-        assert_eq!(put(&server, "/r1/", "data", &noise(100_001, 2)), 507);
+        assert_eq!(put(&server, "/q1/", "data", &noise(26 * 4096 + 1, 2)), 507);
         server.signal("-KILL");
         server.wait();
         let server = Server::on(&data, driver, &flags);
-        let early = put(&server, "/r1/", "data", &noise(100_001, 2));
+        let early = put(&server, "/q1/", "data", &noise(26 * 4096 + 1, 2));
         assert!(early == 507 || early == 503, "{early}");
         counted(&server);
-        assert_eq!(put(&server, "/r1/", "data", &noise(100_001, 2)), 507);
-        assert_eq!(put(&server, "/r1/", "data", &noise(100_000, 2)), 200);
+        assert_eq!(put(&server, "/q1/", "data", &noise(25 * 4096 + 1, 2)), 507);
+        assert_eq!(put(&server, "/q1/", "data", &noise(25 * 4096, 2)), 200);
     });
 }
 
@@ -244,8 +266,9 @@ fn what_can_not_be_counted_blocks_nobody() {
         }
         std::os::unix::fs::symlink("/tmp", data.join("odd/data")).unwrap();
         std::fs::write(data.join("odd/snapshots"), b"no folder").unwrap();
-        let server = Server::on(&data, driver, &["--max-size", "1000"]);
+        let server = Server::on(&data, driver, &["--max-size", &bytes(4)]);
         counted(&server);
+        // Three folders count: a link is none.
         assert_eq!(put(&server, "/good/", "keys", &noise(1000, 1)), 200);
         assert_eq!(put(&server, "/good/", "keys", &noise(1, 2)), 507);
     });
@@ -255,8 +278,13 @@ fn what_can_not_be_counted_blocks_nobody() {
 fn users_and_repositories_have_quotas_of_their_own() {
     on_both(|driver| {
         let dir = tempfile::tempdir().unwrap();
-        let toml = "[users.alice]\nmax-size = \"100KB\"\n[repos.\"/shared/small/\"]\nmax-size = 50_000\n";
-        let server = configured(driver, dir.path(), &["alice", "bob"], toml, &[]);
+        // Folders, a shard of `data` each, and packs: 5 + 1 + 15 and 5 + 1 + 10; 5 + 1 + 13.
+        let toml = format!(
+            "[users.alice]\nmax-size = {}\n[repos.\"/shared/small/\"]\nmax-size = {}\n",
+            bytes(37),
+            bytes(19)
+        );
+        let server = configured(driver, dir.path(), &["alice", "bob"], &toml, &[]);
         counted(&server);
         let put = |user: &str, repo: &str, bytes: usize, seed: u64| {
             let body = noise(bytes, seed);
@@ -264,12 +292,12 @@ fn users_and_repositories_have_quotas_of_their_own() {
             as_user(&server, user, "POST", &format!("{repo}data/{}", id_of(&body)), &body)
         };
         assert_eq!(put("alice", "/alice/", 60_000, 1), 200);
-        assert_eq!(put("alice", "/alice/two/", 40_001, 2), 507);
-        assert_eq!(put("bob", "/alice/", 40_001, 2), 507, "whoever stores there");
-        assert_eq!(put("alice", "/alice/two/", 40_000, 2), 200);
+        assert_eq!(put("alice", "/alice/two/", 10 * 4096 + 1, 2), 507);
+        assert_eq!(put("bob", "/alice/", 10 * 4096 + 1, 2), 507, "whoever stores there");
+        assert_eq!(put("alice", "/alice/two/", 10 * 4096, 2), 200);
         assert_eq!(put("alice", "/elsewhere/", 500_000, 3), 200);
-        assert_eq!(put("bob", "/shared/small/", 50_001, 4), 507);
-        assert_eq!(put("bob", "/shared/small/", 50_000, 4), 200);
+        assert_eq!(put("bob", "/shared/small/", 13 * 4096 + 1, 4), 507);
+        assert_eq!(put("bob", "/shared/small/", 13 * 4096, 4), 200);
         assert_eq!(put("bob", "/shared/large/", 60_000, 5), 200);
         // What an operator sees.
         let output = std::process::Command::new(crate::common::program())
@@ -287,14 +315,14 @@ fn users_and_repositories_have_quotas_of_their_own() {
                 .map(|repo| repo["bytes"].clone())
         };
         assert_eq!(bytes("/alice/"), Some(60_000.into()));
-        assert_eq!(bytes("/alice/two/"), Some(40_000.into()));
-        assert_eq!(bytes("/shared/small/"), Some(50_000.into()));
+        assert_eq!(bytes("/alice/two/"), Some(40_960.into()));
+        assert_eq!(bytes("/shared/small/"), Some(53_248.into()));
         let output = std::process::Command::new(crate::common::program())
             .args(["repo", "stat", "/shared/small", "--path"])
             .arg(&server.data)
             .output()
             .unwrap();
-        assert!(String::from_utf8_lossy(&output.stdout).contains("50000          1  data"));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("53248          1  data"));
     });
 }
 
@@ -367,7 +395,7 @@ fn announcing_holds_no_room() {
 #[test]
 fn small_repositories_have_small_leases() {
     on_both(|driver| {
-        let mut server = Server::start(driver, &[&["--max-size", "100MiB"][..], NO_SCRUB].concat());
+        let mut server = Server::start(driver, &[&["--max-size", "300MiB"][..], NO_SCRUB].concat());
         counted(&server);
         for n in 0..100 {
             let repo = format!("/r{n}/");
@@ -376,7 +404,70 @@ fn small_repositories_have_small_leases() {
         }
         server.signal("-KILL");
         server.wait();
-        let again = Server::on(&server.data, driver, &[&["--max-size", "100MiB"][..], NO_SCRUB].concat());
+        let again = Server::on(&server.data, driver, &[&["--max-size", "300MiB"][..], NO_SCRUB].concat());
         assert_eq!(put(&again, "/r1/", "data", &noise(50_000_000, 7)), 200, "before anything is counted");
+    });
+}
+
+/// What a client can make a disk hold is bounded by its quota: repositories without a pack, empty objects, locks.
+#[test]
+fn nothing_is_outside_the_quota() {
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let toml = "[users.alice]\nmax-size = \"1MiB\"\nrights = { \"/alice/**\" = \"append\" }\n";
+        let server = configured(driver, dir.path(), &["alice"], toml, NO_SCRUB);
+        counted(&server);
+        let as_alice = |method: &str, path: &str, body: &[u8]| as_user(&server, "alice", method, path, body);
+        let mut refused = 0;
+        for n in 0..100_u64 {
+            let repo = format!("/alice/r{n}/");
+            if as_alice("POST", &format!("{repo}?create=true"), b"") != 200 {
+                refused += 1;
+                assert_eq!(as_alice("GET", &format!("{repo}keys/"), b""), 404);
+                continue;
+            }
+            for m in 0..4 {
+                let lock = noise(60_000, n * 100 + m);
+                as_alice("POST", &format!("{repo}locks/{}", id_of(&lock)), &lock);
+            }
+        }
+        assert!(refused > 0);
+        // A MiB, and a quarter of one for locks.
+        assert!((256..=320).contains(&stored(&server.data)), "{}", stored(&server.data));
+        assert_eq!(as_alice("POST", "/alice/r0/?create=true", b""), 200, "what is there is made again");
+    });
+}
+
+#[test]
+fn a_user_has_so_many_objects_and_repositories() {
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let toml = "max-repos-per-user = 3\n[users.alice]\nmax-objects = 5\n[users.bob]\nmax-repos = 4\n";
+        let server = configured(driver, dir.path(), &["alice", "bob", "carol"], toml, NO_SCRUB);
+        counted(&server);
+        let make =
+            |user: &str, repo: &str| as_user(&server, user, "POST", &format!("{repo}?create=true"), b"");
+        let put = |user: &str, repo: &str, n: u8| {
+            as_user(&server, user, "POST", &format!("{repo}keys/{}", id_of(&[n])), &[n])
+        };
+        assert_eq!(make("alice", "/alice/"), 200);
+        for n in 0..5 {
+            assert_eq!(put("alice", "/alice/", n), 200);
+        }
+        assert_eq!(put("alice", "/alice/", 5), 507);
+        assert_eq!(put("alice", "/alice/", 4), 200, "a repeat");
+        assert_eq!(as_user(&server, "alice", "DELETE", &format!("/alice/keys/{}", id_of(&[4])), b""), 200);
+        assert_eq!(put("alice", "/alice/", 5), 200);
+        // Below a folder, whoever makes them, and of a user, wherever.
+        assert_eq!((make("carol", "/alice/b/"), make("alice", "/alice/c/")), (200, 200));
+        assert_eq!((make("alice", "/alice/d/"), make("carol", "/alice/d/")), (507, 507));
+        assert_eq!(make("alice", "/alice/"), 200, "one that is there");
+        let made = (0..9).filter(|n| make("bob", &format!("/bob{n}/")) == 200);
+        assert_eq!(made.count(), 4);
+        // A new process counts what is there.
+        std::fs::create_dir_all(server.data.join("dave/a/keys")).unwrap();
+        std::fs::create_dir_all(server.data.join("dave/b/keys")).unwrap();
+        assert_eq!(make("carol", "/dave/c/"), 200);
+        wait_for("the count", || make("carol", "/dave/d/") == 507 && make("bob", "/dave/d/") == 507);
     });
 }

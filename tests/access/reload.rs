@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::common::{Server, id_of, is_root, on_both, program, users, wait_for};
+use crate::quotas::stored;
 use crate::rights::{as_user, configured};
 
 fn run(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
@@ -143,7 +144,8 @@ fn a_running_server_takes_all_or_nothing() {
             assert_eq!(as_user(&server, "alice", "DELETE", &path, b""), 200);
         }
         // A quota that comes while the server runs is counted and holds.
-        write(dir.path(), &format!("max-size = 1000\n{}", rights("full")));
+        let limit = stored(&server.data) * 4096;
+        write(dir.path(), &format!("max-size = {limit}\n{}", rights("full")));
         server.signal("-HUP");
         server.wait_for_log("the quotas are exact");
         let body = crate::common::noise(1000, 1);

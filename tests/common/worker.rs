@@ -103,6 +103,7 @@ impl Worker {
                     rules: Arc::new(ArcSwap::from_pointee(rules())),
                     ledger,
                     rates: Arc::default(),
+                    repos: Arc::default(),
                     counters,
                     blobs: Rc::default(),
                     status: Arc::new(status),

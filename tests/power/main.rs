@@ -18,7 +18,7 @@ mod common;
 mod disk;
 mod faults;
 
-use common::{Conn, DRIVERS, Server, files, free_port, id_of, noise, place, wait_for};
+use common::{Conn, DRIVERS, Server, files, free_port, id_of, noise, place, wait_for, walk};
 use disk::{Cut, Disk};
 
 const CUTS: u64 = 2;
@@ -214,10 +214,17 @@ fn look(data: &Path, told: &Told) -> Tally {
     tally
 }
 
+/// What files and folders take, in blocks.
 fn counted_bytes(data: &Path) -> u64 {
-    let mut counted = files(data);
-    counted.retain(|path| !path.parent().unwrap().ends_with("locks"));
-    counted.iter().map(|path| path.metadata().unwrap().len()).sum()
+    let is_shard = |name: &str| name.len() == 2 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let counts = |path: &std::path::PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        path.is_dir() && (KINDS.contains(&name) || is_shard(name))
+    };
+    let folders = walk(data).iter().filter(|path| counts(path)).count() as u64;
+    let blocks =
+        files(data).iter().map(|path| path.metadata().unwrap().len().div_ceil(4096).max(1)).sum::<u64>();
+    (blocks + folders) * 4096
 }
 
 /// What the config of a repository was made from: it is in the repository's name.

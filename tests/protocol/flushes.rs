@@ -89,9 +89,12 @@ fn flushes_are_in_order(driver: &str) {
     let rest = in_order(&events, &["mkdir x/y", "fsync x"]);
     let rest = in_order(rest, &["mkdir x/y/.packhouse", "fsync x/y"]);
     let rest = in_order(rest, &journal);
-    let rest = in_order(rest, &["mkdirat x/y", "fsync x/y/r/data", "fsync x/y/r"]);
     let lease = ["write x/y/.packhouse/quota", "fdatasync x/y/.packhouse/quota"];
-    let mut rest = in_order(rest, &lease);
+    let rest = in_order(rest, &lease);
+    let rest = in_order(rest, &["mkdirat x/y", "mkdirat x/y/r", "fsync x/y/r"]);
+    let rest = in_order(rest, &lease);
+    // The shards are made when the first pack is to lie in one.
+    let mut rest = in_order(rest, &["mkdirat x/y/r/data", "fsync x/y/r/data"]);
     for shard in &shards {
         for call in ["pwrite64", "fdatasync", "linkat", "fsync"] {
             rest = in_order(rest, &[&format!("{call} {shard}")]);

@@ -54,7 +54,7 @@ fn what_cannot_work_is_an_error_and_what_is_odd_a_warning() {
         (
             "max-size = \"1KiB\"\n",
             0,
-            "warning: the quota of all repositories together is 1024 bytes, and 5000 are stored already",
+            "warning: the quota of all repositories together is 1024 bytes on disk, and 16384 are stored already",
         ),
         ("[users.alice]\nmax-size = 10\n", 0, "warning: the quota of user alice is 10 bytes"),
         (

@@ -133,14 +133,15 @@ fn a_repository_that_was_removed_by_hand_gives_its_quota_back() {
     on_both(|driver| {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
-        let server = Server::on(&data, driver, &["--max-size", "1000"]);
+        // Five folders each, a shard of `data` and a pack: in blocks of 4096 bytes.
+        let server = Server::on(&data, driver, &["--max-size", &(12 * 4096).to_string()]);
         server.wait_for_log("the quotas are exact");
         server.store("/r1/", "data", &[1; 900]);
         server.create("/r2/");
         let other = format!("/r2/data/{}", crate::common::id_of(&[2; 900]));
         let full = server.request("POST", &other, "", &[2; 900]);
         assert_eq!(full.status, 507);
-        let wanted = "the quota of all repositories together is used up: 900 of 1000 bytes are stored or reserved, and 900 more do not fit";
+        let wanted = "the quota of all repositories together is used up: 49152 of 49152 bytes on disk are stored or reserved, and 4096 more do not fit";
         assert!(full.text().contains(wanted), "{}", full.text());
         std::fs::remove_dir_all(data.join("r1")).unwrap();
         let (code, said) = run(&["repo", "recount", "--path", data.to_str().unwrap()]);

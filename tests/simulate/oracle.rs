@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use packhouse::hash::Sha256;
 use packhouse::store::layout;
 use packhouse::store::model::ModelDisk;
-use packhouse::types::{BlobId, Handle, Object};
+use packhouse::types::{BlobId, Handle, Object, on_disk};
 
 /// When, in events of a history.
 pub type Time = u64;
@@ -184,16 +184,16 @@ fn is_right(path: &str, content: &[u8], record: Option<&Record>) -> bool {
     }
 }
 
-/// Bytes that count towards a quota, below a folder.
-pub fn counted_bytes(disk: &ModelDisk, below: &str) -> u64 {
+/// Bytes of objects that count towards a quota, in a repository: of locks, or of all others.
+pub fn counted_bytes(disk: &ModelDisk, repo: &str, of_locks: bool) -> u64 {
     let files = disk.contents();
     let counted = files.iter().filter(|(path, _)| {
-        path.starts_with(below)
+        path.starts_with(&repo[1..])
             && !is_leftover(path)
             && !layout::is_quarantined(path.as_ref())
-            && !path.contains("/locks/")
+            && path.contains("/locks/") == of_locks
     });
-    counted.map(|(_, content)| content.len() as u64).sum()
+    counted.map(|(_, content)| on_disk(content.len() as u64)).sum()
 }
 
 /// An object of a repository.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use packhouse::hash::Sha256;
 use packhouse::io::runtime::{begin, turn};
 use packhouse::io::{BufferPool, Fault};
-use packhouse::quota::{Ledger, Limits};
+use packhouse::quota::{Amount, Ledger, Limits};
 use packhouse::server::count::count;
 use packhouse::store::disk::Disk;
 use packhouse::store::faulty::{FaultyDisk, Op, Watch};
@@ -22,8 +22,8 @@ use packhouse::store::fs::{FsStore, Options};
 use packhouse::store::health::Health;
 use packhouse::store::model::{Flaw, ModelDisk};
 use packhouse::store::scrub::Scrubber;
-use packhouse::store::{Error, Store, Upload, layout, sweep};
-use packhouse::types::{BlobId, BlobType, Handle, Object, RepoPath};
+use packhouse::store::{Change, Error, Store, Upload, census, layout, sweep};
+use packhouse::types::{BLOCK_BYTES, BlobId, BlobType, Handle, Object, RepoPath};
 
 use crate::oracle::{Oracle, counted_bytes, handle};
 use crate::paper::Paper;
@@ -38,8 +38,10 @@ const STEPS: u64 = 120;
 const DEPTH: usize = 3;
 /// What tasks that go on when nobody waits any more need to end.
 const TURNS_TO_END: usize = 300;
-/// Bytes that may be stored where there is a quota: so few that they do not always do.
-const QUOTA: u64 = 90;
+/// Blocks that may be stored where there is a quota: so few that they do not always do, without room for all shards and with.
+const QUOTAS: [u64; 2] = [12, 280];
+/// Locks fit beside it, so many bytes.
+const LOCK_ROOM: u64 = 256 << 10;
 const REPOS: [&str; 2] = ["/a/", "/b/c/"];
 const KINDS: [BlobType; 4] = [BlobType::Data, BlobType::Data, BlobType::Snapshots, BlobType::Locks];
 
@@ -143,7 +145,7 @@ impl World {
             self.fail(format!("step {step}, before any cut: {wrong}"));
         }
         if let Some(limit) = self.quota
-            && counted_bytes(&self.disk, "") > limit
+            && REPOS.iter().map(|repo| held(&self.disk, repo, true)).sum::<u64>() > limit + LOCK_ROOM
         {
             self.fail(format!("step {step}: more is stored than the quota of {limit} lets in"));
         }
@@ -161,13 +163,14 @@ impl World {
         if self.quota.is_none() {
             return;
         }
-        let stored = REPOS.map(|repo| (repo, counted_bytes(disk, &repo[1..])));
+        let stored = REPOS.map(|repo| (repo, held(disk, repo, false), held(disk, repo, true)));
         for journal in self.paper.after_a_crash() {
             let Some((entries, clean)) = journal.read().expect("it can be read") else { continue };
-            for (repo, stored) in stored {
-                let of_repo = |(path, _): &&(RepoPath, u64)| path.to_string() == repo;
-                let bound = entries.iter().find(of_repo).map_or(0, |(_, bound)| *bound);
-                if stored > bound || (clean && stored < bound) {
+            // Locks may be ahead of it.
+            for (repo, stored, with_locks) in stored {
+                let of_repo = |(path, _): &&(RepoPath, Amount)| path.to_string() == repo;
+                let bound = entries.iter().find(of_repo).map_or(0, |(_, bound)| bound.bytes);
+                if stored > bound || (clean && with_locks != bound) {
                     let step = self.step.get();
                     self.fail(format!(
                         "step {step}, after a cut: {stored} bytes are in {repo}, and the journal says {bound}"
@@ -187,6 +190,14 @@ impl World {
             _ => mix(mix(cut) ^ mix(inode) ^ part.rotate_left(32)).is_multiple_of(2),
         });
     }
+}
+
+/// What counts towards a quota in a repository: objects and folders.
+fn held(disk: &ModelDisk, repo: &str, with_locks: bool) -> u64 {
+    let path = repo.parse().expect("a path");
+    let folders = at_once(census::folders(disk, &path)).expect("they can be read").on_disk;
+    let locks = if with_locks { counted_bytes(disk, repo, true) } else { 0 };
+    folders + locks + counted_bytes(disk, repo, false)
 }
 
 /// A future that has nothing to wait for.
@@ -231,7 +242,7 @@ pub async fn history(seed: u64, flaw: Option<Flaw>) -> Result<End, String> {
         group_commit: random.once_in(2),
         unnamed_temps: !random.once_in(3),
     };
-    let quota = random.once_in(3).then_some(QUOTA);
+    let quota = random.once_in(3).then(|| random.pick(&QUOTAS) * BLOCK_BYTES);
     let paper = Paper::new(seed, random.once_in(2).then_some(8));
     let world = Rc::new(World {
         disk,
@@ -303,7 +314,7 @@ async fn live(world: &Rc<World>, options: Options, is_last: bool) {
     if let Some(wrong) = oracle.verdict(&world.disk, true) {
         world.fail(format!("step {}, at the end: {wrong}", world.step.get()));
     }
-    let stored = counted_bytes(&world.disk, "");
+    let stored = REPOS.iter().map(|repo| held(&world.disk, repo, true)).sum::<u64>();
     if is_last
         && let (Some(known), Some(_)) = ledger.usage().total
         && known != stored
@@ -328,7 +339,13 @@ async fn client(worker: Worker) {
         let handle = handle(repo, object);
         match random.below(20) {
             0 | 8..=10 if worker.world.makes_repos => {
-                let made = worker.store.create_repo(&handle.repo).await;
+                let Ok(missing) = worker.store.missing_folders(&handle.repo).await else { continue };
+                let Ok(mut claim) = worker.ledger.claim_folders(&handle.repo, missing).await else {
+                    continue;
+                };
+                let changing = worker.ledger.changing_folders(&handle.repo);
+                let made = worker.store.create_repo(&handle.repo, |count| claim.made(count)).await;
+                drop(changing);
                 if made.is_ok() {
                     worker.world.oracle.borrow_mut().made(repo.trim_matches('/'));
                 }
@@ -393,8 +410,24 @@ async fn put(worker: &Worker, handle: &Handle) -> Result<(), Error> {
             // The client goes away.
             return Err(Error::NotFound);
         }
-        let changing = worker.ledger.changing(handle);
-        let committed = upload.commit(|| claim.published(received)).await;
+        if upload.folders() > 1 && !worker.world.random.once_in(8) {
+            upload.spare_folders();
+        }
+        let all = worker.ledger.claim_folders(&handle.repo, upload.folders()).await;
+        let mut folders = match all {
+            Ok(folders) => folders,
+            Err(_) => {
+                upload.spare_folders();
+                let some = worker.ledger.claim_folders(&handle.repo, upload.folders()).await;
+                some.map_err(|_| Error::NoSpace)?
+            }
+        };
+        let changing = (worker.ledger.changing(handle), worker.ledger.changing_folders(&handle.repo));
+        let changed = |change| match change {
+            Change::Folders(count) => folders.made(count),
+            Change::Published => claim.published(received),
+        };
+        let committed = upload.commit(changed).await;
         drop(changing);
         committed
     };
