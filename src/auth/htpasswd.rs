@@ -220,6 +220,11 @@ impl Htpasswd {
         self.users.contains_key(user)
     }
 
+    /// The names of all that can.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.users.keys().map(String::as_str)
+    }
+
     /// The entry of a user in the password file.
     pub(super) fn entry(&self, user: &str) -> Option<impl std::hash::Hash> {
         self.users.get(user)

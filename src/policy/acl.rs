@@ -4,7 +4,7 @@
 //! of others. A repository without a table is a matter of
 //! the flags; for one with a table `--private-repos` says nothing, and `--append-only` caps what it grants.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Deserialize;
 
@@ -31,9 +31,9 @@ impl Acl {
     /// Reads the rules.
     ///
     /// # Errors
-    /// What is wrong, with its place.
+    /// What is wrong, with its place. Two names of one repository (`a/b` and `/a/b/`) are: which table counts?
     pub fn parse(text: &str) -> Result<Self, String> {
-        let tables: HashMap<String, HashMap<String, Access>> =
+        let tables: BTreeMap<String, HashMap<String, Access>> =
             toml::from_str(text).map_err(|e| e.to_string())?;
         let mut repos = HashMap::new();
         for (name, users) in tables {
@@ -48,7 +48,9 @@ impl Acl {
                 };
                 (UserName::new(&user), right)
             });
-            repos.insert(repo, users.collect());
+            if repos.insert(repo, users.collect()).is_some() {
+                return Err(format!("`{name}`: this repository has a table by another name"));
+            }
         }
         Ok(Self(repos))
     }
@@ -98,6 +100,8 @@ mod tests {
             "[r]\na = \"ForceUnlock\"\n",
             "x = 1\n",
             "[\"a//b\"]\nx = \"Read\"\n",
+            "[\"a/b\"]\nx = \"Read\"\n[\"/a/b/\"]\nx = \"Modify\"\n",
+            "[default]\nx = \"Read\"\n[\"/\"]\nx = \"Modify\"\n",
             "[r\n",
         ] {
             assert!(Acl::parse(bad).is_err(), "{bad}");

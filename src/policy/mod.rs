@@ -8,6 +8,7 @@ use crate::types::{BlobType, Object, PathPattern, Principal, RepoPath, Right, Us
 
 pub mod acl;
 pub mod ahead;
+pub mod overlaps;
 pub mod rate;
 pub mod repos;
 
@@ -85,7 +86,8 @@ impl Grants {
     }
 
     fn right(&self, repo: &RepoPath, user: Option<&UserName>) -> Option<Right> {
-        self.rights.iter().find(|(pattern, _)| pattern.matches(repo, user)).map(|(_, right)| *right)
+        let (_, right) = self.rights.iter().find(|(pattern, _)| pattern.matches(repo, user))?;
+        Some(*right).filter(|right| *right > Right::Nothing)
     }
 }
 
@@ -125,6 +127,11 @@ impl Policy {
             (_, Right::Full) => Ok(Decision::Allowed),
             _ => Err(Denied("the user's right to this repository does not include deleting")),
         }
+    }
+
+    /// Whether there are tables of repositories, and none for this one, so that every user has every right to it.
+    pub fn is_for_all(&self, repo: &RepoPath) -> bool {
+        !self.private_repos && matches!(&self.rights, Rights::Acl(acl) if !acl.rules(repo))
     }
 
     /// The right to a repository, if there is any, and whether its keys are closed.
@@ -269,7 +276,12 @@ mod tests {
         let rules = |rules: &[(&str, Right)]| {
             Grants::new(rules.iter().map(|(p, r)| (p.parse().expect("a pattern"), *r)).collect(), false)
         };
-        let alice = rules(&[("/**", Right::List), ("/alice/**", Right::Full), ("/alice/old", Right::Read)]);
+        let alice = rules(&[
+            ("/**", Right::List),
+            ("/alice/**", Right::Full),
+            ("/alice/old", Right::Read),
+            ("/alice/gone", Right::Nothing),
+        ]);
         let others = rules(&[("/{user}/**", Right::Append)]);
         let rights =
             Rights::ByUser { users: HashMap::from([(UserName::new("alice"), alice)]), others: Some(others) };
@@ -279,6 +291,7 @@ mod tests {
             ("alice", "/alice/", Some(Right::Full)),
             ("alice", "/alice/old/", Some(Right::Read)),
             ("alice", "/alice/old/more/", Some(Right::Full)),
+            ("alice", "/alice/gone/", None),
             ("bob", "/bob/a/b/", Some(Right::Append)),
             ("bob", "/alice/", None),
         ] {

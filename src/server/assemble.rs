@@ -43,6 +43,7 @@ use crate::server::reload::{self, Again, Reloader};
 use crate::server::rules::{self, Held};
 use crate::server::scrub::{self, Scrub};
 use crate::server::shard::{Shard, Shared};
+use crate::server::warnings;
 use crate::server::watch::{self, Watched};
 use crate::settings::{IoDriver, Loaded, LogTarget, Settings, Workers};
 use crate::store::disk::Disk;
@@ -223,9 +224,8 @@ fn status(
 
 fn first_rules(settings: &Settings) -> Result<(Arc<ArcSwap<Rules>>, Held), StartError> {
     let prepared = rules::prepare(settings).map_err(StartError::Files)?;
-    for problem in prepared.nobody().into_iter().chain(prepared.stale_list()).chain(prepared.unknown_users())
-    {
-        log::warn!("{problem}");
+    for warning in prepared.warnings() {
+        log::warn!("{warning}");
     }
     for problem in prepared.expired() {
         log::error!("{problem}");
@@ -428,6 +428,8 @@ async fn work(parts: Parts, sockets: Vec<(listener::Shared, Door)>, number: usiz
             let report = sweep(&swept, parts.max_folder_depth, None).await;
             log::debug!("the walk after the start has ended: {report:?}");
         });
+        let rules = Arc::clone(&parts.rules);
+        runtime::spawn(warnings::tell_unruled(disk.clone(), rules, parts.max_folder_depth));
         let (ledger, counts) = (Arc::clone(&parts.ledger), Arc::clone(&parts.counts));
         let shared = parts.shared_folder;
         runtime::spawn(count::serve(disk.clone(), ledger, counts, parts.max_folder_depth, shared));

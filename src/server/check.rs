@@ -3,17 +3,16 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::io::Fault;
 use crate::io::dir::{check_access, room};
 use crate::io::listener::Listener;
 use crate::io::records::folder_of;
-use crate::server::{StartError, assemble, folders, inventory, rules};
-use crate::settings::{Loaded, LogTarget, OTHERS, Settings};
+use crate::policy::Policy;
+use crate::server::{StartError, assemble, folders, inventory, rules, warnings};
+use crate::settings::{Loaded, LogTarget, Settings};
 use crate::store::census::Sum;
-use crate::types::Right;
 
 /// In which quotas are counted.
 const BYTES: &str = "bytes on disk";
@@ -27,22 +26,6 @@ pub struct Findings {
     pub warnings: Vec<String>,
 }
 
-/// What others on this machine or network can reach that they should not: told at the start, too.
-pub(super) fn exposed(settings: &Settings) -> Vec<String> {
-    let keys = settings.tls.iter().flat_map(|tls| tls.pairs.iter().map(|(_cert, key)| (key, "key")));
-    let users = settings.logins.htpasswd.iter().map(|file| (file, "password file"));
-    let state = [(&settings.state_dir, "state folder")];
-    let open = keys.chain(users).chain(state).filter_map(|(path, what)| {
-        let mode = std::fs::metadata(path).ok()?.mode() & 0o7;
-        (mode != 0).then(|| format!("{}: this {what} is open to all users: `chmod o-rwx` it", path.display()))
-    });
-    let anybody = settings.trusted_proxies.iter().filter(|network| network.prefix_len() == 0);
-    let believed = anybody.map(|network| {
-        format!("trusted-proxy = {network}: everybody is believed about who and where clients are: name your proxies' networks")
-    });
-    open.chain(believed).collect()
-}
-
 /// Looks at everything that settings name, as the user that calls it.
 pub fn check(loaded: &Loaded) -> Findings {
     let settings = &loaded.settings;
@@ -51,8 +34,7 @@ pub fn check(loaded: &Loaded) -> Findings {
     found.files(loaded);
     found.folders(settings);
     found.machine(settings);
-    found.warnings.extend(exposed(settings));
-    found.rights(settings);
+    found.warnings.extend(warnings::of_settings(loaded));
     found.limits(settings);
     found.quotas(settings);
     found
@@ -64,10 +46,9 @@ impl Findings {
         match rules::prepare(settings) {
             Ok(prepared) => {
                 self.problems.extend(prepared.expired());
-                self.warnings.extend(prepared.nobody());
-                self.warnings.extend(prepared.stale_list());
-                self.warnings.extend(prepared.unknown_users());
+                self.warnings.extend(prepared.warnings());
                 self.warnings.extend(prepared.bad_lines().map(ToOwned::to_owned));
+                self.repositories(settings, prepared.policy());
             }
             Err(problems) => self.problems.extend(problems),
         }
@@ -140,23 +121,14 @@ impl Findings {
         }
     }
 
-    fn rights(&mut self, settings: &Settings) {
-        let access = &settings.access;
-        for (user, rules) in &access.users {
-            for (pattern, right) in rules.rights.iter().flatten() {
-                let who = user.escape_debug();
-                if access.append_only && *right == Right::Full {
-                    self.warnings.push(format!(
-                        "append-only caps the right `full` of user {who} on {pattern} to `append`"
-                    ));
-                }
-                let is_foreign = |folder: &[u8]| user != OTHERS && folder != user.as_bytes();
-                if access.private_repos && pattern.first_folder().is_some_and(is_foreign) {
-                    self.warnings.push(format!(
-                        "private-repos lets user {who} reach nothing but /{who}/: the right on {pattern} has no effect"
-                    ));
-                }
-            }
+    /// What the ACL file says nothing about.
+    fn repositories(&mut self, settings: &Settings, policy: &Policy) {
+        if settings.access.acl_file.is_none() || !settings.path.is_dir() {
+            return;
+        }
+        match inventory::repositories(&settings.path, settings.max_folder_depth) {
+            Ok(repos) => self.warnings.extend(warnings::unruled(policy, &repos)),
+            Err(e) => self.warnings.push(format!("the repositories can't be compared with acl-file: {e}")),
         }
     }
 
@@ -184,11 +156,6 @@ impl Findings {
                 settings.path.display(),
                 room.bytes
             ));
-        }
-        if settings.shared_folder && !rules::quotas(settings).is_empty() {
-            self.warnings.push(
-                "shared-folder: quotas are not exact, since no server knows what the others store".into(),
-            );
         }
     }
 

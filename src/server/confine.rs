@@ -11,9 +11,10 @@ use crate::io::sandbox::{Enforced, Reach, restrict};
 use crate::io::user::{ServiceUser, is_root};
 use crate::io::{limits, syscalls};
 use crate::server::StartError;
+use crate::server::folders;
 use crate::server::listen::{self, Bound};
 use crate::server::rules;
-use crate::server::{check, folders};
+use crate::server::warnings::of_settings;
 use crate::settings::{Loaded, LogTarget, Settings};
 use crate::types::ListenAddress;
 
@@ -77,7 +78,7 @@ pub fn confine(loaded: &Loaded, more: Vec<PathBuf>) -> Result<Confined, StartErr
     let user = service_user(settings)?;
     folders::make(settings, user.as_ref(), &mut told)?;
     warnings.extend(folders::nested(&settings.path));
-    warnings.extend(check::exposed(settings));
+    warnings.extend(of_settings(loaded));
     let sockets = listen::bind(settings)?;
     if let Some(user) = &user {
         let failed = |cause| StartError::User { name: user.to_string(), cause };

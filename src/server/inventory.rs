@@ -34,6 +34,12 @@ pub fn all(path: &Path, depth: usize) -> io::Result<Vec<Inventory>> {
     })?
 }
 
+/// The names of all repositories of a data folder.
+pub fn repositories(path: &Path, depth: usize) -> io::Result<Vec<RepoPath>> {
+    let disk = open(path, false)?;
+    block_on(Driver::Epoll, census::repositories(&disk, depth))
+}
+
 /// One repository of a data folder, if it is there.
 pub fn one(path: &Path, repo: &RepoPath) -> io::Result<Option<Inventory>> {
     let disk = open(path, false)?;

@@ -22,6 +22,7 @@ pub mod rules;
 pub mod scrub;
 pub mod shard;
 pub mod upkeep;
+pub mod warnings;
 pub mod watch;
 
 pub use assemble::run;

@@ -21,6 +21,7 @@ use crate::server::control::Reply;
 use crate::server::count::CountRequests;
 use crate::server::drain::notify;
 use crate::server::rules::{self, Held};
+use crate::server::warnings;
 use crate::server::watch::Watched;
 use crate::settings::{Loaded, Settings, Workers};
 
@@ -141,8 +142,8 @@ impl Reloader {
         if !expired.is_empty() {
             return Err(expired);
         }
-        for problem in prepared.nobody().into_iter().chain(prepared.stale_list()) {
-            log::warn!("{problem}");
+        for warning in prepared.warnings().into_iter().chain(warnings::of_settings(&loaded)) {
+            log::warn!("{warning}");
         }
         let users = prepared.user_count();
         let rules = prepared.take(&mut self.held).map_err(|e| vec![e.to_string()])?;

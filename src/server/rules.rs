@@ -19,6 +19,7 @@ use crate::policy::acl::Acl;
 use crate::policy::rate::{Allowance, Allowances};
 use crate::policy::{Grants, Policy, Rights};
 use crate::quota::{self, UserLimits};
+use crate::server::warnings;
 use crate::settings::{Access, Metrics, OTHERS, Settings, TlsVersion, UserRules};
 use crate::tls::{Acceptor, Files, Material, TlsError};
 use crate::types::UserName;
@@ -41,7 +42,7 @@ pub struct Held {
 pub struct Prepared<'s> {
     users: Option<Htpasswd>,
     material: Option<Material>,
-    rights: Rights,
+    policy: Policy,
     settings: &'s Settings,
 }
 
@@ -57,7 +58,9 @@ pub fn prepare(settings: &Settings) -> Result<Prepared<'_>, Vec<String>> {
         problems.push(problem);
         Rights::default()
     });
-    if problems.is_empty() { Ok(Prepared { users, material, rights, settings }) } else { Err(problems) }
+    let Access { append_only, private_repos, .. } = settings.access;
+    let policy = Policy { append_only, private_repos, rights };
+    if problems.is_empty() { Ok(Prepared { users, material, policy, settings }) } else { Err(problems) }
 }
 
 fn note<T>(problems: &mut Vec<String>, problem: String) -> Option<T> {
@@ -179,13 +182,38 @@ impl Prepared<'_> {
         self.material.as_ref().map(Material::problems).unwrap_or_default()
     }
 
+    /// What can be used, and may not be meant.
+    pub fn warnings(&self) -> Vec<String> {
+        let names = self.names();
+        let mut all: Vec<_> = self.nobody().into_iter().chain(self.stale_list()).collect();
+        all.extend(self.unknown_users());
+        all.extend(warnings::alike(&names));
+        all.extend(warnings::without_folder(&names, &self.settings.access));
+        all
+    }
+
+    /// All users that a file or the settings name.
+    fn names(&self) -> BTreeSet<&str> {
+        let own = self.settings.access.users.keys().map(String::as_str).filter(|name| *name != OTHERS);
+        let mut names: BTreeSet<_> = own.chain(self.users.iter().flat_map(Htpasswd::names)).collect();
+        if let Rights::Acl(acl) = &self.policy.rights {
+            names.extend(acl.users().map(UserName::as_str));
+        }
+        names
+    }
+
+    /// What is allowed to whom.
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// That the list of revoked certificates has expired.
-    pub fn stale_list(&self) -> Option<String> {
+    fn stale_list(&self) -> Option<String> {
         self.material.as_ref().and_then(Material::stale_list).map(|list| list.to_string())
     }
 
     /// Why nobody could log in, which may be what the operator wants: the users come later.
-    pub fn nobody(&self) -> Option<String> {
+    fn nobody(&self) -> Option<String> {
         let file = self.settings.logins.htpasswd.as_ref()?;
         let none = self.users.as_ref().is_some_and(Htpasswd::is_empty);
         none.then(|| {
@@ -202,14 +230,14 @@ impl Prepared<'_> {
     }
 
     /// Users that have rules and no password, where a password is the only way to log in.
-    pub fn unknown_users(&self) -> Vec<String> {
+    fn unknown_users(&self) -> Vec<String> {
         let Some(users) = &self.users else { return Vec::new() };
         if self.settings.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) {
             return Vec::new();
         }
         let own = self.settings.access.users.keys().filter(|name| *name != OTHERS);
         let mut named: BTreeSet<_> = own.map(|name| ("users.", name.as_str())).collect();
-        if let Rights::Acl(acl) = &self.rights {
+        if let Rights::Acl(acl) = &self.policy.rights {
             named.extend(acl.users().map(|user| ("acl-file: ", user.as_str())));
         }
         let missing = named.into_iter().filter(|(_, name)| !users.has(name));
@@ -231,7 +259,7 @@ impl Prepared<'_> {
     /// # Errors
     /// A thread can't be started.
     pub fn take(self, held: &mut Held) -> io::Result<Rules> {
-        let Self { users, material, rights, settings } = self;
+        let Self { users, material, policy, settings } = self;
         let options = login_options(settings);
         held.passwords = match (users, held.passwords.take()) {
             (None, _) => None,
@@ -249,7 +277,7 @@ impl Prepared<'_> {
             (Some(material), None) => held.tls = Some(Arc::new(Acceptor::new(material))),
             (None, _) => {}
         }
-        Ok(rules(settings, rights, held.passwords.clone()))
+        Ok(rules(settings, policy, held.passwords.clone()))
     }
 }
 
@@ -259,7 +287,7 @@ pub fn login_options(settings: &Settings) -> Options {
     Options { remember: logins.remember, remember_max: logins.remember_max, throttle: logins.throttle }
 }
 
-fn rules(settings: &Settings, rights: Rights, passwords: Option<Arc<Passwords>>) -> Rules {
+fn rules(settings: &Settings, policy: Policy, passwords: Option<Arc<Passwords>>) -> Rules {
     let header = |name: &Option<String>| HeaderName::try_from(name.as_deref()?).ok();
     let client_ca = settings.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     let auth = match (header(&settings.logins.user_header), passwords) {
@@ -268,12 +296,10 @@ fn rules(settings: &Settings, rights: Rights, passwords: Option<Arc<Passwords>>)
         (None, None) if client_ca => Authenticator::Certificate,
         (None, None) => Authenticator::Nobody,
     };
-    let Access { append_only, private_repos, .. } = settings.access;
     let limits = &settings.limits;
     let hsts = settings.tls.as_ref().and_then(|tls| tls.hsts);
     Rules {
         auth,
-        policy: Policy { append_only, private_repos, rights },
         trusted: settings.trusted_proxies.clone(),
         client_header: header(&settings.client_header),
         proxy_protocol: settings.proxy_protocol,
@@ -289,9 +315,10 @@ fn rules(settings: &Settings, rights: Rights, passwords: Option<Arc<Passwords>>)
         metrics: match settings.metrics {
             None => MetricsFor::Nobody,
             Some(Metrics::Everybody) => MetricsFor::Everybody,
-            Some(Metrics::Users) if private_repos => MetricsFor::MetricsUser,
+            Some(Metrics::Users) if policy.private_repos => MetricsFor::MetricsUser,
             Some(Metrics::Users) => MetricsFor::Users,
         },
+        policy,
         hsts: hsts.map(|age| format!("max-age={}", age.as_secs())),
         limits: settings.timeouts,
     }

@@ -9,12 +9,11 @@ use ipnet::IpNet;
 use crate::settings::cpus::CpuList;
 use crate::settings::resolve::Draft;
 use crate::settings::{IoDriver, LogTarget, TlsVersion};
+use crate::types::repo::MAX_FOLDERS;
 use crate::types::{DirectIo, ListenAddress};
 
 /// Largest `workers`.
 const MAX_WORKERS: usize = 1024;
-/// Largest `max-folder-depth`: what fits into `PATH_MAX` with the longest names.
-const MAX_DEPTH: usize = 12;
 /// Most threads that hash passwords.
 const MAX_HASH_THREADS: usize = 64;
 
@@ -99,7 +98,7 @@ pub const KEYS: &[Section] = &[
         key("require-durable", Switch, "BOOL", "false", "Do not start on a disk that can't flush, where acknowledged objects may not survive a power cut", |d, v| put(&mut d.settings.require_durable, switch(v))),
         key("group-accessible-repos", Switch, "BOOL", "false", "Give the file system's group permission to read and write repositories: modes 0770 and 0660", |d, v| put(&mut d.settings.group_accessible, switch(v))),
         key("no-verify-upload", Switch, "BOOL", "false", "Store uploads without checking that their SHA-256 is their name. Damage on the way will not be noticed", |d, v| put(&mut d.settings.verify, switch(v).map(|off| !off))),
-        key("max-folder-depth", Number, "N", "2", "Folders that a repository's path may have", |d, v| put(&mut d.settings.max_folder_depth, number(v, 0, MAX_DEPTH))),
+        key("max-folder-depth", Number, "N", "2", "Folders that a repository's path may have", |d, v| put(&mut d.settings.max_folder_depth, number(v, 0, MAX_FOLDERS))),
         live(key("min-free", Size, "SIZE", "(the smaller of 64MiB and 1% of the file system)", "Reserve of free space, kept for locks and deletes", |d, v| put(&mut d.settings.min_free, size(v).map(Some)))).example("64MiB"),
         key("scrub-period", Time, "TIME", "30days", "Scrub: read everything that is stored back once in this time, when the disk is idle, and compare it with its name; 0s never", |d, v| put(&mut d.settings.scrub_period, time(v))),
         key("scrub-quarantine", Switch, "BOOL", "false", "Quarantine what the scrub finds damaged, but for keys and config: it is renamed, so that clients can store it again", |d, v| put(&mut d.settings.scrub_quarantine, switch(v))),

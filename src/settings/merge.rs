@@ -254,7 +254,7 @@ mod tests {
         for wanted in [
             "F:2:1: there is no setting `listn`: did you mean `listen`?",
             "F:3:11: `many`: write a whole number",
-            "F:5:19: `write`: write list, read, append or full",
+            "F:5:19: `write`: write none, list, read, append or full",
             "F:5:28: a path begins with /",
             "F:6:8: write text in quotes",
             "F:7:1: there is no setting `max-sise`: did you mean `max-size`?",

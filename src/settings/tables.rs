@@ -1,5 +1,7 @@
 //! What only the settings file can say: the rules of users and the quotas of repositories.
 
+use std::collections::HashSet;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -13,7 +15,7 @@ use crate::types::{PathPattern, RepoPath, Right};
 pub const USER_KEYS: [(&str, &str); 7] = [
     (
         "rights",
-        "table: a path pattern, and list, read, append or full. The most specific pattern counts, none forbids",
+        "table: a path pattern, and none, list, read, append or full. The most specific pattern counts; without one there is no right",
     ),
     ("keys", "\"open\" or \"closed\": whether the right to append includes new keys"),
     ("max-size", "most bytes below the folder of the user's name"),
@@ -129,6 +131,7 @@ fn right((path, value): Entry<'_, '_>, rights: &mut Vec<(PathPattern, Right)>, p
 }
 
 pub(super) fn repos(repos: &DeTable<'_>, draft: &mut Draft, places: &mut Places<'_>) {
+    let mut known = HashSet::new();
     for (path, rules) in repos {
         let (Ok(repo), DeValue::Table(table)) = (path.get_ref().parse::<RepoPath>(), rules.get_ref()) else {
             places.wrong(path, "write [repos.\"/path/\"], and its settings below");
@@ -137,6 +140,10 @@ pub(super) fn repos(repos: &DeTable<'_>, draft: &mut Draft, places: &mut Places<
         if path.get_ref().contains(['*', '{']) {
             places
                 .wrong(path, "[repos] names one repository, and no pattern: name each, or use [users.NAME]");
+            continue;
+        }
+        if !known.insert(repo.clone()) {
+            places.wrong(path, "this repository has a table by another name");
             continue;
         }
         for (name, value) in table {

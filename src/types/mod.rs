@@ -9,6 +9,7 @@ pub mod direct;
 pub mod handshake;
 pub mod listen;
 pub mod network;
+pub mod overlap;
 pub mod range;
 pub mod repo;
 pub mod right;

@@ -10,6 +10,8 @@ use crate::types::BlobType;
 
 /// Longest folder name in bytes: `NAME_MAX` of every Linux file system.
 pub const MAX_FOLDER_BYTES: usize = 255;
+/// Most folders of a path: what fits into `PATH_MAX` with the longest names.
+pub const MAX_FOLDERS: usize = 12;
 
 /// Why a folder name is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,11 +4,14 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::types::repo::MAX_FOLDERS;
 use crate::types::{FolderName, RepoPath, UserName};
 
 /// What a user may do to a repository. Each right includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Right {
+    /// Nothing: what a more specific pattern takes out of another one.
+    Nothing,
     /// Ask for names and sizes.
     List,
     /// Read objects, make locks, remove own locks.
@@ -21,11 +24,12 @@ pub enum Right {
 
 impl Right {
     /// All of them, the smallest first.
-    pub const ALL: [Self; 4] = [Self::List, Self::Read, Self::Append, Self::Full];
+    pub const ALL: [Self; 5] = [Self::Nothing, Self::List, Self::Read, Self::Append, Self::Full];
 
     /// Its name in the settings.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Nothing => "none",
             Self::List => "list",
             Self::Read => "read",
             Self::Append => "append",
@@ -39,7 +43,7 @@ impl FromStr for Right {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let right = Self::ALL.into_iter().find(|right| right.as_str() == text);
-        right.ok_or("write list, read, append or full")
+        right.ok_or("write none, list, read, append or full")
     }
 }
 
@@ -57,6 +61,8 @@ enum Level {
 
 /// A pattern of repository paths: `/a/*/c`, where `*` is one folder, `**` any number of them and `{user}` the folder of
 /// the user's own name.
+///
+/// It has at most [`MAX_FOLDERS`] levels beside `**`, and no two `**` side by side: a set of its levels fits into an integer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathPattern(Vec<Level>);
 
@@ -80,7 +86,15 @@ impl FromStr for PathPattern {
                 .map(|_| Level::Folder(folder.into()))
                 .map_err(|_bad| format!("`{folder}` can't be the name of a folder")),
         });
-        levels.collect::<Result<_, _>>().map(Self)
+        let mut levels: Vec<Level> = levels.collect::<Result<_, String>>()?;
+        // Any number of folders, twice, is any number of folders.
+        levels.dedup_by(|level, before| *level == Level::Any && level == before);
+        if levels.iter().filter(|level| **level != Level::Any).count() > MAX_FOLDERS {
+            return Err(format!(
+                "a repository's path has at most {MAX_FOLDERS} folders: this pattern means none"
+            ));
+        }
+        Ok(Self(levels))
     }
 }
 
@@ -109,11 +123,6 @@ impl PathPattern {
         Self(vec![Level::Any])
     }
 
-    /// Exactly this repository.
-    pub fn exactly(repo: &RepoPath) -> Self {
-        Self(repo.folders().iter().map(|folder| Level::Folder(folder.as_bytes().into())).collect())
-    }
-
     /// The folder in which everything lies that is meant, if it is named.
     pub fn first_folder(&self) -> Option<&[u8]> {
         match self.0.first() {
@@ -122,9 +131,57 @@ impl PathPattern {
         }
     }
 
-    /// Whether `repo` is meant, when `user` asks.
+    /// Whether it depends on who asks.
+    pub fn names_user(&self) -> bool {
+        self.0.contains(&Level::User)
+    }
+
+    /// The names of folders in it, when `user` asks.
+    pub(super) fn names<'n>(&'n self, user: &'n UserName) -> impl Iterator<Item = &'n [u8]> {
+        self.0.iter().filter_map(move |level| match level {
+            Level::Any | Level::One => None,
+            Level::User => Some(user.as_str().as_bytes()),
+            Level::Folder(name) => Some(name.as_slice()),
+        })
+    }
+
+    /// Whether `repo` is meant, when `user` asks. Takes at most levels times folders, however many `**` there are.
     pub fn matches(&self, repo: &RepoPath, user: Option<&UserName>) -> bool {
-        matches(&self.0, repo.folders(), user)
+        let folders = repo.folders().iter();
+        self.is_end(folders.fold(self.begin(), |at, folder| self.step(at, folder.as_bytes(), user)))
+    }
+
+    /// Where a path can be in this pattern before its first folder: in a set of levels, of which bit `n` says that those from
+    /// `n` on are to match the rest of the path.
+    pub(super) fn begin(&self) -> u32 {
+        self.skip(1)
+    }
+
+    /// Where it can be one folder later. An empty set stays empty: the pattern does not match.
+    pub(super) fn step(&self, at: u32, folder: &[u8], user: Option<&UserName>) -> u32 {
+        let own = user.map(|user| user.as_str().as_bytes());
+        let mut next = 0_u32;
+        for (n, level) in self.0.iter().enumerate().filter(|(n, _)| (at >> n) & 1 == 1) {
+            next |= match level {
+                Level::Any => 1_u32 << n,
+                Level::One => 2_u32 << n,
+                Level::User if own == Some(folder) => 2_u32 << n,
+                Level::Folder(name) if name == folder => 2_u32 << n,
+                Level::User | Level::Folder(_) => 0,
+            };
+        }
+        self.skip(next)
+    }
+
+    /// Whether a path that ends there is meant.
+    pub(super) fn is_end(&self, at: u32) -> bool {
+        (at >> self.0.len()) & 1 == 1
+    }
+
+    /// `**` may be no folder at all: what is before one is behind it as well.
+    fn skip(&self, at: u32) -> u32 {
+        let any = self.0.iter().enumerate().filter(|(_, level)| **level == Level::Any);
+        any.fold(at, |at, (n, _)| at | ((at & (1 << n)) << 1))
     }
 
     /// Which of two patterns says more about the same path: level by level from the left, a name before `{user}` before
@@ -155,21 +212,20 @@ const fn rank(level: &Level) -> u8 {
     }
 }
 
-/// Paths are a few levels deep, patterns the operator's: this ends soon.
-fn matches(pattern: &[Level], folders: &[FolderName], user: Option<&UserName>) -> bool {
-    let Some((first, rest)) = pattern.split_first() else { return folders.is_empty() };
-    let fits = |folder: &FolderName| match first {
-        Level::Any | Level::One => true,
-        Level::User => user.is_some_and(|user| user.as_str().as_bytes() == folder.as_bytes()),
-        Level::Folder(name) => name == folder.as_bytes(),
-    };
-    let next = folders.split_first().filter(|(folder, _)| fits(folder));
-    match first {
-        Level::Any => {
-            matches(rest, folders, user) || next.is_some_and(|(_, below)| matches(pattern, below, user))
-        }
-        _ => next.is_some_and(|(_, below)| matches(rest, below, user)),
+/// `/`, `/a`, `/a/b` and so on: all paths or patterns of at most `most` of these levels.
+#[cfg(test)]
+pub(super) fn texts(levels: &[&str], most: usize) -> Vec<String> {
+    let mut all = vec![String::new()];
+    let mut longest = all.clone();
+    for _ in 0..most {
+        let with = |text: &String| levels.iter().map(|level| format!("{text}/{level}")).collect::<Vec<_>>();
+        longest = longest.iter().flat_map(with).collect();
+        all.extend(longest.iter().cloned());
     }
+    if let Some(root) = all.first_mut() {
+        root.push('/');
+    }
+    all
 }
 
 #[cfg(test)]
@@ -208,6 +264,50 @@ mod tests {
         for bad in ["", "a", "//", "/a//b", "/a*", "/../b", "/.x", "/{host}"] {
             assert!(bad.parse::<PathPattern>().is_err(), "{bad}");
         }
+    }
+
+    /// What matching means: each `**` is tried with any number of folders.
+    fn is_meant(pattern: &[Level], folders: &[FolderName], user: &UserName) -> bool {
+        let Some((first, rest)) = pattern.split_first() else { return folders.is_empty() };
+        if *first == Level::Any {
+            return (0..=folders.len()).any(|taken| is_meant(rest, &folders[taken..], user));
+        }
+        folders.split_first().is_some_and(|(folder, below)| {
+            let fits = match first {
+                Level::Any | Level::One => true,
+                Level::User => folder.as_bytes() == user.as_str().as_bytes(),
+                Level::Folder(name) => folder.as_bytes() == name,
+            };
+            fits && is_meant(rest, below, user)
+        })
+    }
+
+    #[test]
+    fn matching_is_what_trying_everything_finds() {
+        let alice = UserName::new("alice");
+        let paths = texts(&["a", "b", "alice"], 4);
+        for pattern in texts(&["**", "*", "{user}", "a", "b"], 4) {
+            let pattern: PathPattern = pattern.parse().expect("a pattern");
+            for path in &paths {
+                let repo = repo(path);
+                let wanted = is_meant(&pattern.0, repo.folders(), &alice);
+                assert_eq!(pattern.matches(&repo, Some(&alice)), wanted, "{pattern} {path}");
+            }
+        }
+    }
+
+    /// With trial and error a hundred of them would take years.
+    #[test]
+    fn any_number_of_stars_is_matched_at_once() {
+        let pattern: PathPattern = format!("{}/z", "/**".repeat(100)).parse().expect("a pattern");
+        assert_eq!(pattern.to_string(), "/**/z/");
+        let longest = "/**/a".repeat(MAX_FOLDERS);
+        let pattern: PathPattern = format!("{longest}/**").parse().expect("a pattern");
+        assert!(pattern.matches(&repo(&"/a".repeat(MAX_FOLDERS)), None));
+        assert!(!pattern.matches(&repo(&"/a".repeat(MAX_FOLDERS - 1)), None));
+        assert!(!pattern.matches(&repo(&"/b".repeat(MAX_FOLDERS)), None));
+        let refused = format!("{longest}/*").parse::<PathPattern>().expect_err("it can't match");
+        assert!(refused.contains("at most 12 folders"), "{refused}");
     }
 
     #[test]

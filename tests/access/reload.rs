@@ -27,7 +27,7 @@ fn five_mistakes_are_told_at_once() {
             ":2:10: `:70000`: the port must be a number from 0 to 65535",
             ":3:1: there is no setting `append_only`: did you mean `append-only`?",
             ":4:12: `lots`: write a number of bytes",
-            ":6:26: `everything`: write list, read, append or full",
+            ":6:26: `everything`: write none, list, read, append or full",
             ":7:15: `0`: write a whole number from 1 on",
         ] {
             assert!(said.contains(wanted), "{wanted} in\n{said}");

@@ -1,6 +1,6 @@
 //! Case 58 and rights by path: what each user may do, over the wire.
 
-use crate::common::{Server, id_of, login, on_both, users};
+use crate::common::{Server, id_of, login, on_both, users, wait_for};
 
 /// A server with a settings file and users.
 pub fn configured(driver: &str, dir: &std::path::Path, names: &[&str], toml: &str, flags: &[&str]) -> Server {
@@ -180,5 +180,41 @@ fn rustic_servers_rules_mean_what_they_say() {
         assert_eq!(ask("owner", "DELETE", &pack, b""), 200);
         // A repository without rules is everybody's, as the flags say.
         assert_eq!(ask("other", "POST", "/r2/?create=true", b""), 200);
+        // A start tells which there are.
+        let parent = tempfile::tempdir().unwrap();
+        let data = parent.path().join("data");
+        std::fs::create_dir_all(data.join("r1/data")).unwrap();
+        std::fs::create_dir_all(data.join("r2/data")).unwrap();
+        let told = "acl-file: every user has the right `full` to repositories without a table: /r2/. ";
+        Server::on(&data, driver, &flags).wait_for_log(told);
+    });
+}
+
+/// In the words of `config check`, at the start and when the settings are read anew.
+#[test]
+fn rights_that_meet_and_names_that_look_alike_are_told_by_the_server_too() {
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let rules = |more: &str| {
+            format!("[users.alice]\nrights = {{ \"/a/**\" = \"full\", \"/*/secret\" = \"none\"{more} }}\n")
+        };
+        let server = configured(driver, dir.path(), &["alice", "Alice"], &rules(""), &[]);
+        let told =
+            "user alice: for /a/secret/ the right `full` on /a/**/ counts, and not `none` on /*/secret/";
+        server.wait_for_log(told);
+        server.wait_for_log("users Alice, alice: ");
+        let create = |repo: &str| as_user(&server, "alice", "POST", &format!("/{repo}/?create=true"), b"");
+        assert_eq!((create("a/secret"), create("b/secret"), create("a/b")), (200, 403, 200));
+        // What was warned of, decided.
+        std::fs::write(dir.path().join("packhouse.toml"), rules(", \"/a/secret\" = \"none\"")).unwrap();
+        server.signal("-HUP");
+        server.wait_for_log("reloaded the settings");
+        assert_eq!(as_user(&server, "alice", "GET", "/a/secret/data/", b""), 403);
+        assert_eq!(as_user(&server, "alice", "GET", "/a/b/data/", b""), 200);
+        assert_eq!(server.request_count(told), 1, "{}", server.text());
+        // And undone.
+        std::fs::write(dir.path().join("packhouse.toml"), rules("")).unwrap();
+        server.signal("-HUP");
+        wait_for("the second warning", || server.request_count(told) == 2);
     });
 }

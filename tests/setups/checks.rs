@@ -40,6 +40,8 @@ fn what_cannot_work_is_an_error_and_what_is_odd_a_warning() {
     std::fs::create_dir_all(&data).unwrap();
     std::fs::write(data.join(format!("00{}", "a".repeat(62))), noise(5000, 1)).unwrap();
     std::fs::write(site.dir.path().join("acl.toml"), "[shared]\ncarol = \"Read\"\n").unwrap();
+    let twice = "[\"/shared\"]\nalice = \"Read\"\n[shared]\nalice = \"Modify\"\n";
+    std::fs::write(site.dir.path().join("twice.toml"), twice).unwrap();
     for (lines, code, wanted) in [
         (
             "append-only = true\n[users.alice]\nrights = { \"/**\" = \"full\" }\n",
@@ -97,6 +99,46 @@ fn what_cannot_work_is_an_error_and_what_is_odd_a_warning() {
             "warning: private-repos lets user alice reach nothing but /alice/: the right on /bob/**/ has no effect",
         ),
         ("acl-file = \"DIR/acl.toml\"\n", 0, "warning: acl-file: the password file has no user carol"),
+        (
+            "acl-file = \"DIR/acl.toml\"\n",
+            0,
+            "warning: acl-file: every user has the right `full` to repositories without a table: /alice/laptop/. ",
+        ),
+        (
+            "acl-file = \"DIR/twice.toml\"\n",
+            78,
+            "twice.toml: `shared`: this repository has a table by another",
+        ),
+        (
+            "[users.alice]\nrights = { \"/a/**\" = \"full\", \"/*/secret\" = \"none\" }\n",
+            0,
+            "warning: user alice: for /a/secret/ the right `full` on /a/**/ counts, and not `none` on /*/secret/: ",
+        ),
+        (
+            "[users.\"*\"]\nrights = { \"/{user}/**\" = \"full\", \"/*/old\" = \"read\" }\n",
+            0,
+            "warning: user *: for /{user}/old/ the right `full` on /{user}/**/ counts, and not `read` on /*/old/: ",
+        ),
+        (
+            "[users.Alice]\nrights = { \"/**\" = \"read\" }\n",
+            0,
+            "warning: users Alice, alice: these names differ by letter case or Unicode form alone",
+        ),
+        (
+            "[users.data]\nrights = { \"/{user}/**\" = \"full\" }\n",
+            0,
+            "warning: user data: no repository can lie in a folder of this name",
+        ),
+        (
+            "[repos.\"/a\"]\nmax-size = 10\n[repos.\"/a/\"]\nmax-size = 20\n",
+            78,
+            "this repository has a table by another name",
+        ),
+        (
+            "[users.alice]\nrights = { \"/*/*/*/*/*/*/*/*/*/*/*/*/*\" = \"full\" }\n",
+            78,
+            "a repository's path has at most 12 folders",
+        ),
     ] {
         let (got, said) = site.check(lines);
         assert!(got == Some(code) && said.contains(wanted), "{lines}: {got:?} {said}");
@@ -105,6 +147,13 @@ fn what_cannot_work_is_an_error_and_what_is_odd_a_warning() {
     std::fs::set_permissions(&users, PermissionsExt::from_mode(0o644)).unwrap();
     let (code, said) = site.check("");
     assert!(code == Some(0) && said.contains("this password file is open to all users"), "{said}");
+    // What others may read, and must not write.
+    let data = site.dir.path().join("data");
+    std::fs::set_permissions(&data, PermissionsExt::from_mode(0o777)).unwrap();
+    let (code, said) = site.check("");
+    assert!(code == Some(0) && said.contains("all users can write to this data folder"), "{said}");
+    std::fs::set_permissions(&data, PermissionsExt::from_mode(0o755)).unwrap();
+    assert!(!site.check("").1.contains("all users can write"));
     // The path itself.
     for (path, wanted) in
         [("/no/such/folder/at/all", "is its disk mounted?"), ("/etc/passwd", "is no folder")]

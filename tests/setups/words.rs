@@ -108,7 +108,7 @@ fn mistakes_in_the_settings_file_name_what_is_wrong_and_what_is_meant() {
     for (text, wanted) in [
         (
             "[users.a]\nrights = { \"/**\" = \"apend\" }",
-            "`apend`: write list, read, append or full: did you mean `append`?",
+            "`apend`: write none, list, read, append or full: did you mean `append`?",
         ),
         ("[users.a]\nrights = { \"/**\" = 7 }", "write text in quotes"),
         ("[users.a]\nkeys = \"shut\"", "`shut`: write \"open\" or \"closed\""),
