@@ -20,7 +20,7 @@ use pin_project_lite::pin_project;
 use rustix::io::Errno;
 use thiserror::Error;
 
-use crate::io::syscalls;
+use crate::io::{ring, syscalls};
 
 /// How a worker waits for the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,26 +124,41 @@ pub fn block_on<F: Future>(driver: Driver, main: F) -> io::Result<F::Output> {
     }
 }
 
-/// The best ring that the kernel takes: cooperative task running is 5.19, the single issuer 6.0.
-fn uring_runtime() -> io::Result<monoio::Runtime<TimeDriver<IoUringDriver>>> {
-    let build = |setup: fn(&mut io_uring::Builder)| {
+type UringRuntime = monoio::Runtime<TimeDriver<IoUringDriver>>;
+
+/// A runtime whose ring is held to the operations in use, or to none where the kernel knows no limits (before 5.10).
+fn uring_runtime() -> io::Result<UringRuntime> {
+    ring::limited(|| best_ring(true)).or_else(|e| {
+        let unlimited = best_ring(false)?;
+        ring::note_unlimited(&e);
+        Ok(unlimited)
+    })
+}
+
+/// The best ring that the kernel takes: cooperative task running is 5.19, the single issuer 6.0. A `disabled` one does nothing
+/// until it is enabled.
+fn best_ring(disabled: bool) -> io::Result<UringRuntime> {
+    const SETUPS: [fn(&mut io_uring::Builder); 3] = [
+        |ring| {
+            ring.setup_coop_taskrun().setup_single_issuer();
+        },
+        |ring| {
+            ring.setup_coop_taskrun();
+        },
+        |_| (),
+    ];
+    for setup in SETUPS {
         let mut ring = IoUring::builder();
         setup(&mut ring);
-        RuntimeBuilder::<IoUringDriver>::new().uring_builder(ring).enable_timer().build()
-    };
-    let best = build(|ring| {
-        ring.setup_coop_taskrun().setup_single_issuer();
-    });
-    let invalid = |e: &io::Error| Errno::from_io_error(e) == Some(Errno::INVAL);
-    match best {
-        Err(e) if invalid(&e) => match build(|ring| {
-            ring.setup_coop_taskrun();
-        }) {
-            Err(e) if invalid(&e) => build(|_| ()),
-            other => other,
-        },
-        other => other,
+        if disabled {
+            ring.setup_r_disabled();
+        }
+        match RuntimeBuilder::<IoUringDriver>::new().uring_builder(ring).enable_timer().build() {
+            Err(e) if Errno::from_io_error(&e) == Some(Errno::INVAL) => {}
+            other => return other,
+        }
     }
+    Err(Errno::INVAL.into())
 }
 
 /// Starts a task on this worker and lets it go. Should it panic, the worker goes on.

@@ -20,8 +20,6 @@ pub struct Reach {
     pub sockets: Vec<PathBuf>,
     /// Folders and files that may be read.
     pub read: Vec<PathBuf>,
-    /// Whether abstract unix sockets of others may be connected to.
-    pub abstract_sockets: bool,
 }
 
 /// How much of it the kernel enforces.
@@ -51,7 +49,7 @@ pub fn restrict(reach: &Reach) -> io::Result<Enforced> {
         let rules = Ruleset::default()
             .handle_access(all)?
             .handle_access(AccessNet::from_all(NEWEST))?
-            .scope(if reach.abstract_sockets { Scope::Signal.into() } else { Scope::from_all(NEWEST) })?
+            .scope(Scope::from_all(NEWEST))?
             .create()?;
         let rules = allow(rules, &reach.write, all & !(special | AccessFs::IoctlDev))?;
         let rules = allow(rules, &reach.sockets, AccessFs::RemoveFile.into())?;

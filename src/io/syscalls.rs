@@ -17,7 +17,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::io::runtime::{self, Driver};
 use crate::io::sandbox::{Reach, restrict};
-use crate::io::{affinity, limits, optional, socket};
+use crate::io::{affinity, filter, limits, optional, privileges, socket};
 
 /// Optional system calls, in the groups in which they are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,10 @@ use crate::io::{affinity, limits, optional, socket};
 pub struct Syscalls {
     /// landlock(7)
     pub landlock: bool,
+    /// seccomp(2)
+    pub seccomp: bool,
+    /// capset(2), with which capabilities are given up.
+    pub capset: bool,
     /// `io_uring(7)`
     pub io_uring: bool,
     /// cachestat(2)
@@ -59,6 +63,8 @@ impl Syscalls {
     /// Everything is tried, and an errno is dealt with where it comes.
     const ALL: Self = Self {
         landlock: true,
+        seccomp: true,
+        capset: true,
         io_uring: true,
         cachestat: true,
         preadv2: true,
@@ -82,6 +88,9 @@ impl Syscalls {
                 let reach = Reach { read: vec!["/".into()], ..Reach::default() };
                 restrict(&reach).is_ok()
             }),
+            seccomp: survives(|| filter::install().is_ok()),
+            // Where there is nothing to give up, the call is not made.
+            capset: !privileges::has_more() || survives(|| privileges::give_up().is_ok()),
             io_uring: survives(|| {
                 runtime::probe_uring().is_ok() && runtime::block_on(Driver::Uring, async {}).is_ok()
             }),
@@ -105,6 +114,8 @@ impl Syscalls {
     pub fn forbidden(&self) -> Vec<&'static str> {
         let all = [
             (self.landlock, "landlock_create_ruleset (no sandbox)"),
+            (self.seccomp, "seccomp (a flaw in this server could use system calls that it does without)"),
+            (self.capset, "capset (a flaw in this server would have all capabilities of root)"),
             (self.io_uring, "io_uring_setup (epoll instead, which is slower)"),
             (self.cachestat, "cachestat (a cold read may hold up a worker)"),
             (self.preadv2, "preadv2 (downloads are read by threads)"),

@@ -137,7 +137,7 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again, caught: Caught) -> 
     let reloads = reload::start(reloader).map_err(no_thread)?;
     let supervisor =
         Supervisor { happened, listeners, shared, counters, reloads, drain, ledger: kept, data_lock };
-    Ok(supervisor.run())
+    Ok(supervisor.run(settings.sandbox))
 }
 
 /// Whether a stop has come. What else has come waits on.

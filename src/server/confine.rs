@@ -1,20 +1,20 @@
 //! What a server does while it may still do everything, and then gives up: folders are made, sockets bound; then it becomes
-//! the service user and keeps within reach only what the settings name. On the main thread, before there are others.
+//! the service user, keeps within reach only what the settings name, and of root's capabilities those to files. On the main
+//! thread, before there are others. Once it runs, it gives up the system calls that only a start needs.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::io::sandbox::{Enforced, Reach, restrict};
 use crate::io::user::{ServiceUser, is_root};
-use crate::io::{limits, syscalls};
+use crate::io::{filter, limits, privileges, ring, syscalls};
+use crate::logging::PLAIN;
 use crate::server::StartError;
-use crate::server::folders;
 use crate::server::listen::{self, Bound};
 use crate::server::rules;
 use crate::server::warnings::of_settings;
+use crate::server::{folders, notify};
 use crate::settings::{Loaded, LogTarget, Settings};
 use crate::types::ListenAddress;
 
@@ -75,6 +75,9 @@ pub fn confine(loaded: &Loaded, more: Vec<PathBuf>) -> Result<Confined, StartErr
         warnings.push(format!("a system call filter forbids {forbidden}: going on without"));
     }
     limits::set_umask(settings.group_accessible);
+    if let Err(e) = notify::connect() {
+        warnings.push(format!("systemd can't be told of the start and the end (NOTIFY_SOCKET): {e}"));
+    }
     let user = service_user(settings)?;
     folders::make(settings, user.as_ref(), &mut told)?;
     warnings.extend(folders::nested(&settings.path));
@@ -94,9 +97,10 @@ pub fn confine(loaded: &Loaded, more: Vec<PathBuf>) -> Result<Confined, StartErr
             ))
         }));
     } else if is_root() {
-        warnings.push("running as root: a flaw in this server could change the modes and owners of all files and talk to all local services; --user NAME gives that up once the sockets are bound".into());
+        warnings.push("running as root: a flaw in this server would have root's rights to all that the sandbox leaves within reach; --user NAME gives that up once the sockets are bound".into());
     }
     let sandbox = if settings.sandbox {
+        give_up_capabilities(&mut warnings);
         enter(&reach(loaded, more), &mut told, &mut warnings)
     } else {
         warnings.push(
@@ -122,8 +126,7 @@ pub fn service_user(settings: &Settings) -> Result<Option<ServiceUser>, StartErr
     }
 }
 
-/// What the settings name. Files are replaced by others, so that it is their folders that stay within reach. systemd may
-/// wait for news at an abstract socket.
+/// What the settings name. Files are replaced by others, so that it is their folders that stay within reach.
 fn reach(loaded: &Loaded, more: Vec<PathBuf>) -> Reach {
     let settings = &loaded.settings;
     let mut write = vec![settings.path.clone(), settings.state_dir.clone()];
@@ -136,9 +139,7 @@ fn reach(loaded: &Loaded, more: Vec<PathBuf>) -> Reach {
         ListenAddress::Unix(path) => folders_of(path).into_iter().next(),
         _ => None,
     });
-    let is_abstract = |socket: OsString| socket.as_bytes().starts_with(b"@");
-    let abstract_sockets = std::env::var_os("NOTIFY_SOCKET").is_some_and(is_abstract);
-    Reach { write, sockets: sockets.collect(), read, abstract_sockets }
+    Reach { write, sockets: sockets.collect(), read }
 }
 
 /// The folder that a file is in, and that in which it really is should it be a link.
@@ -148,6 +149,34 @@ fn folders_of(file: &Path) -> Vec<PathBuf> {
     let mut folders: Vec<_> = named.into_iter().chain(real).collect();
     folders.dedup();
     folders
+}
+
+fn give_up_capabilities(warnings: &mut Vec<String>) {
+    // If a filter kills for it, that was told above.
+    if syscalls::found().capset
+        && let Err(e) = privileges::give_up()
+    {
+        warnings.push(format!("capabilities can't be given up: {e}"));
+    }
+}
+
+/// Gives up, in all threads, the system calls that only a start needs. To be called when every worker has its ring, and there is
+/// nothing more to bind or to connect to.
+pub(super) fn seal() {
+    // If a filter kills for it, that was told at the start.
+    if syscalls::found().seccomp {
+        match filter::install() {
+            Ok(()) => log::info!(target: PLAIN, "Sandbox: seccomp"),
+            Err(e) => log::warn!(
+                "no seccomp filter: {e}: a flaw in this server could connect to other servers and to services of this machine"
+            ),
+        }
+    }
+    if !ring::are_limited() {
+        log::warn!(
+            "the rings of io_uring can't be held to the operations in use (Linux 5.10, /proc): a flaw in this server could make connections by them. --io-driver epoll has none"
+        );
+    }
 }
 
 fn enter(reach: &Reach, told: &mut Vec<String>, warnings: &mut Vec<String>) -> Sandbox {

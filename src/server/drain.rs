@@ -10,9 +10,11 @@ use crate::io::signal::Signal;
 use crate::logging::PLAIN;
 use crate::metrics::{Counter, Counters};
 use crate::quota::Ledger;
+use crate::server::confine::seal;
 use crate::server::control::Event;
 use crate::server::folders::DataLock;
 use crate::server::listen::Listening;
+use crate::server::notify::notify;
 use crate::server::reload::Job;
 use crate::server::shard::Shared;
 
@@ -51,14 +53,15 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Waits until all workers have drained, or one has failed.
-    pub fn run(self) -> Outcome {
+    /// Waits until all workers have drained, or one has failed. With `sandbox` gives up what only the start needed, once all
+    /// workers are ready.
+    pub fn run(self, sandbox: bool) -> Outcome {
         let (mut ready, mut drained, mut cut) = (0, 0, 0);
         while drained < self.counters.len() {
             match self.next() {
                 Ok(Event::Ready) => {
                     ready += 1;
-                    self.announce(ready);
+                    self.announce(ready, sandbox);
                 }
                 // What came of it is in the log.
                 Ok(Event::Signal(Signal::Reload)) => self.leave(Job::Reload(None)),
@@ -105,9 +108,12 @@ impl Supervisor {
         }
     }
 
-    fn announce(&self, ready: usize) {
+    fn announce(&self, ready: usize, sandbox: bool) {
         if ready < self.counters.len() {
             return;
+        }
+        if sandbox {
+            seal();
         }
         for Listening { listener, door } in &self.listeners {
             let what = if door.admin { "start admin server on" } else { "start server on" };
@@ -136,12 +142,5 @@ impl Supervisor {
             get(|c| &c.panics),
             get(|c| &c.accept_failures)
         );
-    }
-}
-
-/// Tells systemd, if it is there.
-pub(super) fn notify(state: &[NotifyState<'_>]) {
-    if let Err(e) = sd_notify::notify(state) {
-        log::debug!("systemd can't be told: {e}");
     }
 }

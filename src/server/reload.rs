@@ -19,7 +19,7 @@ use crate::quota::Ledger;
 use crate::server::confine::Sandbox;
 use crate::server::control::Reply;
 use crate::server::count::CountRequests;
-use crate::server::drain::notify;
+use crate::server::notify::notify;
 use crate::server::rules::{self, Held};
 use crate::server::warnings;
 use crate::server::watch::Watched;

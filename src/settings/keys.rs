@@ -105,7 +105,7 @@ pub const KEYS: &[Section] = &[
     ]),
     Section("Confinement", &[
         brief(key("user", Text, "USER", "", "Started as root: run as this user, a name or a number, once the sockets are bound", |d, v| { d.settings.user = Some(v.into()); Ok(()) })).example("nobody"),
-        key("sandbox", Switch, "BOOL", "true", "Keep only the folders that the settings name within reach (Landlock), and gain no privileges", |d, v| put(&mut d.settings.sandbox, switch(v))),
+        key("sandbox", Switch, "BOOL", "true", "Keep only the folders that the settings name within reach (Landlock), make no connections and run nothing (seccomp), and give up capabilities", |d, v| put(&mut d.settings.sandbox, switch(v))),
     ]),
     Section("Network", &[
         brief(key("listen", List, "ADDRESS", ":8000", "Where to listen: :PORT, HOST:PORT, unix:PATH, or systemd and systemd:NAME for sockets that systemd passes; may be given several times", |d, v| push(&mut d.listen, listen(v)))),

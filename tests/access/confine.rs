@@ -18,12 +18,18 @@ fn has_landlock() -> bool {
 }
 
 fn status(server: &Server, field: &str) -> Vec<String> {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    of_threads(&server.pid().to_string(), field)
+}
+
+/// What proc(5) says of every thread of a process; nothing where the kernel does not know the field.
+pub fn of_threads(pid: &str, field: &str) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let field = format!("{field}:\t");
     tasks
-        .map(|task| {
-            let text = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
-            text.lines().find_map(|line| line.strip_prefix(field.as_str()).map(Into::into)).unwrap()
+        .filter_map(|task| {
+            // A thread may end meanwhile.
+            let text = std::fs::read_to_string(task.unwrap().path().join("status")).ok()?;
+            text.lines().find_map(|line| line.strip_prefix(field.as_str()).map(Into::into))
         })
         .collect()
 }

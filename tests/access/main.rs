@@ -7,6 +7,7 @@ mod common;
 mod pki;
 
 mod attacks;
+mod calls;
 mod confine;
 mod limits;
 mod logins;

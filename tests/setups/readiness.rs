@@ -1,6 +1,9 @@
 //! `/readyz` and `/metrics` tell what holds now, in the form that is asked for.
 
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use crate::common::mount::Mount;
 use crate::common::{Server, id_of, noise, on_both};
@@ -123,5 +126,37 @@ fn a_data_folder_that_is_another_by_now_is_not_ready() {
         std::fs::remove_dir(&data).unwrap();
         std::fs::rename(dir.path().join("moved"), &data).unwrap();
         assert_eq!(server.request("GET", "/readyz", "", b"").status, 200);
+    });
+}
+
+/// Also where the manager waits at an abstract socket, as containers have it; and although a running server connects to nothing.
+#[test]
+fn the_service_manager_hears_of_a_start_a_reload_and_a_stop() {
+    on_both(|driver| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let name = format!("packhouse-notify-{}-{driver}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let managers = [
+            (UnixDatagram::bind(&path).unwrap(), path.display().to_string()),
+            (UnixDatagram::bind_addr(&address).unwrap(), format!("@{name}")),
+        ];
+        for (manager, variable) in managers {
+            manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let hears = || {
+                let mut text = [0; 256];
+                let length = manager.recv(&mut text).unwrap();
+                String::from_utf8_lossy(&text[..length]).trim_end().to_owned()
+            };
+            let data = dir.path().join("data");
+            let mut command = Server::command(&data, driver, &[]);
+            command.env("NOTIFY_SOCKET", variable);
+            let mut server = Server::launch(command, &data);
+            assert_eq!(hears(), "READY=1");
+            server.signal("-HUP");
+            assert_eq!([hears(), hears()], ["RELOADING=1", "READY=1"]);
+            assert_eq!(server.stop().code(), Some(0));
+            assert_eq!(hears(), "STOPPING=1");
+        }
     });
 }
