@@ -145,7 +145,9 @@ impl Error {
             Self::NotFound(_) => Refusal::Missing,
             Self::Quota(_) | Self::TooManyRepositories(_) => Refusal::Space,
             Self::Store(error) | Self::Delete(error) => match error {
-                store::Error::NotFound | store::Error::NoRepository => Refusal::Missing,
+                store::Error::NotFound | store::Error::NoRepository | store::Error::OtherSpelling => {
+                    Refusal::Missing
+                }
                 store::Error::NotOwner | store::Error::Symlink => Refusal::Right,
                 store::Error::Conflict | store::Error::Damaged | store::Error::Mismatch => Refusal::Content,
                 store::Error::NoSpace | store::Error::Reserved | store::Error::TooManyLocks => Refusal::Space,
@@ -181,7 +183,9 @@ impl Error {
 
 const fn of_store(error: &store::Error) -> StatusCode {
     match error {
-        store::Error::NotFound | store::Error::NoRepository => StatusCode::NOT_FOUND,
+        store::Error::NotFound | store::Error::NoRepository | store::Error::OtherSpelling => {
+            StatusCode::NOT_FOUND
+        }
         store::Error::Conflict | store::Error::Damaged | store::Error::NotOwner | store::Error::Symlink => {
             StatusCode::FORBIDDEN
         }

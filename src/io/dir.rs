@@ -32,7 +32,7 @@ use crate::io::node::{Node, Site};
 use crate::io::optional::flock;
 use crate::io::place::Place;
 
-const BENEATH: ResolveFlags =
+pub(super) const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 /// The rights that a folder needs: to list it, and to make entries in it.

@@ -31,6 +31,7 @@ pub mod shares;
 pub mod signal;
 pub mod small;
 pub mod socket;
+pub mod spelling;
 pub mod state;
 pub mod sync;
 pub mod syscalls;

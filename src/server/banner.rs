@@ -127,6 +127,10 @@ fn warnings(settings: &Settings, facts: &Facts<'_>) -> Vec<&'static str> {
                 && (!settings.access.users.is_empty() || settings.access.acl_file.is_some()),
             "the file system of the data folder keeps no extended attributes: a lock has no owner, so that only the right to delete removes it",
         ),
+        (
+            facts.abilities.folds_names,
+            "on this disk names that differ by case, or by the form of an accented letter, are one: a repository answers to its stored spelling alone, and of two users or repositories with such names the second can't have a folder",
+        ),
         (admin, "--admin-listen is a public address: its metrics name users and repositories"),
         (
             settings.logins.user_header.is_some() && settings.trusted_proxies.is_empty(),

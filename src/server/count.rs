@@ -10,10 +10,12 @@ use std::time::Duration;
 use event_listener::Event;
 
 use crate::io::runtime::sleep;
+use crate::io::spelling::Spelling;
 use crate::io::wake::until;
 use crate::quota::{Amount, Ledger, Place};
-use crate::store::census;
+use crate::store::census::{self, Sum};
 use crate::store::disk::Disk;
+use crate::store::layout;
 use crate::types::{BlobType, RepoPath};
 
 /// How often, and after what pause each, a folder is tried whose objects change all the time.
@@ -106,17 +108,27 @@ pub async fn count<D: Disk>(disk: &D, ledger: &Arc<Ledger>, depth: usize, shared
 
 async fn count_repo<D: Disk>(disk: &D, ledger: &Ledger, repo: &RepoPath) -> io::Result<()> {
     ledger.begin_count(repo);
+    // What was refused may have left an account. Where the disk finds the folder of another repository under its name, what lies
+    // there is that one's.
+    let is_alias = matches!(disk.spelling(&layout::repo_dir(repo)).await, Ok(Spelling::Other));
     for place in Place::all() {
-        count_place(disk, ledger, repo, place).await?;
+        count_place(disk, ledger, repo, place, is_alias).await?;
     }
     ledger.end_count(repo);
     Ok(())
 }
 
-async fn count_place<D: Disk>(disk: &D, ledger: &Ledger, repo: &RepoPath, place: Place) -> io::Result<()> {
+async fn count_place<D: Disk>(
+    disk: &D,
+    ledger: &Ledger,
+    repo: &RepoPath,
+    place: Place,
+    is_alias: bool,
+) -> io::Result<()> {
     for _ in 0..TRIES {
         if let Some(ticket) = ledger.begin_folder(repo, place) {
             let sum = match place {
+                _ if is_alias => Sum::default(),
                 Place::Folders => census::folders(disk, repo).await?,
                 Place::Config => census::config(disk, repo).await?,
                 Place::Flat(kind) => census::folder(disk, repo, kind, None).await?,

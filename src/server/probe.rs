@@ -12,6 +12,7 @@ use crate::types::DirectIo;
 
 /// What a file system can do.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an ability of its own")]
 pub struct Abilities {
     /// A file without a name can be made and linked: uploads have no name until they are whole.
     pub unnamed_temps: bool,
@@ -19,6 +20,8 @@ pub struct Abilities {
     pub owners: bool,
     /// A file can be written past the page cache, if that was to be found out.
     pub direct_io: bool,
+    /// Names that differ by case, or by the form of an accented letter, are one, if that could be found out.
+    pub folds_names: bool,
     /// Why this user can't list the folder or make entries in it, if so.
     pub no_access: Option<io::Error>,
     /// Why nothing can be stored here at all, if so.
@@ -33,6 +36,7 @@ pub fn probe(root: &Dir, direct: DirectIo) -> Abilities {
         let name = format!(".packhouse-probe-{:016x}", runtime::random());
         let mut found = Abilities {
             unnamed_temps: can(try_unnamed(root, &name).await),
+            folds_names: root.folds_names().await.unwrap_or_default(),
             no_access: root.check_access().await.err(),
             ..Abilities::default()
         };

@@ -10,6 +10,7 @@ use crate::io::dir::{DirId, Meta, Space};
 use crate::io::file::File;
 use crate::io::listing::Entry;
 use crate::io::small::SmallError;
+use crate::io::spelling::Spelling;
 
 /// A file system below one root. Every operation on a name is told an open directory, follows no symbolic link, and
 /// replaces nothing; what makes or removes an entry takes one component.
@@ -33,6 +34,15 @@ pub trait Disk: Clone + 'static {
     /// Makes a directory; false if the name is taken.
     async fn make_dir(&self, dir: &Self::Dir, name: &OsStr) -> io::Result<bool> {
         Ok(self.make_dirs(dir, vec![name.to_owned()]).await?.contains(&true))
+    }
+    /// How `path` (plain components) beneath the root is spelled. Most disks have one name for each folder.
+    async fn spelling(&self, _path: &Path) -> io::Result<Spelling> {
+        Ok(Spelling::Stored)
+    }
+    /// Whether directories of these names, made in `dir`, are stored as they are spelled, and none is found under a word of
+    /// restic's protocol.
+    async fn keeps_names(&self, _dir: &Self::Dir, _names: Vec<OsString>) -> io::Result<bool> {
+        Ok(true)
     }
     /// Makes the entries of a directory durable.
     async fn sync_dir(&self, dir: &Self::Dir) -> io::Result<()>;

@@ -19,6 +19,11 @@ pub enum Error {
         "there is no repository here: make it first (`restic init`, or POST with the query ?create=true)"
     )]
     NoRepository,
+    /// The disk finds a folder under this name that is stored in another spelling, or would keep the name in another.
+    #[error(
+        "the disk takes this name for another one: write the path as it is stored, or choose a name that differs by more than case, accents or dots at its end"
+    )]
+    OtherSpelling,
     /// Somebody makes locks and removes none.
     #[error("the repository has too many locks: remove those that are left over (`restic unlock`)")]
     TooManyLocks,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::io::dir::{DirId, Meta, Space};
 use crate::io::file::File;
 use crate::io::listing::Entry;
+use crate::io::spelling::Spelling;
 use crate::io::{Buffer, Fault};
 use crate::store::disk::Disk;
 
@@ -144,6 +145,14 @@ impl<D: Disk, W: Watch> Disk for FaultyDisk<D, W> {
     async fn make_dirs(&self, dir: &D::Dir, names: Vec<OsString>) -> io::Result<Vec<bool>> {
         self.check(Op::MakeDir).await?;
         self.disk.make_dirs(dir, names).await
+    }
+
+    async fn spelling(&self, path: &Path) -> io::Result<Spelling> {
+        self.disk.spelling(path).await
+    }
+
+    async fn keeps_names(&self, dir: &D::Dir, names: Vec<OsString>) -> io::Result<bool> {
+        self.disk.keeps_names(dir, names).await
     }
 
     async fn sync_dir(&self, dir: &D::Dir) -> io::Result<()> {

@@ -21,6 +21,7 @@ use crate::store::health::Health;
 use crate::store::list::FsListing;
 use crate::store::repeat::Repeat;
 use crate::store::small::Small;
+use crate::store::spelling::Spellings;
 use crate::store::sync::DirSyncs;
 use crate::store::upload::{FsUpload, Place};
 use crate::store::{Download, Error, Store, census, layout};
@@ -52,6 +53,7 @@ pub(super) struct Shared<D: Disk> {
     pub options: Options,
     pub health: Arc<Health>,
     pub syncs: DirSyncs<D>,
+    pub spellings: Spellings,
     pub hashing: Rc<Hashing>,
     pub compare: BufferPool,
     /// Devices on which a file without a name can't be linked.
@@ -68,6 +70,7 @@ impl<D: Disk> FsStore<D> {
             options,
             health,
             syncs,
+            spellings: Spellings::default(),
             hashing: Hashing::new(engine),
             compare: BufferPool::new(COMPARE_BUFFERS),
             cannot_link: RefCell::default(),
@@ -285,12 +288,19 @@ impl<D: Disk> Store for FsStore<D> {
         let shared = &*self.0;
         shared.health.check_not_suspended()?;
         let path = layout::repo_dir(repo);
+        match self.check_spelling_anew(repo).await {
+            Err(Error::NotFound) => {}
+            other => other?,
+        }
         let missing = self.missing_folders(repo).await?;
         if missing > 0 {
-            let (above, _) = self.nearest_dir(&path).await?;
+            let (above, levels) = self.nearest_dir(&path).await?;
             shared.take_room(&above, missing * BLOCK_BYTES, missing).await?;
+            self.check_new_spelling(&above, repo, levels).await?;
         }
         let dir = self.explain(repo, &path, self.require_dir(repo, &path, &mut made).await).await?;
+        // Another request may have made the folder first, in another spelling.
+        self.check_spelling_anew(repo).await?;
         let types = BlobType::ALL.iter().map(|kind| kind.as_str().into()).collect();
         self.require_sub_dirs(&dir, &path, types, &mut made).await?;
         shared.sync_dir(&dir).await
@@ -330,6 +340,10 @@ impl<D: Disk> Store for FsStore<D> {
     ) -> Result<FsUpload<D>, Error> {
         let shared = &self.0;
         shared.health.check_not_suspended()?;
+        match self.check_spelling(&handle.repo).await {
+            Err(Error::NotFound) => return Err(Error::NoRepository),
+            other => other?,
+        }
         let path = layout::object_dir(handle);
         // Where a repository could be there may be other folders.
         if handle.object == Object::Config && !self.exists(&handle.repo).await? {
@@ -361,6 +375,7 @@ impl<D: Disk> Store for FsStore<D> {
     }
 
     async fn download(&self, handle: &Handle) -> Result<FsDownload<D>, Error> {
+        self.check_spelling(&handle.repo).await?;
         let disk = &self.0.disk;
         let opened = disk.open_file(&disk.root(), &layout::object_path(handle)).await.step("open an object");
         let (file, meta) = self.explain_object(handle, opened).await?;
@@ -368,6 +383,7 @@ impl<D: Disk> Store for FsStore<D> {
     }
 
     async fn size(&self, handle: &Handle) -> Result<u64, Error> {
+        self.check_spelling(&handle.repo).await?;
         let disk = &self.0.disk;
         let found = disk.stat(&disk.root(), &layout::object_path(handle)).await.step("look for an object");
         size_of_file(handle, self.explain_object(handle, found).await?)
@@ -375,6 +391,10 @@ impl<D: Disk> Store for FsStore<D> {
 
     async fn delete(&self, handle: &Handle, only_of: Option<&UserName>) -> Result<Option<u64>, Error> {
         self.0.health.check_not_suspended()?;
+        match self.check_spelling(&handle.repo).await {
+            Err(Error::NotFound) => return Ok(None),
+            other => other?,
+        }
         let opened = self.0.disk.open_dir(&layout::object_dir(handle)).await.step("open a folder");
         match self.explain_object(handle, opened).await {
             Ok(dir) => self.remove(&dir, &layout::object_name(handle.object), only_of).await,
@@ -384,6 +404,10 @@ impl<D: Disk> Store for FsStore<D> {
     }
 
     async fn exists(&self, repo: &RepoPath) -> Result<bool, Error> {
+        match self.check_spelling(repo).await {
+            Err(Error::NotFound) => return Ok(false),
+            other => other?,
+        }
         let dir = match self.0.disk.open_dir(&layout::repo_dir(repo)).await.step("open a repository") {
             Err(Error::NotFound | Error::NotDir) => return Ok(false),
             other => other?,
@@ -416,6 +440,7 @@ impl<D: Disk> Store for FsStore<D> {
     }
 
     async fn list(&self, repo: &RepoPath, kind: BlobType, sizes: bool) -> Result<FsListing<D>, Error> {
+        self.check_spelling(repo).await?;
         let disk = &self.0.disk;
         let path = layout::type_dir(repo, kind);
         let opened = disk.open_dir(&path).await.step("open a folder");

@@ -64,7 +64,7 @@ pub fn shards() -> impl Iterator<Item = String> {
 
 /// What a repository consists of: there is a repository where one of these is.
 pub fn repo_marks() -> impl Iterator<Item = &'static str> {
-    BlobType::ALL.into_iter().map(BlobType::as_str).chain(["config"])
+    FolderName::reserved()
 }
 
 /// Whether the entry `name` of a folder must be a folder itself: that of a type, or a shard of `data`.

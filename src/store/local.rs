@@ -10,6 +10,7 @@ use crate::io::dir::{Dir, DirId, Meta, Space};
 use crate::io::file::File;
 use crate::io::listing::{DirReader, Entry};
 use crate::io::small::SmallError;
+use crate::io::spelling::Spelling;
 use crate::store::disk::Disk;
 use crate::types::DirectIo;
 
@@ -63,6 +64,14 @@ impl Disk for LocalDisk {
 
     async fn make_dirs(&self, dir: &Dir, names: Vec<OsString>) -> io::Result<Vec<bool>> {
         dir.make_dirs(names, self.modes.dir).await
+    }
+
+    async fn spelling(&self, path: &Path) -> io::Result<Spelling> {
+        self.root.spelling(path).await
+    }
+
+    async fn keeps_names(&self, dir: &Dir, names: Vec<OsString>) -> io::Result<bool> {
+        dir.keeps_names(names).await
     }
 
     async fn sync_dir(&self, dir: &Dir) -> io::Result<()> {

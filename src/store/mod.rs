@@ -4,8 +4,8 @@
 //! knows a path on disk, so that an object store or a sealing layer can stand in its place. Below, [`disk::Disk`]: the few
 //! file-system operations that [`fs::FsStore`] is made of, so that its logic runs on a model disk too.
 //!
-//! Invariants: what a call acknowledged is durable, idempotent repeats included; what has no commit is never visible; a
-//! name that exists is never replaced.
+//! Invariants: a repository answers to its stored spelling alone; what a call acknowledged is durable, idempotent repeats
+//! included; what has no commit is never visible; a name that exists is never replaced.
 
 use crate::hash::Digest;
 use crate::io::Buffer;
@@ -30,6 +30,7 @@ pub mod model;
 pub mod repeat;
 pub mod scrub;
 pub mod small;
+mod spelling;
 pub mod sweep;
 pub mod sync;
 mod temp;
@@ -49,6 +50,9 @@ pub trait Store: Clone + 'static {
 
     /// Makes a repository's folders, those that are missing, but for the shards of `data`, which come with the first pack.
     /// Durable when it returns, also if all were there. `made` is told how many, as soon as they are there.
+    ///
+    /// # Errors
+    /// [`Error::OtherSpelling`], here and everywhere, if the disk takes the path for that of another folder.
     async fn create_repo(&self, repo: &RepoPath, made: impl FnMut(u64)) -> Result<(), Error>;
 
     /// How many folders are missing in a repository that [`create_repo`](Self::create_repo) makes. What they lie in is not

@@ -47,9 +47,14 @@ impl FolderName {
         OsStr::from_bytes(&self.0)
     }
 
-    /// Whether restic's protocol gives this word a meaning of its own in a path.
+    /// The words to which restic's protocol gives a meaning of their own in a path.
+    pub fn reserved() -> impl Iterator<Item = &'static str> {
+        BlobType::ALL.into_iter().map(BlobType::as_str).chain(["config"])
+    }
+
+    /// Whether a name is one of these words.
     pub fn is_reserved(name: &[u8]) -> bool {
-        name == b"config" || BlobType::parse(name).is_some()
+        Self::reserved().any(|word| word.as_bytes() == name)
     }
 }
 

@@ -200,10 +200,14 @@ fn another_disk_below_the_data_folder_is_asked_for_itself() {
 }
 
 /// An image as a block device.
-struct LoopDevice(String);
+pub struct LoopDevice(String);
 
 impl LoopDevice {
-    fn of(image: &std::path::Path) -> Option<Self> {
+    pub fn path(&self) -> &str {
+        &self.0
+    }
+
+    pub fn of(image: &std::path::Path) -> Option<Self> {
         let output = Command::new("losetup").args(["--find", "--show"]).arg(image).output().unwrap();
         if !output.status.success() {
             skip(&format!("losetup: {output:?}"));
@@ -250,6 +254,8 @@ fn exfat() {
         let _mounted = Point::of(&point);
         let server = Server::on(&point.join("data"), driver, &[]);
         works(&server);
+        crate::spellings::only_the_stored_spelling_counts(&server);
+        crate::spellings::is_nothing(&server, "/Carol/", "/carol/");
         assert!(server.text().contains("no control socket"), "{}", server.text());
     });
 }

@@ -87,7 +87,10 @@ pub enum Op {
 ///   (on Linux 6.18).
 /// - `Create` becomes `Mknod` and `Open`. `Open` succeeds, but then nothing can be read or written.
 #[derive(Clone, Default)]
-pub struct Faults(Arc<Mutex<HashMap<Op, i32>>>);
+pub struct Faults {
+    errnos: Arc<Mutex<HashMap<Op, i32>>>,
+    folds: bool,
+}
 
 impl Faults {
     pub fn none() -> Self {
@@ -100,9 +103,15 @@ impl Faults {
         self
     }
 
+    /// Names that differ by the case of ASCII letters, or by the form of an `é`, are one. What is made keeps its spelling.
+    #[must_use]
+    pub fn folding(self) -> Self {
+        Self { folds: true, ..self }
+    }
+
     /// Makes an operation fail from now on, or work again.
     pub fn set(&self, op: Op, errno: Option<i32>) {
-        let mut errnos = self.0.lock().unwrap();
+        let mut errnos = self.errnos.lock().unwrap();
         match errno {
             Some(errno) => errnos.insert(op, errno),
             None => errnos.remove(&op),
@@ -111,7 +120,7 @@ impl Faults {
 
     fn check(&self, op: Op) -> io::Result<()> {
         loop {
-            match self.0.lock().unwrap().get(&op) {
+            match self.errnos.lock().unwrap().get(&op) {
                 None => return Ok(()),
                 Some(&HANG) => {}
                 Some(errno) => return Err(io::Error::from_raw_os_error(*errno)),
@@ -243,6 +252,11 @@ fn open(
     rustix::fs::openat(folder, name, flags | OFlags::CLOEXEC, Mode::from_raw_mode(mode)).map(File::from)
 }
 
+/// What is the same for names that are one.
+fn folded(name: &OsStr) -> Vec<u8> {
+    name.to_string_lossy().replace("e\u{301}", "\u{e9}").to_ascii_lowercase().into_bytes()
+}
+
 /// With which flags to open a file here.
 fn passed_on(flags: i32) -> OFlags {
     // The kernel tells where to append, gives buffers of any alignment, and path() is a link.
@@ -300,9 +314,22 @@ impl Passthrough {
         })
     }
 
+    /// The name by which something is stored, where several names are one; of what is not there, the name itself.
+    fn stored(&self, folder: &File, name: &OsStr) -> io::Result<OsString> {
+        if self.faults.folds {
+            for entry in std::fs::read_dir(path(folder))? {
+                let stored = entry?.file_name();
+                if folded(&stored) == folded(name) {
+                    return Ok(stored);
+                }
+            }
+        }
+        Ok(name.to_owned())
+    }
+
     /// Finds a name for the kernel, which knows the node from then on.
     fn find(&self, folder: &File, name: &OsStr) -> io::Result<FileAttr> {
-        let file = open(folder, name, OFlags::PATH | OFlags::NOFOLLOW, 0)?;
+        let file = open(folder, self.stored(folder, name)?, OFlags::PATH | OFlags::NOFOLLOW, 0)?;
         let found = self.attributes(&file)?;
         let mut nodes = self.nodes.lock().unwrap();
         let before = nodes.len();
@@ -327,15 +354,22 @@ impl Passthrough {
         request: &Request,
         parent: INodeNo,
         name: &OsStr,
-        make: impl FnOnce(&File) -> rustix::io::Result<T>,
+        make: impl FnOnce(&File, &OsStr) -> rustix::io::Result<T>,
     ) -> io::Result<(FileAttr, T)> {
         let folder = self.node_to(op, parent)?;
-        let made = make(&folder)?;
+        let stored = self.stored(&folder, name)?;
+        let name = stored.as_os_str();
+        let made = make(&folder, name)?;
         let inherits = folder.metadata()?.mode() & libc::S_ISGID != 0;
         let (user, group) = (Uid::from_raw(request.uid()), Gid::from_raw(request.gid()));
         let group = (!inherits).then_some(group);
         rustix::fs::chownat(&*folder, name, Some(user), group, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok((self.find(&folder, name)?, made))
+    }
+
+    fn remove(&self, folder: io::Result<Arc<File>>, name: &OsStr, flags: AtFlags) -> io::Result<()> {
+        let folder = folder?;
+        Ok(rustix::fs::unlinkat(&folder, self.stored(&folder, name)?, flags)?)
     }
 
     fn sync(&self, op: Op, fh: FileHandle, data_only: bool) -> io::Result<()> {
@@ -450,23 +484,23 @@ impl Filesystem for Passthrough {
         &self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, device: u32, reply: ReplyEntry,
     ) {
         let (kind, mode) = (rustix::fs::FileType::from_raw_mode(mode), Mode::from_raw_mode(mode));
-        let mknod = |folder: &File| rustix::fs::mknodat(folder, name, kind, mode, device.into());
+        let mknod = |folder: &File, name: &OsStr| rustix::fs::mknodat(folder, name, kind, mode, device.into());
         let made = self.make(Op::Mknod, request, parent, name, mknod);
         answer!(reply, made, (made, ()) => reply.entry(&Duration::ZERO, &made, Generation(0)));
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, reply: ReplyEntry) {
-        let mkdir = |folder: &File| rustix::fs::mkdirat(folder, name, Mode::from_raw_mode(mode));
+        let mkdir = |folder: &File, name: &OsStr| rustix::fs::mkdirat(folder, name, Mode::from_raw_mode(mode));
         let made = self.make(Op::Mkdir, request, parent, name, mkdir);
         answer!(reply, made, (made, ()) => reply.entry(&Duration::ZERO, &made, Generation(0)));
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer!(reply, rustix::fs::unlinkat(self.node_to(Op::Unlink, parent)?, name, AtFlags::empty()), () => reply.ok());
+        answer!(reply, self.remove(self.node_to(Op::Unlink, parent), name, AtFlags::empty()), () => reply.ok());
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer!(reply, rustix::fs::unlinkat(self.node(parent)?, name, AtFlags::REMOVEDIR), () => reply.ok());
+        answer!(reply, self.remove(self.node(parent), name, AtFlags::REMOVEDIR), () => reply.ok());
     }
 
     fn rename(
@@ -476,15 +510,20 @@ impl Filesystem for Passthrough {
         let careful = flags.contains(RenameFlags::RENAME_NOREPLACE);
         let op = if careful { Op::RenameNoReplace } else { Op::Rename };
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-        let (from, to) = (self.node_to(op, parent), self.node(new_parent));
-        answer!(reply, rustix::fs::renameat_with(from?, name, to?, new_name, flags), () => reply.ok());
+        let rename = || -> io::Result<_> {
+            let (from, to) = (self.node_to(op, parent)?, self.node(new_parent)?);
+            let (name, new_name) = (self.stored(&from, name)?, self.stored(&to, new_name)?);
+            Ok(rustix::fs::renameat_with(from, name, to, new_name, flags)?)
+        };
+        answer!(reply, rename(), () => reply.ok());
     }
 
     fn link(&self, _: &Request, ino: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
         let link = || -> io::Result<_> {
             let (file, folder) = (self.node_to(Op::Link, ino)?, self.node(new_parent)?);
-            rustix::fs::linkat(CWD, path(&file), &folder, new_name, AtFlags::SYMLINK_FOLLOW)?;
-            self.find(&folder, new_name)
+            let new_name = self.stored(&folder, new_name)?;
+            rustix::fs::linkat(CWD, path(&file), &folder, &new_name, AtFlags::SYMLINK_FOLLOW)?;
+            self.find(&folder, &new_name)
         };
         answer!(reply, link(), found => reply.entry(&Duration::ZERO, &found, Generation(0)));
     }
@@ -496,7 +535,7 @@ impl Filesystem for Passthrough {
     fn create(
         &self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, flags: i32, reply: ReplyCreate,
     ) {
-        let create = |folder: &File| open(folder, name, passed_on(flags), mode);
+        let create = |folder: &File, name: &OsStr| open(folder, name, passed_on(flags), mode);
         let made = self.make(Op::Create, request, parent, name, create);
         answer!(reply, made, (made, file) => {
             reply.created(&Duration::ZERO, &made, Generation(0), self.keep(file), FopenFlags::empty());

@@ -15,4 +15,5 @@ mod filters;
 mod folders;
 mod ground;
 mod readiness;
+mod spellings;
 mod words;
