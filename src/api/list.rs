@@ -1,12 +1,16 @@
 //! Lists, in the two JSON forms of restic's REST protocol.
 
+use std::collections::VecDeque;
 use std::io::Write;
+use std::sync::Arc;
 
 use http::header::ACCEPT;
 use http::{Method, StatusCode};
 
-use crate::api::{Answer, Content, Error, Live, Rules};
-use crate::http::{Head, ResponseHead};
+use crate::api::live::Who;
+use crate::api::{Answer, Content, Error, Live, Request};
+use crate::http::ResponseHead;
+use crate::io::shares::{Place, Shares};
 use crate::policy::Action;
 use crate::store::{self, Listed, Listing, Store};
 use crate::types::{BlobType, Principal, RepoPath};
@@ -16,7 +20,7 @@ const V2: &str = "application/vnd.x.restic.rest.v2";
 /// The media type of names alone, the answer to everybody else.
 const V1: &str = "application/vnd.x.restic.rest.v1";
 /// A list up to this size is sent with its length; a longer one is streamed.
-const MAX_BUFFERED_BYTES: usize = 64 * 1024;
+const MAX_BUFFERED_BYTES: usize = 32 * 1024;
 
 /// The form of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +34,12 @@ pub enum Form {
 /// GET of a type's folder.
 pub(super) async fn respond<S: Store>(
     live: &Live<S>,
-    rules: &Rules,
-    head: &Head,
+    request: &Request<'_>,
     who: &Principal,
     repo: &RepoPath,
     kind: BlobType,
 ) -> Result<Answer<S>, Error> {
+    let Request { head, rules, caller, .. } = *request;
     if head.method != Method::GET {
         return Err(Error::Method("GET"));
     }
@@ -44,17 +48,28 @@ pub(super) async fn respond<S: Store>(
         Some(accept) if accept == V2 => (Form::Sizes, V2),
         _ => (Form::Names, V1),
     };
+    let place = live.list_place(who, caller.address).await?;
     let listing = live.store.list(repo, kind, form == Form::Sizes).await?;
-    let mut list = ListBody { listing, encoder: Encoder::new(form), ready: Vec::new(), ended: false };
+    let mut list = ListBody {
+        listing,
+        encoder: Encoder::new(form),
+        ready: VecDeque::new(),
+        ended: false,
+        lists: Arc::clone(&live.lists),
+        _place: place,
+    };
     let head = ResponseHead::new(StatusCode::OK).with("Content-Type", media_type);
-    let mut text = Vec::new();
+    let mut ready = VecDeque::new();
+    let mut bytes = 0;
     while let Some(piece) = list.next().await? {
-        text.extend(piece);
-        if text.len() > MAX_BUFFERED_BYTES {
-            list.ready = text;
+        bytes += piece.len();
+        ready.push_back(piece);
+        if bytes > MAX_BUFFERED_BYTES {
+            list.ready = ready;
             return Ok(Answer::new(head, Content::List(list)));
         }
     }
+    let text = ready.make_contiguous().concat();
     // The encoder writes ASCII only.
     Ok(Answer::new(head, Content::Text(String::from_utf8(text).unwrap_or_default().into())))
 }
@@ -63,9 +78,12 @@ pub(super) async fn respond<S: Store>(
 pub struct ListBody<L> {
     listing: L,
     encoder: Encoder,
-    /// What was encoded before it was known that the list is long.
-    ready: Vec<u8>,
+    /// What was encoded before it was known that the list is long, in pieces: each is let go of when it is sent.
+    ready: VecDeque<Vec<u8>>,
     ended: bool,
+    /// All lists, and the place of this one among them.
+    lists: Arc<Shares<Who>>,
+    _place: Place,
 }
 
 impl<L: Listing> ListBody<L> {
@@ -74,12 +92,13 @@ impl<L: Listing> ListBody<L> {
     /// # Errors
     /// The list can't be finished. The client must not take what it has for the whole: the connection is to be aborted.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, store::Error> {
-        if !self.ready.is_empty() {
-            return Ok(Some(std::mem::take(&mut self.ready)));
+        if let Some(piece) = self.ready.pop_front() {
+            return Ok(Some(piece));
         }
         if self.ended {
             return Ok(None);
         }
+        self.listing.read_ahead(self.lists.has_plenty());
         let page = self.listing.page().await?;
         self.ended = page.is_empty();
         Ok(Some(if self.ended { self.encoder.end() } else { self.encoder.page(&page) }))

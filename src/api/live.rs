@@ -55,6 +55,10 @@ pub struct Live<S> {
     pub requests: Arc<Shares<Who>>,
     /// Those of this worker's clients who have places there.
     pub parties: Rc<Parties>,
+    /// How many lists may be sent at once, on all workers: as many as there is memory for.
+    pub lists: Arc<Shares<Who>>,
+    /// Those of this worker's clients who have places there.
+    pub list_parties: Rc<Parties>,
     /// Folders that a repository's path may have.
     pub max_folder_depth: usize,
 }
@@ -145,12 +149,26 @@ impl Origin {
 impl<S: Store> Live<S> {
     /// A place among the requests that run at once; the others are waited for.
     pub(super) async fn place(&self, who: &Principal, address: Option<IpAddr>) -> Result<Place, Error> {
-        let party = self.parties.of(&self.requests, who, address);
-        if let Some(place) = self.requests.try_enter(&party) {
+        self.enter(&self.requests, &self.parties, (who, address)).await
+    }
+
+    /// A place among the lists that are sent at once; the others are waited for.
+    pub(super) async fn list_place(&self, who: &Principal, address: Option<IpAddr>) -> Result<Place, Error> {
+        self.enter(&self.lists, &self.list_parties, (who, address)).await
+    }
+
+    async fn enter(
+        &self,
+        shares: &Shares<Who>,
+        parties: &Parties,
+        (who, address): (&Principal, Option<IpAddr>),
+    ) -> Result<Place, Error> {
+        let party = parties.of(shares, who, address);
+        if let Some(place) = shares.try_enter(&party) {
             return Ok(place);
         }
         self.counters.waits.increment();
-        let waited = timeout(PATIENCE, self.requests.enter(&party)).await;
+        let waited = timeout(PATIENCE, shares.enter(&party)).await;
         waited.map_err(|_elapsed| Error::Store(store::Error::Busy))
     }
 

@@ -116,7 +116,7 @@ async fn respond<S: Store>(
     match route {
         Route::Server => Ok(Answer::done()),
         Route::Repo(repo) => create(live, request, principal, &repo).await,
-        Route::List(repo, kind) => list::respond(live, rules, head, principal, &repo, kind).await,
+        Route::List(repo, kind) => list::respond(live, request, principal, &repo, kind).await,
         Route::Object(handle) => object(live, request, body, (principal, &trust), &handle).await,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -11,13 +12,14 @@ use crate::http::head::{self, Head, HeadError, Scanner};
 use crate::http::limits::{MAX_HEAD_BYTES, MAX_LINGER, MAX_LINGER_BYTES, MAX_LINGER_SILENCE};
 use crate::http::pace::{Pace, TooSlow};
 use crate::io::BufferPool;
+use crate::io::budget::{ByteShare, STEP_BYTES};
 use crate::io::file::{File, Sent};
 use crate::io::runtime::{Elapsed, now, timeout, turn};
 use crate::tls::Stream;
 use crate::types::{ByteRange, Timeouts};
 
-/// Bytes asked for at a time while a head is read: restic's heads fit.
-const HEAD_READ_BYTES: usize = 2 * 1024;
+/// Bytes asked for at a time while a head is read: restic's heads fit. No more than a step of the budget for them.
+const HEAD_READ_BYTES: usize = STEP_BYTES / 2;
 /// Bytes read at a time to be forgotten.
 const DISCARD_BYTES: usize = 16 * 1024;
 
@@ -76,12 +78,14 @@ pub struct Conn {
     pub(super) received: Vec<u8>,
     pub(super) limits: Timeouts,
     pub(super) buffers: BufferPool,
+    /// What the heads of a client count into until it logs in.
+    bytes: Arc<ByteShare>,
 }
 
 impl Conn {
-    /// Takes over a stream. `buffers` are for request bodies.
-    pub const fn new(stream: Stream, limits: Timeouts, buffers: BufferPool) -> Self {
-        Self { stream, received: Vec::new(), limits, buffers }
+    /// Takes over a stream. `buffers` are for request bodies; heads count into `bytes`.
+    pub const fn new(stream: Stream, limits: Timeouts, buffers: BufferPool, bytes: Arc<ByteShare>) -> Self {
+        Self { stream, received: Vec::new(), limits, buffers, bytes }
     }
 
     /// Waits for at most `limit` until a request begins to arrive; holds no memory meanwhile.
@@ -92,8 +96,9 @@ impl Conn {
         self.received = Vec::new();
         let deadline = now() + limit;
         loop {
+            self.bytes.hold(self.stream.held());
             let left = deadline.saturating_duration_since(now());
-            match timeout(left, self.stream.readable()).await {
+            match timeout(left, self.readable()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Waited::Closed,
                 Err(Elapsed) => return Waited::Silent,
@@ -117,9 +122,23 @@ impl Conn {
         self.stream
     }
 
+    /// Waits until something has come, and there is room for it.
+    async fn readable(&mut self) -> io::Result<()> {
+        self.stream.readable().await?;
+        self.room().await;
+        Ok(())
+    }
+
+    /// Waits for room to receive once.
+    async fn room(&self) {
+        self.bytes.reach(self.received.len() + self.stream.held() + STEP_BYTES).await;
+    }
+
     /// Receives some bytes of a head. None if nothing has come; 0 bytes at the end of the stream.
     fn receive(&mut self) -> io::Result<Option<usize>> {
         let filled = self.received.len();
+        // A vector that grows by itself takes twice as much as is in it.
+        self.received.reserve_exact(HEAD_READ_BYTES);
         self.received.resize(filled + HEAD_READ_BYTES, 0);
         let read = self.stream.read(self.received.get_mut(filled..).unwrap_or_default());
         let count = read.as_ref().map_or(0, |read| read.unwrap_or(0));
@@ -146,8 +165,14 @@ impl Conn {
             }
             if let Some(end) = scanner.find_end(&self.received)? {
                 let head = head::parse(self.received.get(..end).unwrap_or_default())?;
-                self.received.drain(..end);
+                // No room is kept for as long as the request takes.
+                self.received = self.received.split_off(end);
+                self.bytes.note_whole_head();
                 return Ok(head);
+            }
+            let left = deadline.saturating_duration_since(now());
+            if timeout(left, self.room()).await.is_err() {
+                return Err(NoRequest::TimedOut);
             }
             match self.receive() {
                 Ok(Some(0)) if !self.received.is_empty() => {
@@ -205,6 +230,11 @@ impl Conn {
         self.write(bytes, false, pace)
     }
 
+    /// See [`Stream::piece_bytes`].
+    pub fn piece_bytes(&self) -> usize {
+        self.stream.piece_bytes()
+    }
+
     fn write(&mut self, bytes: &[u8], more: bool, pace: &mut Pace) -> Result<usize, TransferError> {
         let count = self.stream.write(bytes, more)?.unwrap_or(0);
         pace.note(&self.limits, Duration::ZERO, count)?;
@@ -232,6 +262,8 @@ impl Conn {
     /// Ends the connection so that the client still reads the answer: says that nothing more comes, then throws away
     /// what the client goes on sending, within bounds (RFC 9112 section 9.6).
     pub async fn linger(mut self) {
+        self.received = Vec::new();
+        self.bytes.hold(0);
         let discard = async {
             self.stream.finish().await?;
             let mut discarded = 0;

@@ -1,6 +1,7 @@
-//! What the process may use: descriptors, and the modes that new files get.
+//! What the process may use: descriptors, memory, and the modes that new files get.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -48,6 +49,36 @@ pub fn open_descriptors() -> u64 {
         Ok(count @ 1..) => count,
         _ => std::fs::read_dir(folder).map_or(16, |entries| entries.count() as u64),
     }
+}
+
+/// Bytes of memory that the process may use: the least limit of its cgroups, of version 1 and 2, or what the machine has.
+/// `u64::MAX` where neither is told.
+pub fn memory_limit() -> u64 {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let of_groups = groups.lines().filter_map(least_of_group).min();
+    let machine = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = machine.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let total = total.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    let of_machine = total.map_or(u64::MAX, |kib| kib.saturating_mul(1024));
+    of_groups.unwrap_or(u64::MAX).min(of_machine)
+}
+
+/// The least limit of one cgroup and those above it; `line` is one of `/proc/self/cgroup`. In a container without a cgroup
+/// namespace the path is that of the host, and only the root, which is the container's, is there.
+fn least_of_group(line: &str) -> Option<u64> {
+    let mut fields = line.splitn(3, ':').skip(1);
+    let (controllers, path) = (fields.next()?, fields.next()?);
+    let (root, file) = if controllers.is_empty() {
+        (Path::new("/sys/fs/cgroup"), "memory.max")
+    } else if controllers.split(',').any(|name| name == "memory") {
+        (Path::new("/sys/fs/cgroup/memory"), "memory.limit_in_bytes")
+    } else {
+        return None;
+    };
+    let group = root.join(path.trim_start_matches('/'));
+    let groups = group.ancestors().take_while(|folder| folder.starts_with(root));
+    // `max` is no number, and no limit.
+    groups.filter_map(|folder| std::fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok()).min()
 }
 
 /// Sets the file-mode mask once, so that the modes packhouse asks for are the modes it gets: nothing for others,

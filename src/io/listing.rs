@@ -63,7 +63,7 @@ impl DirReader {
             }
             Ok((page, Entries::Open(entries)))
         };
-        let (page, rest) = self.dir.node.reading(job).await?;
+        let (page, rest) = self.dir.node.reading_apart(job).await?;
         self.entries = rest;
         Ok(page)
     }

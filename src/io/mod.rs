@@ -8,6 +8,7 @@
 
 pub mod affinity;
 pub mod blocking;
+pub mod budget;
 pub mod buffer;
 pub mod dir;
 pub mod errno;

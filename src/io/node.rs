@@ -53,6 +53,16 @@ impl Node {
         self.elsewhere(&self.site.pools.reads, job).await
     }
 
+    /// Runs a job that takes long, disk or not: reading a folder asks for the size of every file in it. 200 lists of a folder in
+    /// memory, read on the worker, kept new connections waiting for 15 s.
+    pub(super) async fn reading_apart<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let fd = Arc::clone(&self.fd);
+        self.site.pools.reads.run(move || job(&fd)).await?
+    }
+
     /// Runs a job that may wait for a disk to write.
     pub(super) async fn writing<T: Send + 'static>(
         &self,

@@ -57,6 +57,11 @@ impl<K: Hash + Eq> Shares<K> {
         self.gate.limit
     }
 
+    /// Whether no more than a quarter of the places are taken.
+    pub fn has_plenty(&self) -> bool {
+        self.gate.taken.load(Ordering::SeqCst) <= self.gate.limit / 4
+    }
+
     /// The party of this name, to be asked for once and kept.
     pub fn party(&self, name: K) -> Arc<Party> {
         let mut parties = self.parties.lock().unwrap_or_else(PoisonError::into_inner);

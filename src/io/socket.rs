@@ -174,6 +174,32 @@ impl Socket {
         debug_assert!(done == 0 || self.peer == Peer::Unix, "SO_RCVLOWAT");
     }
 
+    /// Bytes for which the socket's buffer has room, about: the kernel counts its own overhead, too. `usize::MAX` where it does
+    /// not tell.
+    pub fn send_room(&self) -> usize {
+        /// Its number on x86-64 and aarch64, for which libc has none; where it is another, the size of the answer is, too.
+        const SO_MEMINFO: libc::c_int = 55;
+        let mut figures = [0_u32; 9];
+        let bytes = size_of_val(&figures);
+        let mut size = libc::socklen_t::try_from(bytes).unwrap_or(0);
+        // SAFETY: the kernel writes at most `size` bytes into the array, which lives through the call; the descriptor is open.
+        let done = unsafe {
+            libc::getsockopt(
+                self.fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_MEMINFO,
+                figures.as_mut_ptr().cast(),
+                &raw mut size,
+            )
+        };
+        if done != 0 || usize::try_from(size).ok() != Some(bytes) {
+            return usize::MAX;
+        }
+        // In the order of `linux/sock_diag.h`: SK_MEMINFO_SNDBUF, SK_MEMINFO_WMEM_QUEUED.
+        let [_, _, _, most, _, queued, ..] = figures;
+        usize::try_from(most.saturating_sub(queued)).unwrap_or(usize::MAX)
+    }
+
     /// Waits until something can be written. Holds no buffer.
     pub async fn writable(&self) -> io::Result<()> {
         match &self.stream {

@@ -13,7 +13,6 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use crate::api::status::{Reloads, Status};
 use crate::api::{Live, Rules};
 use crate::io::blocking::{Pool, Pools};
-use crate::io::buffer::BUFFER_BYTES;
 use crate::io::dir::Dir;
 use crate::io::flush::Flushes;
 use crate::io::listener;
@@ -33,6 +32,7 @@ use crate::server::banner::{self, Facts};
 use crate::server::confine::Confined;
 use crate::server::control::{self, Commanded, Event};
 use crate::server::count::{self, CountRequests};
+use crate::server::crowd::Crowd;
 use crate::server::door::{Door, MuteProxies};
 use crate::server::drain::{Outcome, Supervisor};
 use crate::server::folders;
@@ -53,11 +53,6 @@ use crate::store::local::{LocalDisk, Modes};
 use crate::store::sweep::sweep;
 use crate::types::DirectIo;
 
-/// Transfer buffers of all workers together take at most this much memory in each direction, unless that is too little for
-/// each of them.
-const TRANSFER_BYTES: usize = 28 << 20;
-/// A worker has at least so many buffers in each direction: one for every lane of SHA-256, and some that are written meanwhile.
-const MIN_BUFFERS: usize = 20;
 /// Threads that write: enough that the journal of a file system has many files to commit at once. And a few that read.
 const WRITERS_PER_WORKER: usize = 32;
 const MAX_WRITERS: usize = 128;
@@ -123,7 +118,7 @@ pub fn run(loaded: Loaded, confined: Confined, again: Again, caught: Caught) -> 
         counts: Arc::clone(&counts),
         shared_folder: settings.shared_folder,
         max_folder_depth: settings.max_folder_depth,
-        buffers: (TRANSFER_BYTES / BUFFER_BYTES / workers.len()).max(MIN_BUFFERS),
+        buffers: shared.gates.memory.buffers(workers.len()),
         sendfile: settings.sendfile,
         drain: settings.drain,
         shared: Arc::clone(&shared),
@@ -167,10 +162,11 @@ fn listen_for_events(caught: Caught) -> Result<(Sender<Event>, Receiver<Event>),
 
 /// What the workers share.
 fn share(workers: usize, listeners: usize, balance: bool, access_log: Option<Arc<AccessLog>>) -> Arc<Shared> {
+    let gates = Gates::for_descriptors(workers, 2 * workers * listeners);
     Arc::new(Shared {
         stopping: Arc::default(),
-        gates: Gates::for_descriptors(workers, 2 * workers * listeners),
-        crowd: Arc::default(),
+        crowd: Arc::new(Crowd::new(gates.memory.newcomers)),
+        gates,
         mute_proxies: MuteProxies::default(),
         balance: Arc::new(Balance::new(workers, balance)),
         access_log,
@@ -447,6 +443,8 @@ async fn work(parts: Parts, sockets: Vec<(listener::Shared, Door)>, number: usiz
         status: parts.status,
         requests: Arc::clone(&parts.shared.gates.requests),
         parties: Rc::default(),
+        lists: Arc::clone(&parts.shared.gates.lists),
+        list_parties: Rc::default(),
         max_folder_depth: parts.max_folder_depth,
     };
     let mut shard = Shard::new(live, number, parts.buffers, parts.shared, random_prefix());

@@ -19,8 +19,8 @@ use crate::settings::{Loaded, LogTarget, Settings};
 use crate::types::ListenAddress;
 
 /// What is read beside what the settings name: the process's own figures, and how much of the machine it may use.
-const SYSTEM: [&str; 4] =
-    ["/proc/self", "/proc/uptime", "/proc/sys/kernel/io_uring_disabled", "/sys/fs/cgroup"];
+const SYSTEM: [&str; 5] =
+    ["/proc/self", "/proc/uptime", "/proc/meminfo", "/proc/sys/kernel/io_uring_disabled", "/sys/fs/cgroup"];
 
 /// A process that can do no more than it needs.
 pub struct Confined {

@@ -26,7 +26,7 @@ use crate::server::crowd::Newcomer;
 use crate::server::door::Visitor;
 use crate::server::shard::{RequestId, Shard};
 use crate::store::{self, Download, Listing, Store};
-use crate::tls::{DetachedStream, PIECE_BYTES};
+use crate::tls::DetachedStream;
 use crate::types::{ByteRange, Principal, UserName};
 
 /// Pieces of a cached object that are sent before others have their turn, should the client take them that fast.
@@ -54,7 +54,7 @@ pub async fn serve<S: Store>(
     seat: Seat,
 ) -> Option<(Visitor<DetachedStream>, Seat)> {
     let Visitor { stream, origin, limits, newcomer } = visitor;
-    let mut conn = Conn::new(stream, limits, shard.receive_buffers.clone());
+    let mut conn = Conn::new(stream, limits, shard.receive_buffers.clone(), newcomer.bytes());
     let mut seat = Some(seat);
     // A client that connects has a request: the first one has less time than the next ones.
     let mut idle = if newcomer.has_asked() { limits.idle } else { limits.idle.min(limits.head) };
@@ -253,7 +253,7 @@ async fn send_read<S: Store>(
 ) -> Result<usize, Broken> {
     let mut buffer = shard.send_buffers.take().await;
     // What is not taken would be read again.
-    buffer.limit(usize::try_from(range.len()).unwrap_or(usize::MAX).min(PIECE_BYTES));
+    buffer.limit(usize::try_from(range.len()).unwrap_or(usize::MAX).min(conn.piece_bytes()));
     let buffer = object.read(range.start, buffer).await?;
     if buffer.is_empty() {
         return Err(Broken::Shrunk);
@@ -274,9 +274,11 @@ async fn write_list<L: Listing>(
 ) -> Result<(), Broken> {
     while let Some(piece) = list.next().await? {
         let count = piece.len() as u64;
-        let piece = if ending == Ending::Chunked { chunk(&piece) } else { piece };
+        let piece = if ending == Ending::Chunked { chunk(piece) } else { piece };
         conn.send(&piece, pace).await?;
         *sent += count;
+        // A client that reads as fast as the disk is read would keep the worker to itself.
+        turn().await;
     }
     if ending == Ending::Chunked {
         conn.send(b"0\r\n\r\n", pace).await?;
@@ -284,8 +286,12 @@ async fn write_list<L: Listing>(
     Ok(())
 }
 
-fn chunk(piece: &[u8]) -> Vec<u8> {
-    [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat()
+/// Makes a chunk of a piece, in its place: two copies would last for as long as the client does not read.
+fn chunk(mut piece: Vec<u8>) -> Vec<u8> {
+    let head = format!("{:x}\r\n", piece.len());
+    piece.splice(..0, head.bytes());
+    piece.extend(b"\r\n");
+    piece
 }
 
 /// Answers a head that can't be served.

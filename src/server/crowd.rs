@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::io::budget::{ByteBudget, ByteShare};
 use crate::io::runtime::now;
 use crate::io::signal::Latch;
 use crate::types::ClientNetwork;
@@ -15,8 +16,11 @@ use crate::types::ClientNetwork;
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// All newcomers.
-#[derive(Default)]
-pub struct Crowd(Mutex<Newcomers>);
+pub struct Crowd {
+    newcomers: Mutex<Newcomers>,
+    /// For what they send.
+    bytes: Arc<ByteBudget>,
+}
 
 #[derive(Default)]
 struct Newcomers {
@@ -26,6 +30,11 @@ struct Newcomers {
 }
 
 impl Crowd {
+    /// Nobody yet. All newcomers together may have sent `bytes` bytes that are not served yet.
+    pub fn new(bytes: usize) -> Self {
+        Self { newcomers: Mutex::default(), bytes: Arc::new(ByteBudget::new(bytes)) }
+    }
+
     /// One more connection.
     pub fn welcome(self: &Arc<Self>) -> Newcomer {
         let closed = Arc::<Latch>::default();
@@ -38,6 +47,7 @@ impl Crowd {
             crowd: Arc::clone(self),
             number,
             network: Cell::new(None),
+            bytes: Arc::new(ByteShare::new(Arc::clone(&self.bytes), Arc::clone(&closed))),
             closed,
             is_in: Cell::new(false),
             has_asked: Cell::new(false),
@@ -59,7 +69,7 @@ impl Crowd {
     }
 
     fn all(&self) -> MutexGuard<'_, Newcomers> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.newcomers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -68,6 +78,7 @@ pub struct Newcomer {
     crowd: Arc<Crowd>,
     number: u64,
     network: Cell<Option<ClientNetwork>>,
+    bytes: Arc<ByteShare>,
     closed: Arc<Latch>,
     is_in: Cell<bool>,
     has_asked: Cell<bool>,
@@ -93,8 +104,14 @@ impl Newcomer {
         if is_user {
             self.uncount();
         }
-        // Every request comes here, and only the first one takes the lock.
-        self.is_in.replace(true) || self.crowd.all().by_age.remove(&self.number).is_some()
+        // Every request comes here, and only the first one takes the locks.
+        if self.is_in.replace(true) {
+            return true;
+        }
+        let was_there = self.crowd.all().by_age.remove(&self.number).is_some();
+        self.bytes.exempt();
+        // The budget for bytes may have closed it, too.
+        was_there && !self.closed.is_raised()
     }
 
     /// It counts for no address any more.
@@ -119,6 +136,11 @@ impl Newcomer {
         self.has_asked.get()
     }
 
+    /// Its share of the memory for what newcomers send.
+    pub fn bytes(&self) -> Arc<ByteShare> {
+        Arc::clone(&self.bytes)
+    }
+
     /// Raised when the connection is to make room for others.
     pub fn closed(&self) -> Arc<Latch> {
         Arc::clone(&self.closed)
@@ -137,7 +159,7 @@ mod tests {
 
     #[test]
     fn an_address_has_its_share_of_those_who_are_not_let_in() {
-        let crowd = Arc::new(Crowd::default());
+        let crowd = Arc::new(Crowd::new(0));
         let (one, other): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
         let first = crowd.welcome();
         assert!(first.count(one, 1));
@@ -149,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_oldest_that_was_never_let_in_makes_room() {
-        let crowd = Arc::new(Crowd::default());
+        let crowd = Arc::new(Crowd::new(0));
         let all: Vec<_> = (0..3).map(|_| crowd.welcome()).collect();
         assert!(all[0].let_in(true));
         crowd.close(now());

@@ -99,7 +99,7 @@ pub async fn enter(
     let generation = door.tls.as_ref().map_or(0, |tls| tls.generation());
     let stream = match &door.tls {
         None => Stream::Plain(socket),
-        Some(tls) => tls.accept(socket, rules.limits.handshake).await?,
+        Some(tls) => tls.accept(socket, rules.limits.handshake, &newcomer.bytes()).await?,
     };
     let origin = Origin {
         address,

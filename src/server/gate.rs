@@ -1,12 +1,13 @@
-//! How many connections, and how many requests, there may be at once: as many as there are descriptors for. Shared by
+//! How many connections, requests and lists there may be at once: as many as there are descriptors and memory for. Shared by
 //! all shards.
 
 use std::sync::Arc;
 
 use crate::api::live::Who;
 use crate::io::gate::Gate;
-use crate::io::limits::{open_descriptors, raise_descriptors};
+use crate::io::limits::{memory_limit, open_descriptors, raise_descriptors};
 use crate::io::shares::Shares;
+use crate::server::memory::MemoryPlan;
 
 /// Descriptors that a request may need beside its connection's: a folder, and a file with its second one for the ring. A list
 /// needs more for a moment; where all descriptors are used up it is 503.
@@ -17,12 +18,16 @@ const PART_OF_REQUESTS: u64 = 3;
 const RESERVE: u64 = 8;
 const RESERVE_PER_WORKER: u64 = 4;
 
-/// Both gates of a server.
+/// The gates of a server.
 pub struct Gates {
     /// For connections, from the accept to the end.
     pub connections: Arc<Gate>,
     /// For requests of users who are let in. They wait for each other, so that who is idle keeps no descriptors for them.
     pub requests: Arc<Shares<Who>>,
+    /// For requests for lists, which have room in memory for so many pages.
+    pub lists: Arc<Shares<Who>>,
+    /// How memory is divided.
+    pub memory: MemoryPlan,
 }
 
 impl Gates {
@@ -33,9 +38,12 @@ impl Gates {
         let room = limit.saturating_sub(used);
         let for_requests = room / PART_OF_REQUESTS;
         let count = |count| usize::try_from(count).unwrap_or(usize::MAX).max(least);
+        let memory = MemoryPlan::of(memory_limit());
         Self {
-            connections: Arc::new(Gate::new(count(room - for_requests))),
+            connections: Arc::new(Gate::new(count(memory.connections.min(room - for_requests)))),
             requests: Arc::new(Shares::new(count(for_requests / DESCRIPTORS_OF_REQUEST))),
+            lists: Arc::new(Shares::new(memory.lists)),
+            memory,
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod folders;
 pub mod gate;
 pub mod inventory;
 pub mod listen;
+pub mod memory;
 pub mod notify;
 pub mod probe;
 pub mod reload;

@@ -11,8 +11,9 @@ use crate::store::error::Step;
 use crate::store::{Error, Listed, Listing, layout};
 use crate::types::BlobId;
 
-/// Entries read at a time: about 200 KiB of JSON.
-const PAGE_ENTRIES: usize = 2000;
+/// Entries read at a time: about 26 KiB of JSON, and 10 KiB before they are JSON. With 2,000 a list whose client did not read
+/// held more than 1 MiB.
+const PAGE_ENTRIES: usize = 256;
 /// Folders whose first pages are read ahead: the sizes of many files are asked for on several threads.
 const FOLDERS_AHEAD: usize = 4;
 
@@ -20,43 +21,59 @@ const FOLDERS_AHEAD: usize = 4;
 pub struct FsListing<D: Disk> {
     disk: D,
     sizes: bool,
-    /// Folders still to be begun, the next one last.
-    dirs: Vec<PathBuf>,
+    dir: PathBuf,
+    /// Folders still to be begun: the shards in `dir`, or `dir` itself. 256 paths would take more room than a page.
+    folders: Box<dyn Iterator<Item = Option<String>>>,
     /// Folders that are being read, in their order.
     begun: VecDeque<Reading<D>>,
-    sharded: bool,
+    /// Whether pages are read before they are asked for.
+    is_ahead: bool,
 }
 
 /// A folder that is being read.
 struct Reading<D: Disk> {
     /// The two hex digits that names in it must start with.
     shard: Option<String>,
-    page: Begun<Result<Option<Page<D>>, Error>>,
+    next: Next<D>,
 }
 
-/// Some entries, and who reads those after them.
-type Page<D> = (Vec<Entry>, <D as Disk>::Reader);
+/// The next page of a folder.
+enum Next<D: Disk> {
+    Begun(Begun<Result<Option<Page<D>>, Error>>),
+    /// It is to be begun when it is asked for.
+    Waits(D::Reader),
+}
+
+/// Some entries, without what a list does not need of them, and the reader for those after them.
+type Page<D> = (Vec<Listed>, <D as Disk>::Reader);
 
 impl<D: Disk> FsListing<D> {
     pub(super) fn flat(disk: D, dir: PathBuf, sizes: bool) -> Self {
-        Self { disk, sizes, dirs: vec![dir], begun: VecDeque::new(), sharded: false }
+        Self::new(disk, dir, sizes, std::iter::once(None))
     }
 
     pub(super) fn sharded(disk: D, dir: &Path, sizes: bool) -> Self {
-        let mut dirs: Vec<_> = layout::shards().map(|shard| dir.join(shard)).collect();
-        dirs.reverse();
-        Self { disk, sizes, dirs, begun: VecDeque::new(), sharded: true }
+        Self::new(disk, dir.to_owned(), sizes, layout::shards().map(Some))
     }
 
     pub(super) fn empty(disk: D) -> Self {
-        Self { disk, sizes: false, dirs: Vec::new(), begun: VecDeque::new(), sharded: false }
+        Self::new(disk, PathBuf::new(), false, std::iter::empty())
+    }
+
+    fn new(
+        disk: D,
+        dir: PathBuf,
+        sizes: bool,
+        folders: impl Iterator<Item = Option<String>> + 'static,
+    ) -> Self {
+        let folders = Box::new(folders);
+        Self { disk, sizes, dir, folders, begun: VecDeque::new(), is_ahead: true }
     }
 
     /// Begins to read a folder.
-    fn open(&self, path: PathBuf) -> Reading<D> {
-        let name = || path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let shard = self.sharded.then(name);
-        let (disk, sizes) = (self.disk.clone(), self.sizes);
+    fn open(&self, shard: Option<String>) -> Reading<D> {
+        let path = shard.as_ref().map_or_else(|| self.dir.clone(), |shard| self.dir.join(shard));
+        let (disk, sizes, only) = (self.disk.clone(), self.sizes, shard.clone());
         let page = begin(async move {
             let dir = match disk.open_dir(&path).await.step("open a folder") {
                 Err(Error::NotFound) => return Ok(None),
@@ -64,41 +81,60 @@ impl<D: Disk> FsListing<D> {
                 other => other?,
             };
             let reader = disk.read_dir(&dir).await.step("read a folder")?;
-            next_page(disk, reader, sizes).await
+            next_page(disk, reader, sizes, only).await
         });
-        Reading { shard, page }
+        Reading { shard, next: Next::Begun(page) }
     }
 }
 
-async fn next_page<D: Disk>(disk: D, mut reader: D::Reader, sizes: bool) -> Result<Option<Page<D>>, Error> {
+async fn next_page<D: Disk>(
+    disk: D,
+    mut reader: D::Reader,
+    sizes: bool,
+    shard: Option<String>,
+) -> Result<Option<Page<D>>, Error> {
     let wanted = |name: &[u8]| BlobId::parse(name).is_some();
     let entries = disk.next_page(&mut reader, PAGE_ENTRIES, sizes, wanted).await.step("read a folder")?;
-    Ok(Some((entries, reader)).filter(|(entries, _)| !entries.is_empty()))
+    if entries.is_empty() {
+        return Ok(None);
+    }
+    let page = entries.iter().filter_map(|entry| listed(entry, shard.as_deref())).collect();
+    Ok(Some((page, reader)))
+}
+
+/// An entry of the list, if it is one and stands in the right folder.
+fn listed(entry: &Entry, shard: Option<&str>) -> Option<Listed> {
+    if entry.meta.kind != Kind::File {
+        return None;
+    }
+    let id = BlobId::parse(entry.name.as_encoded_bytes())?;
+    let is_in_place = shard.is_none_or(|shard| layout::shard(id) == *shard);
+    is_in_place.then_some(Listed { id, size: entry.meta.size })
 }
 
 impl<D: Disk> Listing for FsListing<D> {
+    fn read_ahead(&mut self, is_ahead: bool) {
+        self.is_ahead = is_ahead;
+    }
+
     async fn page(&mut self) -> Result<Vec<Listed>, Error> {
         loop {
-            while self.begun.len() < FOLDERS_AHEAD
-                && let Some(path) = self.dirs.pop()
+            let folders = if self.is_ahead { FOLDERS_AHEAD } else { 1 };
+            while self.begun.len() < folders
+                && let Some(shard) = self.folders.next()
             {
-                self.begun.push_back(self.open(path));
+                self.begun.push_back(self.open(shard));
             }
-            let Some(first) = self.begun.front_mut() else { return Ok(Vec::new()) };
-            let Some((entries, reader)) = first.page.end().await.step("read a folder")?? else {
-                self.begun.pop_front();
-                continue;
+            let Some(Reading { shard, next }) = self.begun.pop_front() else { return Ok(Vec::new()) };
+            let begin_next = |reader| begin(next_page(self.disk.clone(), reader, self.sizes, shard.clone()));
+            let mut page = match next {
+                Next::Begun(page) => page,
+                Next::Waits(reader) => begin_next(reader),
             };
-            // While this page is sent.
-            first.page = begin(next_page(self.disk.clone(), reader, self.sizes));
-            let in_place =
-                |id: &BlobId| first.shard.as_ref().is_none_or(|shard| layout::shard(*id) == *shard);
-            let files = entries.iter().filter(|entry| entry.meta.kind == Kind::File);
-            let listed = files.filter_map(|entry| {
-                let id = BlobId::parse(entry.name.as_encoded_bytes()).filter(in_place)?;
-                Some(Listed { id, size: entry.meta.size })
-            });
-            let page: Vec<_> = listed.collect();
+            let Some((page, reader)) = page.end().await.step("read a folder")?? else { continue };
+            // Ahead: while this page is sent.
+            let next = if self.is_ahead { Next::Begun(begin_next(reader)) } else { Next::Waits(reader) };
+            self.begun.push_front(Reading { shard, next });
             if !page.is_empty() {
                 return Ok(page);
             }

@@ -166,6 +166,9 @@ pub trait Download {
 /// A listing in progress.
 #[expect(async_fn_in_trait, reason = "one thread a core: futures are not Send on purpose")]
 pub trait Listing {
+    /// Whether to read more than is asked for, which is faster and takes memory while the client does not read.
+    fn read_ahead(&mut self, _is_ahead: bool) {}
+
     /// The next entries in no order; none at the end.
     ///
     /// # Errors

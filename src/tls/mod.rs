@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use thiserror::Error;
 
+use crate::io::budget::ByteShare;
 use crate::io::runtime::timeout;
 use crate::io::socket::Socket;
 use crate::types::{HandshakeFailure, UNASKED_PROXY_HEADER};
@@ -167,10 +168,15 @@ impl Acceptor {
         self.material.load().stale_list()
     }
 
-    /// Shakes hands with a client.
-    pub async fn accept(&self, socket: Socket, limit: Duration) -> Result<Stream, HandshakeError> {
+    /// Shakes hands with a client. What it sends for that counts into `bytes`.
+    pub async fn accept(
+        &self,
+        socket: Socket,
+        limit: Duration,
+        bytes: &ByteShare,
+    ) -> Result<Stream, HandshakeError> {
         let config = self.material.load().config();
-        match timeout(limit, TlsSocket::accept(socket, config)).await {
+        match timeout(limit, TlsSocket::accept(socket, config, bytes)).await {
             Ok(accepted) => accepted.map(|socket| Stream::Tls(Box::new(socket))),
             Err(_) => Err(HandshakeError::TooSlow),
         }

@@ -11,14 +11,18 @@ use rustls::ServerConfig;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
 
+use crate::io::budget::{ByteShare, STEP_BYTES};
 use crate::io::buffer::copy;
 use crate::io::socket::{Detached, Socket};
 use crate::tls::{HandshakeError, peer};
 
 /// Most bytes that are received, or encrypted and sent, at once.
 pub const PIECE_BYTES: usize = 128 * 1024;
-/// Most bytes that may be received and not be understood yet: the longest message of a handshake, in pieces.
-const MAX_PENDING_BYTES: usize = 256 * 1024;
+/// Most bytes that may be received and not be understood yet: the longest message of a handshake that rustls takes is 64 KiB,
+/// and records of no less than 32 bytes add up to a sixth. A client that sends smaller records sends shorter messages.
+const MAX_PENDING_BYTES: usize = 80 * 1024;
+/// The least that is encrypted at once: records of a few bytes would cost more than they carry.
+const MIN_PIECE_BYTES: usize = 4 * 1024;
 /// A record of at most 16 KiB, and what it adds to what is in it at the most.
 const RECORD_BYTES: usize = 16 * 1024;
 const RECORD_OVERHEAD: usize = 64;
@@ -102,7 +106,11 @@ impl TlsSocket {
     }
 
     /// Shakes hands.
-    pub(super) async fn accept(socket: Socket, config: Arc<ServerConfig>) -> Result<Self, HandshakeError> {
+    pub(super) async fn accept(
+        socket: Socket,
+        config: Arc<ServerConfig>,
+        bytes: &ByteShare,
+    ) -> Result<Self, HandshakeError> {
         // A check whether the port is open may end with a reset.
         socket.readable().await.map_err(HandshakeError::before_first_byte)?;
         let mut begin = [0; PEEK_BYTES];
@@ -125,17 +133,20 @@ impl TlsSocket {
         let tls = UnbufferedServerConnection::new(config)
             .map_err(|e| HandshakeError::Failed(io::Error::other(e)))?;
         let mut new = Self::new(socket, tls);
-        new.shake_hands().await.map_err(HandshakeError::Failed)?;
+        new.shake_hands(bytes).await.map_err(HandshakeError::Failed)?;
         Ok(new)
     }
 
-    async fn shake_hands(&mut self) -> io::Result<()> {
+    async fn shake_hands(&mut self, bytes: &ByteShare) -> io::Result<()> {
         loop {
             self.socket.readable().await?;
+            bytes.reach(self.held() + STEP_BYTES).await;
             let received = self.receive(&mut []);
             while !self.push()? {
                 self.socket.writable().await?;
             }
+            // A client that has an answer, and nothing but its next message to send, holds nothing.
+            bytes.hold(self.held());
             match received? {
                 Some((_, Wants::Nothing)) => return Ok(()),
                 _ if self.ended => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -144,7 +155,20 @@ impl TlsSocket {
         }
     }
 
+    /// As many bytes as the socket has room for. What is encrypted and not sent has to be kept for as long as the client does
+    /// not read, and many a socket's buffer has less room than `PIECE_BYTES`.
+    fn piece_bytes(&self) -> usize {
+        self.socket.send_room().clamp(MIN_PIECE_BYTES, PIECE_BYTES)
+    }
+
+    /// Bytes that were received and not read, or not sent yet.
+    const fn held(&self) -> usize {
+        self.incoming.len() + self.plain.len() + self.outgoing.len()
+    }
+
     /// Receives once and decrypts, `into` as far as there is room. Returns how much that was; none if nothing has come.
+    /// What is received at once is no more than `into` takes, or one step: the rest would have to be kept, up to a piece for
+    /// every client that sends a body behind a head that waits for its login.
     fn receive(&mut self, into: &mut [u8]) -> io::Result<Option<(usize, Wants)>> {
         if self.incoming.len() > MAX_PENDING_BYTES {
             return Err(invalid("a TLS message without an end"));
@@ -156,7 +180,7 @@ impl TlsSocket {
             }
             let (begin, room) = space.split_at_mut(pending);
             begin.copy_from_slice(&self.incoming);
-            let room = room.get_mut(..PIECE_BYTES).unwrap_or_default();
+            let room = room.get_mut(..into.len().clamp(STEP_BYTES, PIECE_BYTES)).unwrap_or_default();
             let Some(received) = self.socket.receive(room)? else { return Ok(None) };
             self.incoming = Vec::new();
             // Without a close_notify the stream may have been cut. HTTP tells the ends of its messages itself, so that no
@@ -264,7 +288,7 @@ impl TlsSocket {
         if !self.push()? {
             return Ok(None);
         }
-        let piece = bytes.get(..PIECE_BYTES).unwrap_or(bytes);
+        let piece = bytes.get(..self.piece_bytes()).unwrap_or(bytes);
         WORKSPACE.with_borrow_mut(|space| {
             if space.len() < ENCRYPTED_BYTES {
                 space.resize(ENCRYPTED_BYTES, 0);
@@ -361,6 +385,22 @@ impl Stream {
     /// Whether it is encrypted.
     pub const fn is_encrypted(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+
+    /// Bytes that [`Self::write`] takes at the most now.
+    pub fn piece_bytes(&self) -> usize {
+        match self {
+            Self::Plain(_) => PIECE_BYTES,
+            Self::Tls(tls) => tls.piece_bytes(),
+        }
+    }
+
+    /// Bytes that it holds: received and not read, or encrypted and not sent.
+    pub const fn held(&self) -> usize {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Tls(tls) => tls.held(),
+        }
     }
 
     /// Whether it can be detached: nothing that was received or is to be sent is held.

@@ -17,6 +17,7 @@ use packhouse::policy::Policy;
 use packhouse::policy::rate::Allowances;
 use packhouse::quota::{self, Ledger};
 use packhouse::server::balance::Balance;
+use packhouse::server::crowd::Crowd;
 use packhouse::server::door::Door;
 use packhouse::server::gate::Gates;
 use packhouse::server::shard::{Shard, Shared};
@@ -61,11 +62,11 @@ impl Worker {
         let faults = Faults::default();
         let health = Arc::new(Health::new(None));
         let gates = Gates::for_descriptors(1, 4);
-        let requests = Arc::clone(&gates.requests);
+        let (requests, lists) = (Arc::clone(&gates.requests), Arc::clone(&gates.lists));
         let shared = Arc::new(Shared {
             stopping: Arc::default(),
+            crowd: Arc::new(Crowd::new(gates.memory.newcomers)),
             gates,
-            crowd: Arc::default(),
             mute_proxies: packhouse::server::door::MuteProxies::default(),
             balance: Arc::new(Balance::new(1, true)),
             access_log: None,
@@ -109,6 +110,8 @@ impl Worker {
                     status: Arc::new(status),
                     requests,
                     parties: Rc::default(),
+                    lists,
+                    list_parties: Rc::default(),
                     max_folder_depth: 2,
                 };
                 let shard = Rc::new(Shard::new(live, 0, 8, shared, 0));

@@ -1,7 +1,7 @@
 //! What else goes wrong under load: the process is killed, memory is short, the device dies.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -79,7 +79,7 @@ fn keep_in_memory(file: PathBuf) -> Arc<()> {
 }
 
 /// A memory cgroup of 64 MiB, version 1 or 2.
-fn group() -> Option<PathBuf> {
+pub fn group() -> Option<PathBuf> {
     let (v1, v2) = (PathBuf::from("/sys/fs/cgroup/memory"), PathBuf::from("/sys/fs/cgroup"));
     let (parent, limit) = if v1.is_dir() { (v1, "memory.limit_in_bytes") } else { (v2, "memory.max") };
     let group = parent.join(format!("packhouse-test-{}", std::process::id()));
@@ -90,6 +90,15 @@ fn group() -> Option<PathBuf> {
         return None;
     }
     Some(group)
+}
+
+/// A server in that group.
+pub fn launch_in(group: &Path, data: &Path, driver: &str, flags: &[&str]) -> Server {
+    let mut command = Command::new("sh");
+    let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", group.display());
+    let inner = Server::command(data, driver, flags);
+    command.args(["-c", &enter, "sh"]).arg(inner.get_program()).args(inner.get_args());
+    Server::launch(command, data)
 }
 
 #[test]
@@ -103,11 +112,7 @@ fn a_thousand_uploads_fit_into_64_mib() {
         // On a real disk: what lies in tmpfs would count as the server's memory.
         let dir = tempfile::Builder::new().tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let data = dir.path().join("data");
-        let mut command = Command::new("sh");
-        let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", group.display());
-        let inner = Server::command(&data, driver, &[]);
-        command.args(["-c", &enter, "sh"]).arg(inner.get_program()).args(inner.get_args());
-        let mut server = Server::launch(command, &data);
+        let mut server = launch_in(&group, &data, driver, &[]);
         let body = noise(4 << 20, 1);
         let id = id_of(&body);
         for n in 0..UPLOADS {

@@ -17,6 +17,9 @@ use std::time::Duration;
 mod common;
 mod disk;
 mod faults;
+mod memory;
+#[path = "../common/pki.rs"]
+mod pki;
 
 use common::{Conn, DRIVERS, Server, files, free_port, id_of, noise, place, wait_for, walk};
 use disk::{Cut, Disk};
