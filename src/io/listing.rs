@@ -48,6 +48,9 @@ impl DirReader {
         wanted: fn(&[u8]) -> bool,
     ) -> io::Result<Vec<Entry>> {
         let entries = std::mem::replace(&mut self.entries, Entries::Ended);
+        if matches!(entries, Entries::Ended) {
+            return Ok(Vec::new());
+        }
         let job = move |fd: &OwnedFd| {
             let mut page = Vec::new();
             let mut entries = match entries {

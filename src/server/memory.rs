@@ -10,13 +10,13 @@ const MIN_BUFFERS: usize = 20;
 /// For what clients send before they log in.
 const NEWCOMER_BYTES: u64 = 8 << 20;
 /// For the pages of lists, and what one list takes: 58 KiB before it is known whether it is long, 26 KiB later. Only while less
-/// than a quarter of the lists run do they read ahead, which is 40 KiB more for each of them.
+/// than a quarter of the lists run do they read ahead, in larger pages, which is 250 KiB for each of them.
 const LISTS_BYTES: u64 = 8 << 20;
 const LIST_BYTES: u64 = 64 << 10;
 const MIN_LISTS: usize = 16;
-/// What a connection takes beside its bytes while it uploads, 20 KiB. It is 4.4 KiB while it is idle, 9 KiB with TLS, and 10.3 KiB
-/// between `ClientHello` and login (measured on 2026-11-28).
-const CONNECTION_BYTES: u64 = 20 << 10;
+/// What a connection takes beside its bytes, where most of them upload: those take 20 KiB. It is 4.4 KiB while it is idle, 9 KiB
+/// with TLS, and 10.3 KiB between `ClientHello` and login (measured on 2026-11-28). So 64 MiB have room for a thousand uploads.
+const CONNECTION_BYTES: u64 = 16 << 10;
 
 /// Who may have how much.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn little_memory_is_divided_and_much_is_not_used_up() {
         let little = MemoryPlan::of(64 << 20);
-        assert_eq!((little.newcomers, little.lists, little.connections), (4 << 20, 64, 819));
+        assert_eq!((little.newcomers, little.lists, little.connections), (4 << 20, 64, 1024));
         assert_eq!((little.buffers(1), little.buffers(2)), (32, 20));
         let much = MemoryPlan::of(u64::MAX);
         assert_eq!((much.newcomers, much.lists, much.buffers(1)), (8 << 20, 128, 56));
