@@ -12,8 +12,8 @@ use crate::policy::ahead::{Ahead, LEAST, STALL};
 use crate::policy::rate::Slot;
 use crate::policy::{Action, Decision};
 use crate::quota::{Claim, Place, QuotaError};
-use crate::store::{Change, Store, Upload};
-use crate::types::{AHEAD_BYTES, BlobType, Handle, Object, Principal, RepoPath};
+use crate::store::{self, Change, Store, Upload};
+use crate::types::{AHEAD_BYTES, BlobType, Handle, Object, Principal};
 
 /// POST of an object.
 pub(super) async fn respond<S: Store>(
@@ -34,6 +34,10 @@ pub(super) async fn respond<S: Store>(
     if is_lock && !matches!(rules.policy.decide(who, &handle.repo, delete), Ok(Decision::Allowed)) {
         live.store.check_lock_room(&handle.repo).await?;
     }
+    // What is not there gets no account, and no line in a journal.
+    if !live.ledger.knows(&handle.repo) && !live.store.exists(&handle.repo).await? {
+        return Err(store::Error::NoRepository.into());
+    }
     let slot = live.rates.begin(who, rules.allowances.of(who), now()).ok_or(Error::TooManyUploads)?;
     let mut ahead = slot.ahead(now());
     let first = ahead.look(0, length.unwrap_or(0), now()).unwrap_or(0);
@@ -45,7 +49,7 @@ pub(super) async fn respond<S: Store>(
         Err(full) if upload.is_new() => return Err(full.into()),
         Err(_) => live.ledger.no_claim(&handle.repo, Place::of(handle.object)),
     };
-    let mut folders = claim_folders(live, &handle.repo, &mut upload).await?;
+    let mut folders = claim_folders(live, handle, &mut upload).await?;
     let is_new = upload.is_new();
     if !is_new {
         claim.give_back();
@@ -144,13 +148,18 @@ async fn pause(due: Duration) {
 /// Room for the folders that an upload makes, if it makes any.
 async fn claim_folders<S: Store>(
     live: &Live<S>,
-    repo: &RepoPath,
+    handle: &Handle,
     upload: &mut S::Upload,
 ) -> Result<Option<Claim>, Error> {
+    let repo = &handle.repo;
     if upload.folders() == 0 {
         return Ok(None);
     }
     match live.ledger.claim_folders(repo, upload.folders()).await {
+        // A lock fits where nothing else does, and so does its folder: one block, once.
+        Err(_) if matches!(handle.object, Object::Blob(BlobType::Locks, _)) => {
+            return Ok(Some(live.ledger.no_claim(repo, Place::Folders)));
+        }
         Err(QuotaError::Full(_)) => upload.spare_folders(),
         claimed => return Ok(claimed.map(Some)?),
     }
@@ -170,7 +179,11 @@ async fn claim<S: Store>(
         Err(full) => Err(full),
     };
     match claimed {
-        Err(full) if live.store.size(handle).await.is_ok_and(|size| Some(size) == length) => Ok(Err(full)),
+        Err(full)
+            if live.store.size(handle).await.is_ok_and(|size| length.is_none_or(|length| length == size)) =>
+        {
+            Ok(Err(full))
+        }
         Err(full) => Err(full.into()),
         Ok(claim) => Ok(Ok(claim)),
     }

@@ -27,7 +27,7 @@ type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 /// No socket is made but pairs of unix sockets; of those that there are none is bound, listens, or connects. `sendmsg(2)` may
 /// name another end, which a filter can't see; the server does not use it. A backend on another server will need TCP sockets that
 /// connect where the settings say: Landlock can hold them to that port.
-const REFUSED: [c_long; 82] = [
+const REFUSED: [c_long; 90] = [
     // Sockets.
     libc::SYS_socket,
     libc::SYS_connect,
@@ -61,6 +61,15 @@ const REFUSED: [c_long; 82] = [
     FCHMODAT2,
     libc::SYS_fchownat,
     libc::SYS_mknodat,
+    // An access control list is a mode, too. Landlock sees neither these nor, before Linux 6.2, truncation by path.
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    SETXATTRAT,
+    REMOVEXATTRAT,
+    libc::SYS_truncate,
+    libc::SYS_utimensat,
     // Files by handle, past all folders.
     libc::SYS_open_by_handle_at,
     // The root folder, mounts, namespaces.
@@ -124,13 +133,16 @@ const REFUSED: [c_long; 82] = [
 
 /// Older forms of the same, which this architecture alone has.
 #[cfg(target_arch = "x86_64")]
-const REFUSED_HERE: [c_long; 11] = [
+const REFUSED_HERE: [c_long; 14] = [
     libc::SYS_fork,
     libc::SYS_vfork,
     libc::SYS_chmod,
     libc::SYS_chown,
     libc::SYS_lchown,
     libc::SYS_mknod,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
     libc::SYS_kexec_file_load,
     libc::SYS_modify_ldt,
     libc::SYS_iopl,
@@ -146,6 +158,8 @@ const MOUNT_SETATTR: c_long = 442;
 const QUOTACTL_FD: c_long = 443;
 const PROCESS_MRELEASE: c_long = 448;
 const FCHMODAT2: c_long = 452;
+const SETXATTRAT: c_long = 463;
+const REMOVEXATTRAT: c_long = 466;
 const OPEN_TREE_ATTR: c_long = 467;
 const FILE_SETATTR: c_long = 469;
 /// The newest call that was looked at for these lists (Linux 6.18). Above are later ones, and those of the x32 ABI, which
@@ -183,7 +197,7 @@ fn rules() -> Result<Rules, BackendError> {
         // To an address; with MSG_FASTOPEN that would connect.
         (libc::SYS_sendto, vec![when(4, SeccompCmpArgLen::Qword, Ne, 0)?]),
         (libc::SYS_socketpair, vec![word(0, Ne, unix)?]),
-        // Signals to others; abort(3) sends one to itself.
+        // Signals to others. glibc's abort(3) sends itself one so; musl's uses tkill(2), is refused, and crashes instead.
         (libc::SYS_kill, vec![word(0, Ne, own)?]),
         (libc::SYS_tgkill, vec![word(0, Ne, own)?]),
         (libc::SYS_prlimit64, vec![word(0, Ne, 0)?]),

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use rustix::fs::Mode;
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::umask;
@@ -24,6 +24,15 @@ pub fn raise_descriptors() -> u64 {
 pub(super) fn raise_by_call() -> io::Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
+}
+
+/// Lifts the limit on locked memory, where the process may: before Linux 5.12 rings count into it, unless their process has a
+/// capability that is about to be given up.
+pub fn lift_locked_memory() {
+    if syscalls::found().limits {
+        // Where it can't be lifted a ring may not fit, which says so.
+        setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).ok();
+    }
 }
 
 /// The soft limit on open files.

@@ -49,7 +49,7 @@ impl Dir {
             // INVAL: Linux before 5.12 does not know RESOLVE_CACHED.
             Err(Errno::AGAIN | Errno::INVAL) => {
                 let path = path.to_owned();
-                self.node.reading(move |root| Ok(spelling_of(root, &path, BENEATH)?)).await
+                self.node.reading_apart(move |root| Ok(spelling_of(root, &path, BENEATH)?)).await
             }
             told => Ok(told?),
         }
@@ -189,8 +189,9 @@ fn in_trial(
     mkdirat(dir, trial, Mode::RWXU)?;
     let folder = openat2(dir, trial, PASS, Mode::empty(), BENEATH);
     let tried = folder.map_err(io::Error::from).and_then(|folder| attempt(&folder));
-    unlinkat(dir, trial, AtFlags::REMOVEDIR)?;
-    tried
+    let removed = unlinkat(dir, trial, AtFlags::REMOVEDIR);
+    // Why the trial failed is more than that its folder is not empty then.
+    tried.and_then(|tried| Ok(removed.map(|()| tried)?))
 }
 
 /// Does something while there is a file of this name.

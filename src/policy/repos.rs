@@ -4,6 +4,7 @@
 //! that this process made are known. So no start waits for a count.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,14 @@ struct Count {
     making: u64,
     counted: Option<Instant>,
     counting: bool,
+    /// Some were made during the last count, which may have found them: they may be known twice.
+    is_doubtful: bool,
+}
+
+impl Count {
+    const fn all(&self) -> u64 {
+        self.known.saturating_add(self.since).saturating_add(self.making)
+    }
 }
 
 impl RepoCounts {
@@ -50,11 +59,12 @@ impl RepoCounts {
         };
         let mut all = self.all();
         let Counts { folders, made } = &mut *all;
-        let below = folders.entry(folder.clone()).or_default();
         let by_user = made.get(who).copied().unwrap_or(0);
-        if below.known.saturating_add(below.since + below.making) >= most || by_user >= most {
+        let there = folders.get(folder).map_or(0, Count::all);
+        if there >= most || by_user >= most {
             return None;
         }
+        let below = folders.entry(folder.clone()).or_default();
         below.making += 1;
         made.insert(who.clone(), by_user + 1);
         Some(Making { counts: Arc::clone(self), what: Some((who.clone(), folder.clone())) })
@@ -67,7 +77,10 @@ impl RepoCounts {
         let Some(count) = all.folders.get_mut(folder).filter(|count| !count.counting) else { return false };
         let is_due = match count.counted {
             None => true,
-            Some(counted) => count.known >= most && now.duration_since(counted) >= COUNT_AGAIN,
+            Some(counted) => {
+                let is_old = now.duration_since(counted) >= COUNT_AGAIN;
+                count.known >= most && (is_old || count.is_doubtful)
+            }
         };
         if is_due {
             (count.counting, count.counted) = (true, Some(now));
@@ -77,9 +90,13 @@ impl RepoCounts {
 
     /// So many repositories lie below a folder.
     pub fn end_count(&self, folder: &FolderName, found: u64) {
-        if let Some(count) = self.all().folders.get_mut(folder) {
-            // One that was made meanwhile may be in both, until the next count.
+        if let Entry::Occupied(mut entry) = self.all().folders.entry(folder.clone()) {
+            let count = entry.get_mut();
+            count.is_doubtful = count.since + count.making > 0;
             (count.known, count.since, count.counting) = (found + count.since, 0, false);
+            if count.all() == 0 {
+                entry.remove();
+            }
         }
     }
 }
@@ -105,11 +122,18 @@ impl Drop for Making {
     fn drop(&mut self) {
         let Some((who, folder)) = self.what.take() else { return };
         let mut all = self.counts.all();
-        if let Some(count) = all.folders.get_mut(&folder) {
-            count.making -= 1;
+        if let Entry::Occupied(mut count) = all.folders.entry(folder) {
+            count.get_mut().making -= 1;
+            // What was asked for and is not there leaves no trace.
+            if count.get().all() == 0 && !count.get().counting {
+                count.remove();
+            }
         }
-        if let Some(made) = all.made.get_mut(&who) {
-            *made = made.saturating_sub(1);
+        if let Entry::Occupied(mut made) = all.made.entry(who) {
+            *made.get_mut() -= 1;
+            if *made.get() == 0 {
+                made.remove();
+            }
         }
     }
 }
@@ -134,7 +158,10 @@ mod tests {
         counts.end_count(&alice, 3);
         assert!(make("bob", "/alice/c/"), "a third one beside the count's and the one made meanwhile");
         assert!(!make("bob", "/alice/d/") && !make("alice", "/alice/d/"), "whoever makes it");
-        assert!(!is_due(59) && is_due(60), "some may have been removed");
+        assert!(is_due(1), "the count may have found the one made meanwhile");
+        counts.end_count(&alice, 5);
+        assert!(!make("bob", "/alice/d/"));
+        assert!(!is_due(60) && is_due(61), "some may have been removed");
         counts.end_count(&alice, 1);
         assert!(make("alice", "/alice/d/"));
         drop(counts.begin(&user("alice"), &"/alice/e/".parse().expect("a path"), 5));

@@ -1,10 +1,13 @@
 //! The arithmetic of quotas: bounds of what is stored, reservations, leases and counts. Pure: no clock, no file.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::quota::bounds::{Admission, Amount, Bounds, Constraint, Held, Limits, Shortage, Sum, with_lease};
+use crate::quota::bounds::{
+    Admission, Amount, Bounds, Constraint, Held, LEAST_LOCK_ROOM, Limits, Shortage, with_lease,
+};
 use crate::quota::place::Place;
+use crate::quota::sums::{Sums, first_folder};
 use crate::types::RepoPath;
 
 /// What is known of one repository.
@@ -13,6 +16,8 @@ struct Account {
     /// Stored at least.
     objects: u64,
     reserved: Amount,
+    /// Bytes of locks among these, as far as they are known.
+    locks: u64,
     /// The upper bound that the journal has.
     leased: u64,
     /// What it is about to have.
@@ -30,6 +35,7 @@ impl Account {
             stored,
             objects: 0,
             reserved: Amount::default(),
+            locks: 0,
             leased: 0,
             leasing: None,
             changing: HashMap::new(),
@@ -43,10 +49,15 @@ impl Account {
         self.stored == unseen
             && self.objects == 0
             && self.reserved == Amount::default()
-            && self.leased == 0
             && self.leasing.is_none()
             && self.changing.is_empty()
             && self.counting.is_none()
+    }
+
+    const fn take_locks(&mut self, place: Place, amount: Amount) {
+        if place.is_locks() {
+            self.locks = self.locks.saturating_sub(amount.bytes);
+        }
     }
 
     /// What a count under way has found in a place.
@@ -88,35 +99,6 @@ pub struct Usage {
     pub objects: Vec<(String, u64, u64)>,
     /// Of repositories with a quota.
     pub repos: Vec<(RepoPath, Option<u64>, u64)>,
-}
-
-/// The sums of all accounts.
-#[derive(Default)]
-struct Sums {
-    /// By first folder.
-    users: HashMap<Vec<u8>, Sum>,
-    total: Sum,
-}
-
-impl Sums {
-    fn add(&mut self, repo: &RepoPath, held: Held) {
-        self.users.entry(first_folder(repo)).or_default().add(held);
-        self.total.add(held);
-    }
-
-    fn take(&mut self, repo: &RepoPath, held: Held) {
-        if let hash_map::Entry::Occupied(mut user) = self.users.entry(first_folder(repo)) {
-            user.get_mut().take(held);
-            if user.get().is_zero() {
-                user.remove();
-            }
-        }
-        self.total.take(held);
-    }
-
-    fn of_user(&self, folder: &[u8]) -> Sum {
-        self.users.get(folder).copied().unwrap_or_default()
-    }
 }
 
 /// All accounts.
@@ -205,21 +187,29 @@ impl Book {
         }
     }
 
-    /// Reserves room if there is some.
-    pub(super) fn admit(&mut self, repo: &RepoPath, place: Place, asked: Amount) -> Admission {
+    /// Reserves room if there is some. What is `unwritten` needs no lease: its line could not be written.
+    pub(super) fn admit(
+        &mut self,
+        repo: &RepoPath,
+        place: Place,
+        asked: Amount,
+        unwritten: bool,
+    ) -> Admission {
         let verdict = self.verdict(repo, place, asked);
         if verdict == Admission::Granted {
             let (upper, leased) =
                 self.repos.get(repo).map_or((Some(0), 0), |a| (a.held().bytes.upper, a.leased));
-            // Also while there is no limit: one may come back, and the journal must not have fallen behind. Locks may be
-            // ahead of it, by no more than the room beside a quota that is for them: a full disk takes no line.
+            // Also while there is no limit: one may come back, and the journal must not have fallen behind.
             if self.journaling
-                && !place.is_locks()
+                && !unwritten
                 && upper.is_none_or(|upper| upper.saturating_add(asked.bytes) > leased)
             {
                 return Admission::NeedsLease;
             }
-            self.change(repo, |account| account.reserved = account.reserved.plus(asked));
+            self.change(repo, |account| {
+                account.reserved = account.reserved.plus(asked);
+                account.locks += if place.is_locks() { asked.bytes } else { 0 };
+            });
         }
         verdict
     }
@@ -248,26 +238,33 @@ impl Book {
         let of_user = self.sums.of_user(&folder);
         let limits = self.limits.users.get(&folder).copied().unwrap_or_default();
         let is_lock = place.is_locks();
+        // What others store, locks included, keeps nobody from a few locks of a repository.
+        let locks = self.repos.get(repo).map_or(0, |account| account.locks);
+        let of_all = self.limits.total.filter(|_| !is_lock || locks + asked.bytes > LEAST_LOCK_ROOM);
         let bytes = |held, limit| Constraint::of_bytes(held, limit, asked.bytes, is_lock);
         [
             bytes(of_repo, self.limits.repos.get(repo).copied()),
             bytes(known(of_user.bounds()), limits.bytes),
-            bytes(known(self.sums.total.bounds()), self.limits.total),
+            bytes(known(self.sums.total.bounds()), of_all),
             Constraint::of_objects(of_user.objects, limits.objects, asked.objects, is_lock),
         ]
     }
 
-    pub(super) fn release(&mut self, repo: &RepoPath, amount: Amount) {
-        self.change(repo, |account| account.reserved = account.reserved.minus(amount));
+    pub(super) fn release(&mut self, repo: &RepoPath, place: Place, amount: Amount) {
+        self.change(repo, |account| {
+            account.reserved = account.reserved.minus(amount);
+            account.take_locks(place, amount);
+        });
         self.forget_if_idle(repo);
     }
 
     /// A reservation became something stored.
     pub(super) fn publish(&mut self, repo: &RepoPath, place: Place, reserved: Amount, stored: Amount) {
-        self.release(repo, reserved);
+        self.release(repo, place, reserved);
         self.change(repo, |account| {
             account.stored.add(stored.bytes);
             account.objects = account.objects.saturating_add(stored.objects);
+            account.locks += if place.is_locks() { stored.bytes } else { 0 };
             if let Some(known) = account.counted_at(place) {
                 *known = known.plus(stored);
             }
@@ -278,6 +275,7 @@ impl Book {
         self.change(repo, |account| {
             account.stored.take(amount.bytes);
             account.objects = account.objects.saturating_sub(amount.objects);
+            account.take_locks(place, amount);
             if let Some(known) = account.counted_at(place) {
                 *known = known.minus(amount);
             }
@@ -290,6 +288,10 @@ impl Book {
         if let Some(count) = &mut account.counting {
             *count.begun.entry(place).or_default() += 1;
         }
+    }
+
+    pub(super) fn knows(&self, repo: &RepoPath) -> bool {
+        self.repos.contains_key(repo)
     }
 
     /// Lets go of an account that says nothing: whoever asks for repositories that are not there leaves no trace.
@@ -332,6 +334,10 @@ impl Book {
         if let Some(account) = self.repos.get_mut(repo) {
             account.leasing = None;
             account.leased = upto.unwrap_or(account.leased).max(account.leased);
+        }
+        // With a line, what it was asked for comes next.
+        if upto.is_none() {
+            self.forget_if_idle(repo);
         }
     }
 
@@ -409,6 +415,8 @@ impl Book {
                 count.known.values().copied().fold(Amount::default(), Amount::plus);
             account.stored = Bounds { lower: bytes, upper: Some(bytes) };
             account.objects = objects;
+            let of_locks = count.known.iter().filter(|(place, _)| place.is_locks());
+            account.locks = account.locks.max(of_locks.map(|(_, found)| found.bytes).sum());
             account.uncounted = false;
         });
         self.forget_if_idle(repo);
@@ -452,10 +460,6 @@ impl Book {
             repos: repos.collect(),
         }
     }
-}
-
-fn first_folder(repo: &RepoPath) -> Vec<u8> {
-    repo.folders().first().map(|folder| folder.as_bytes().to_vec()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ impl Amount {
 
 /// Locks that fit beside a quota that is used up: a prune needs one before it can free anything. A sixteenth of the quota in
 /// bytes, within these bounds, and so many in number.
-const LEAST_LOCK_ROOM: u64 = 256 << 10;
+pub(super) const LEAST_LOCK_ROOM: u64 = 256 << 10;
 const LARGEST_LOCK_ROOM: u64 = 64 << 20;
 const SPARE_LOCKS: u64 = 10_000;
 
@@ -82,7 +82,7 @@ impl Constraint {
         Self { held, limit, asked, unit: "bytes on disk" }
     }
 
-    /// Of objects. Before they are counted the limit lets in more: a count after a crash refuses nobody.
+    /// Of objects. After a crash their number begins at 0 until a count has ended: until then more is let in than the limit.
     pub(super) fn of_objects(held: u64, limit: Option<u64>, asked: u64, for_lock: bool) -> Self {
         let held = Bounds { lower: held, upper: Some(held) };
         let limit = limit.map(|limit| limit.saturating_add(if for_lock { SPARE_LOCKS } else { 0 }));

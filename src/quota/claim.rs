@@ -53,7 +53,7 @@ impl Claim {
     fn release(&mut self, amount: Amount) {
         if amount != Amount::default() {
             self.reserved = self.reserved.minus(amount);
-            self.ledger.book().release(&self.repo, amount);
+            self.ledger.book().release(&self.repo, self.place, amount);
         }
     }
 

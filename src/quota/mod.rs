@@ -24,6 +24,7 @@ mod bounds;
 mod claim;
 pub mod journal;
 pub mod place;
+mod sums;
 
 pub use book::{Ticket, Usage};
 pub use bounds::{Amount, Limits, Shortage, UserLimits};
@@ -125,6 +126,11 @@ impl Ledger {
         Claim::new(self, repo, place)
     }
 
+    /// Whether something of a repository is known. If not, it may be that there is none.
+    pub fn knows(&self, repo: &RepoPath) -> bool {
+        self.book().knows(repo)
+    }
+
     /// Fails if an object of `length` bytes does not fit. Nothing is reserved.
     ///
     /// # Errors
@@ -154,10 +160,11 @@ impl Ledger {
     }
 
     async fn reserve(&self, repo: &RepoPath, place: Place, asked: Amount) -> Result<(), QuotaError> {
+        let mut unwritten = false;
         loop {
             let admission = {
                 let mut book = self.book();
-                match book.admit(repo, place, asked) {
+                match book.admit(repo, place, asked, unwritten) {
                     Admission::Full => Err(QuotaError::Full(Box::new(book.shortage(repo, place, asked)))),
                     other => Ok(other),
                 }
@@ -168,7 +175,11 @@ impl Ledger {
                 // `Full` has ended this already.
                 Admission::NeedsLease | Admission::Full => {}
             }
-            self.lease(repo, asked.bytes).await?;
+            match self.lease(repo, asked.bytes).await {
+                // A full disk takes no line, and must take a lock: a prune needs one before it can free anything.
+                Err(QuotaError::Journal) if place.is_locks() => unwritten = true,
+                leased => leased?,
+            }
         }
     }
 
@@ -383,14 +394,16 @@ mod tests {
 
     #[test]
     fn who_asks_for_what_is_not_there_leaves_no_trace() {
-        for limits in [Limits::default(), total(100)] {
-            let ledger = Arc::new(Ledger::open(limits, None).expect("opens"));
+        let dir = tempfile::tempdir().expect("a folder");
+        let journaled = counted(total(100_000), dir.path());
+        let open = |limits| Arc::new(Ledger::open(limits, None).expect("opens"));
+        for ledger in [open(Limits::default()), open(total(100)), journaled] {
             for n in 0..100 {
                 let handle = Handle { repo: format!("/x{n}/").parse().expect("a path"), ..handle(1) };
                 drop(ledger.changing(&handle));
                 drop(run(ledger.claim(&handle, Some(0))));
             }
-            assert!(ledger.uncounted().is_empty());
+            assert!(ledger.uncounted().is_empty() && ledger.known().is_empty());
             assert!(run(ledger.end_counts()), "nothing is unknown");
         }
     }

@@ -19,7 +19,7 @@ use crate::io::listener;
 use crate::io::runtime::{self, Driver, block_on};
 use crate::io::signal::{Caught, Latch, Signal};
 use crate::io::state::StateDir;
-use crate::io::{Fault, affinity, syscalls};
+use crate::io::{Fault, affinity, limits, syscalls};
 use crate::logging::access::AccessLog;
 use crate::metrics::Counters;
 use crate::metrics::blobs::BlobCounters;
@@ -38,6 +38,7 @@ use crate::server::drain::{Outcome, Supervisor};
 use crate::server::folders;
 use crate::server::gate::Gates;
 use crate::server::listen::Listening;
+use crate::server::memory::MemoryPlan;
 use crate::server::probe::{Abilities, probe};
 use crate::server::reload::{self, Again, Reloader};
 use crate::server::rules::{self, Held};
@@ -303,7 +304,10 @@ fn choose_driver(wanted: IoDriver) -> Result<Driver, StartError> {
 /// The processor each worker is pinned to, if any.
 pub(super) fn workers(wanted: &Workers) -> Result<Vec<Option<usize>>, StartError> {
     match wanted {
-        Workers::Auto => Ok(vec![None; affinity::available()]),
+        // Each has buffers of its own, of which a small container has no room for many.
+        Workers::Auto => {
+            Ok(vec![None; affinity::available().min(MemoryPlan::most_workers(limits::memory_limit()))])
+        }
         Workers::Count(count) => Ok(vec![None; *count]),
         Workers::Pinned(_) if !syscalls::found().pin => Err(StartError::NoPinning),
         Workers::Pinned(cpus) => {

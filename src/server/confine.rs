@@ -152,6 +152,7 @@ fn folders_of(file: &Path) -> Vec<PathBuf> {
 }
 
 fn give_up_capabilities(warnings: &mut Vec<String>) {
+    limits::lift_locked_memory();
     // If a filter kills for it, that was told above.
     if syscalls::found().capset
         && let Err(e) = privileges::give_up()

@@ -44,6 +44,12 @@ impl MemoryPlan {
         }
     }
 
+    /// Workers for whose least buffers a quarter of `limit` has room, at least one.
+    pub fn most_workers(limit: u64) -> usize {
+        let of_worker = MIN_BUFFERS * BUFFER_BYTES;
+        (usize::try_from(limit / 4).unwrap_or(usize::MAX) / of_worker).max(1)
+    }
+
     /// Transfer buffers that each of `workers` workers may have in each direction.
     pub fn buffers(&self, workers: usize) -> usize {
         let all = usize::try_from(self.transfer).unwrap_or(usize::MAX) / BUFFER_BYTES;
@@ -60,6 +66,7 @@ mod tests {
         let little = MemoryPlan::of(64 << 20);
         assert_eq!((little.newcomers, little.lists, little.connections), (4 << 20, 64, 1024));
         assert_eq!((little.buffers(1), little.buffers(2)), (32, 20));
+        assert_eq!([64, 256, 8192].map(|mib| MemoryPlan::most_workers(mib << 20)), [1, 6, 204]);
         let much = MemoryPlan::of(u64::MAX);
         assert_eq!((much.newcomers, much.lists, much.buffers(1)), (8 << 20, 128, 56));
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::io::Fault;
 use crate::io::dir::Kind;
+use crate::io::spelling::Spelling;
 use crate::store::disk::Disk;
 use crate::store::error::Step;
 use crate::store::fs::FsStore;
@@ -43,7 +44,7 @@ impl<D: Disk> FsStore<D> {
         Ok((self.0.disk.root(), path.components().count() as u64))
     }
 
-    /// Locks are in nobody's quota, and who may only read makes them: their number has a bound of its own.
+    /// Who may only read makes locks, too: beside the quotas, their number in a repository has a bound of its own.
     pub(super) async fn check_locks(&self, dir: &D::Dir, object: Object) -> Result<(), Error> {
         let Object::Blob(BlobType::Locks, _) = object else { return Ok(()) };
         let disk = &self.0.disk;
@@ -109,6 +110,13 @@ impl<D: Disk> FsStore<D> {
                 made(1);
             }
             reached.push(name);
+            // Another request may have made it meanwhile, in another spelling: its folder is not ours to make one in.
+            if !is_new
+                && level <= repo.folders().len()
+                && shared.disk.spelling(&reached).await.step("look at a folder")? == Spelling::Other
+            {
+                return Err(Error::OtherSpelling);
+            }
             dir = shared.disk.open_dir(&reached).await.step("open a folder")?;
         }
         Ok(dir)

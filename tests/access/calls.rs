@@ -26,7 +26,13 @@ const IPPROTO_MPTCP: c_long = 262;
 
 /// Calls that name another server, another process, the rights of a file, or the machine: what an attacker would try, whatever
 /// the filter lists.
-const DANGEROUS: [(&str, c_long); 63] = [
+const DANGEROUS: [(&str, c_long); 69] = [
+    ("setxattr", libc::SYS_setxattr),
+    ("lsetxattr", libc::SYS_lsetxattr),
+    ("removexattr", libc::SYS_removexattr),
+    ("lremovexattr", libc::SYS_lremovexattr),
+    ("truncate", libc::SYS_truncate),
+    ("utimensat", libc::SYS_utimensat),
     ("socket", libc::SYS_socket),
     ("connect", libc::SYS_connect),
     ("bind", libc::SYS_bind),

@@ -149,6 +149,10 @@ fn cut(file_system: &str, how: Cut, round: u64) -> Option<Tally> {
         None => Server::on(&data, DRIVERS[(round % 2) as usize], &flags),
     };
     let mut server = start();
+    if program.is_none() && counts {
+        // Until then nothing is let in, and the clients do not try again.
+        server.wait_for_log("the quotas are exact");
+    }
     let (told, over) = (Mutex::new(Told::default()), AtomicBool::new(false));
     let told = std::thread::scope(|scope| {
         for n in 0..CLIENTS {
