@@ -152,6 +152,12 @@ impl<S: Store> Live<S> {
         self.enter(&self.requests, &self.parties, (who, address)).await
     }
 
+    /// Whether a repository does not exist. To be asked before the ledger is told of a change: a repository that is not there must
+    /// get no account and no line in the journal, and while the store is counted its account would keep the count from ending.
+    pub(super) async fn lacks(&self, repo: &RepoPath) -> Result<bool, store::Error> {
+        Ok(!self.ledger.knows(repo) && !self.store.exists(repo).await?)
+    }
+
     /// A place among the lists that are sent at once; the others are waited for.
     pub(super) async fn list_place(&self, who: &Principal, address: Option<IpAddr>) -> Result<Place, Error> {
         self.enter(&self.lists, &self.list_parties, (who, address)).await

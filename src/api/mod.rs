@@ -206,8 +206,7 @@ async fn delete<S: Store>(
     handle: &Handle,
 ) -> Result<Answer<S>, Error> {
     let only_of = live.decide(rules, who, &handle.repo, Action::Delete(handle.object)).await?;
-    // What is not there gets no account: while the store is counted nothing would be known of it.
-    if !live.ledger.knows(&handle.repo) && !live.store.exists(&handle.repo).await.map_err(Error::Delete)? {
+    if live.lacks(&handle.repo).await.map_err(Error::Delete)? {
         return Ok(Answer::done());
     }
     let changing = live.ledger.changing(handle);

@@ -13,7 +13,7 @@ use crate::policy::rate::Slot;
 use crate::policy::{Action, Decision};
 use crate::quota::{Claim, Place, QuotaError};
 use crate::store::{self, Change, Store, Upload};
-use crate::types::{AHEAD_BYTES, BlobType, Handle, Object, Principal};
+use crate::types::{AHEAD_BYTES, Handle, Object, Principal};
 
 /// POST of an object.
 pub(super) async fn respond<S: Store>(
@@ -29,13 +29,12 @@ pub(super) async fn respond<S: Store>(
     if length.is_some_and(|length| length > largest) {
         return Err(Error::TooLarge(largest));
     }
-    let is_lock = matches!(handle.object, Object::Blob(BlobType::Locks, _));
+    let is_lock = handle.object.is_lock();
     let delete = Action::Delete(handle.object);
     if is_lock && !matches!(rules.policy.decide(who, &handle.repo, delete), Ok(Decision::Allowed)) {
         live.store.check_lock_room(&handle.repo).await?;
     }
-    // What is not there gets no account, and no line in a journal.
-    if !live.ledger.knows(&handle.repo) && !live.store.exists(&handle.repo).await? {
+    if live.lacks(&handle.repo).await? {
         return Err(store::Error::NoRepository.into());
     }
     let slot = live.rates.begin(who, rules.allowances.of(who), now()).ok_or(Error::TooManyUploads)?;
@@ -157,7 +156,7 @@ async fn claim_folders<S: Store>(
     }
     match live.ledger.claim_folders(repo, upload.folders()).await {
         // A lock fits where nothing else does, and so does its folder: one block, once.
-        Err(_) if matches!(handle.object, Object::Blob(BlobType::Locks, _)) => {
+        Err(_) if handle.object.is_lock() => {
             return Ok(Some(live.ledger.no_claim(repo, Place::Folders)));
         }
         Err(QuotaError::Full(_)) => upload.spare_folders(),

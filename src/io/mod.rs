@@ -19,7 +19,7 @@ pub mod gate;
 pub mod limits;
 pub mod listener;
 pub mod listing;
-mod names;
+pub mod names;
 mod node;
 mod optional;
 pub mod place;

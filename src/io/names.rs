@@ -10,6 +10,12 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstatfs, openat, renameat, statat, 
 use rustix::io::Errno;
 
 use crate::io::optional::{linkat, rename_noreplace};
+use crate::io::runtime::random;
+
+/// A name for what a trial makes and removes again. The dot in front keeps clients and the sweep away.
+pub fn probe_name() -> String {
+    format!(".packhouse-probe-{:016x}", random())
+}
 
 /// A name in a directory.
 pub(super) type Named<'n> = (&'n OwnedFd, &'n OsStr);

@@ -19,7 +19,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, 
 use rustix::io::Errno;
 
 use crate::io::dir::{BENEATH, Dir};
-use crate::io::runtime::random;
+use crate::io::names::probe_name;
 use crate::types::FolderName;
 
 /// A folder to look names up in: the right to list it is not needed.
@@ -62,7 +62,7 @@ impl Dir {
         if doubtful.is_empty() {
             return Ok(true);
         }
-        let trial = trial_name();
+        let trial = probe_name();
         let job = move |fd: &OwnedFd| {
             in_trial(fd, &trial, |folder| {
                 for name in &doubtful {
@@ -78,7 +78,7 @@ impl Dir {
 
     /// Whether two names are one here that differ by case, or by the form of an accented letter.
     pub async fn folds_names(&self) -> io::Result<bool> {
-        let trial = trial_name();
+        let trial = probe_name();
         let job = move |fd: &OwnedFd| {
             in_trial(fd, &trial, |folder| {
                 // A disk that can't store an accented letter has no two forms of it.
@@ -173,11 +173,6 @@ fn is_word(name: &[u8]) -> bool {
 fn needs_trial(name: &[u8]) -> bool {
     let has_upper = name.iter().any(u8::is_ascii_uppercase);
     !tells_by_case(name) || has_upper || name.ends_with(b".") || name.ends_with(b" ")
-}
-
-/// The dot in front keeps clients and the sweep away.
-fn trial_name() -> String {
-    format!(".packhouse-probe-{:016x}", random())
 }
 
 /// Tries something in a folder of its own, which behaves as the one that it is made in.

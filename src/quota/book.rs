@@ -156,12 +156,12 @@ impl Book {
 
     /// The account of a repository; a new one if it has none.
     fn account(&mut self, repo: &RepoPath) -> &mut Account {
-        let unseen = self.unseen();
+        let unseen = self.unseen_held();
         match self.repos.entry(repo.clone()) {
             Entry::Occupied(account) => account.into_mut(),
             Entry::Vacant(slot) => {
-                self.sums.add(repo, Held { bytes: unseen, objects: 0 });
-                slot.insert(Account::new(unseen))
+                self.sums.add(repo, unseen);
+                slot.insert(Account::new(unseen.bytes))
             }
         }
     }

@@ -1,8 +1,9 @@
 //! How much is stored, and how much may be: reserve → publish, or give back.
 //!
 //! What counts is what objects and folders take on a disk, in blocks. Locks count, and fit a little beyond a quota that is used
-//! up, so that a prune can begin in a repository that is full. The [`book`] is pure arithmetic on bounds: after a crash the most that can be there is known
-//! from the [`journal`], which is always ahead of what was admitted; a count in the background finds out the rest.
+//! up, so that a prune can begin in a repository that is full. The [`book`] is pure arithmetic on bounds: after a crash the
+//! most that can be there is known from the [`journal`], which is always ahead of what was admitted; a count in the background
+//! finds out the rest.
 //!
 //! Invariant: an upload is admitted only if it fits by the upper bound; what would fit by the lower one may try again.
 

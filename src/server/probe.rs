@@ -7,7 +7,8 @@ use std::io;
 use crate::io::Fault;
 use crate::io::dir::Dir;
 use crate::io::file::File;
-use crate::io::runtime::{self, Driver, block_on};
+use crate::io::names::probe_name;
+use crate::io::runtime::{Driver, block_on};
 use crate::types::DirectIo;
 
 /// What a file system can do.
@@ -33,7 +34,7 @@ pub struct Abilities {
 /// Tries all of it in `root`, and leaves nothing there.
 pub fn probe(root: &Dir, direct: DirectIo) -> Abilities {
     let all = async {
-        let name = format!(".packhouse-probe-{:016x}", runtime::random());
+        let name = probe_name();
         let mut found = Abilities {
             unnamed_temps: can(try_unnamed(root, &name).await),
             folds_names: root.folds_names().await.unwrap_or_default(),

@@ -46,7 +46,9 @@ impl<D: Disk> FsStore<D> {
 
     /// Who may only read makes locks, too: beside the quotas, their number in a repository has a bound of its own.
     pub(super) async fn check_locks(&self, dir: &D::Dir, object: Object) -> Result<(), Error> {
-        let Object::Blob(BlobType::Locks, _) = object else { return Ok(()) };
+        if !object.is_lock() {
+            return Ok(());
+        }
         let disk = &self.0.disk;
         let mut reader = disk.read_dir(dir).await.step("read a folder")?;
         let mut count = 0;

@@ -7,7 +7,7 @@ use crate::store::disk::Disk;
 use crate::store::error::Step;
 use crate::store::fs::Shared;
 use crate::store::temp::Temp;
-use crate::store::upload::{Common, Place, Verdict};
+use crate::store::upload::{Common, Target, Verdict};
 use crate::store::{Change, Error, layout};
 use crate::types::{AHEAD_BYTES, Handle, UserName};
 
@@ -31,18 +31,19 @@ impl<D: Disk> Fresh<D> {
     /// Of `length` bytes, if that is known; it may have an owner.
     pub(super) async fn begin(
         shared: &Rc<Shared<D>>,
-        place: Place<D>,
+        target: Target<D>,
         handle: &Handle,
         length: Option<u64>,
         owner: Option<&UserName>,
     ) -> Result<Self, Error> {
-        let temp = shared.wrote(Temp::create(shared, &place.dir, handle.object).await).step("make a file")?;
+        let temp =
+            shared.wrote(Temp::create(shared, &target.dir, handle.object).await).step("make a file")?;
         if let Some(owner) = owner {
             let noted = shared.disk.set_owner(&temp.file, owner.as_str()).await;
             shared.wrote(noted).step("note the owner of a lock")?;
         }
         let unreserved = length.filter(|length| *length >= PREALLOCATE_FROM).unwrap_or(0);
-        let common = Common::new(shared, place, handle);
+        let common = Common::new(shared, target, handle);
         let metered = length.is_none();
         let mut upload = Self { common, temp, reserved: 0, unreserved, ahead: AHEAD_BYTES, metered };
         upload.reserve(1).await?;
@@ -58,7 +59,7 @@ impl<D: Disk> Fresh<D> {
         let next = (self.ahead.max(upto) - self.reserved).min(self.unreserved);
         if self.reserved > 0 {
             // The answer that let the whole length in is old by now.
-            shared.make_room(&self.common.place.dir, object, next).await?;
+            shared.make_room(&self.common.target.dir, object, next).await?;
         }
         let can = shared
             .wrote(shared.disk.preallocate(&self.temp.file, self.reserved, next).await)
@@ -90,7 +91,7 @@ impl<D: Disk> Fresh<D> {
         let length = piece.len() as u64;
         if self.metered {
             let (shared, object) = (&self.common.shared, self.common.handle.object);
-            shared.make_room(&self.common.place.dir, object, length).await?;
+            shared.make_room(&self.common.target.dir, object, length).await?;
         }
         let piece = self.common.begin_hash(piece);
         // While a piece is hashed and written the next one is received.
@@ -120,11 +121,11 @@ impl<D: Disk> Fresh<D> {
             shared.wrote(cut).step("cut an object to its length")?;
         }
         shared.sync_data(&self.temp.file).await?;
-        let was_above = self.common.place.is_above;
+        let was_above = self.common.target.is_above;
         self.common.settle_in(changed).await?;
         let shared = &self.common.shared;
         let name = layout::object_name(self.common.handle.object);
-        match shared.wrote(self.temp.publish(&self.common.place.dir, &name).await) {
+        match shared.wrote(self.temp.publish(&self.common.target.dir, &name).await) {
             Err(e) if Fault::of(&e) == Fault::Exists => {
                 let ours = match came.digest() {
                     Some(digest) => digest,
@@ -135,14 +136,14 @@ impl<D: Disk> Fresh<D> {
             // The store has learnt; the client's next try will do.
             Err(_)
                 if self.temp.is_unnamed()
-                    && shared.links_unnamed(&self.common.place.dir).is_ok_and(|links| !links) =>
+                    && shared.links_unnamed(&self.common.target.dir).is_ok_and(|links| !links) =>
             {
                 Err(Error::Busy)
             }
             Err(e) => Err(Error::from_io("name an object", e)),
             Ok(()) => {
                 changed(Change::Published);
-                shared.sync_dir(&self.common.place.dir).await?;
+                shared.sync_dir(&self.common.target.dir).await?;
                 match self.temp.left() {
                     // Else its temporary name would be back after a power cut.
                     Some(dir) if was_above => shared.sync_dir(dir).await,

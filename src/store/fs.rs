@@ -23,7 +23,7 @@ use crate::store::repeat::Repeat;
 use crate::store::small::Small;
 use crate::store::spelling::Spellings;
 use crate::store::sync::DirSyncs;
-use crate::store::upload::{FsUpload, Place};
+use crate::store::upload::{FsUpload, Target};
 use crate::store::{Download, Error, Store, census, layout};
 use crate::types::{BLOCK_BYTES, BlobType, FolderName, Handle, Object, RepoPath, UserName};
 
@@ -80,19 +80,19 @@ impl<D: Disk> FsStore<D> {
     /// Begins to store a new object in a folder, or below it.
     async fn begin(
         &self,
-        place: Place<D>,
+        target: Target<D>,
         handle: &Handle,
         length: Option<u64>,
         owner: Option<&UserName>,
     ) -> Result<FsUpload<D>, Error> {
         let shared = &self.0;
-        let owner = owner.filter(|_| matches!(handle.object, Object::Blob(BlobType::Locks, _)));
+        let owner = owner.filter(|_| handle.object.is_lock());
         if let Some(length) = length
-            && Small::suits(shared, &place.dir, length)?
+            && Small::suits(shared, &target.dir, length)?
         {
-            return Ok(FsUpload::Small(Small::begin(shared, place, handle, length, owner)));
+            return Ok(FsUpload::Small(Small::begin(shared, target, handle, length, owner)));
         }
-        Ok(FsUpload::Fresh(Fresh::begin(shared, place, handle, length, owner).await?))
+        Ok(FsUpload::Fresh(Fresh::begin(shared, target, handle, length, owner).await?))
     }
 
     /// Begins to store the first object of a folder that is missing: nothing is made before all of the object has come and is
@@ -107,20 +107,20 @@ impl<D: Disk> FsStore<D> {
             return Err(Error::NoRepository);
         }
         let (dir, missing) = self.nearest_dir(&layout::object_dir(handle)).await?;
-        let mut place =
-            Place { dir, is_above: true, missing, with_shards: self.is_first_pack(handle).await? };
+        let mut target =
+            Target { dir, is_above: true, missing, with_shards: self.is_first_pack(handle).await? };
         // A lock needs room above no reserve, and nor does its folder.
-        if !matches!(handle.object, Object::Blob(BlobType::Locks, _)) {
-            let take = async |folders| self.0.take_room(&place.dir, folders * BLOCK_BYTES, folders).await;
-            if place.with_shards && take(place.folders()).await.is_err() {
-                place.with_shards = false;
+        if !handle.object.is_lock() {
+            let take = async |folders| self.0.take_room(&target.dir, folders * BLOCK_BYTES, folders).await;
+            if target.with_shards && take(target.folders()).await.is_err() {
+                target.with_shards = false;
             }
-            if !place.with_shards {
-                self.0.take_room(&place.dir, missing * BLOCK_BYTES, missing).await?;
+            if !target.with_shards {
+                self.0.take_room(&target.dir, missing * BLOCK_BYTES, missing).await?;
             }
         }
-        self.0.make_room(&place.dir, handle.object, length.unwrap_or(0)).await?;
-        self.begin(place, handle, length, owner).await
+        self.0.make_room(&target.dir, handle.object, length.unwrap_or(0)).await?;
+        self.begin(target, handle, length, owner).await
     }
 
     /// The same error of an object's folder or of the object itself, see [`Self::explain`].
@@ -254,11 +254,7 @@ impl<D: Disk> Shared<D> {
     /// Takes room for `length` more bytes of an object out of what the reserve leaves.
     pub(super) async fn make_room(&self, dir: &D::Dir, object: Object, length: u64) -> Result<(), Error> {
         // The reserve is there so that locks still fit: a prune needs one before it can free anything.
-        if let Object::Blob(BlobType::Locks, _) = object {
-            Ok(())
-        } else {
-            self.take_room(dir, length, 1).await
-        }
+        if object.is_lock() { Ok(()) } else { self.take_room(dir, length, 1).await }
     }
 
     /// The same for `inodes` files or folders of `length` bytes in all.
@@ -368,7 +364,7 @@ impl<D: Disk> Store for FsStore<D> {
             Err(Error::NotFound) => {
                 shared.make_room(&dir, handle.object, length.unwrap_or(0)).await?;
                 self.check_locks(&dir, handle.object).await?;
-                self.begin(Place::of(dir), handle, length, owner).await
+                self.begin(Target::of(dir), handle, length, owner).await
             }
             Err(e) => Err(e),
         }

@@ -8,7 +8,7 @@ use crate::store::Error;
 use crate::store::disk::Disk;
 use crate::store::error::Step;
 use crate::store::fs::Shared;
-use crate::store::upload::{Common, Place, Verdict};
+use crate::store::upload::{Common, Target, Verdict};
 use crate::types::Handle;
 
 /// An upload whose name exists.
@@ -29,7 +29,7 @@ impl<D: Disk> Repeat<D> {
         stored: D::File,
         meta: Meta,
     ) -> Self {
-        Self { common: Common::new(shared, Place::of(dir), handle), stored, meta, same: true }
+        Self { common: Common::new(shared, Target::of(dir), handle), stored, meta, same: true }
     }
 
     pub(super) async fn write(&mut self, piece: Buffer) -> Result<(), Error> {

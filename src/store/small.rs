@@ -11,7 +11,7 @@ use crate::store::disk::Disk;
 use crate::store::error::Step;
 use crate::store::fresh::Fresh;
 use crate::store::fs::Shared;
-use crate::store::upload::{Common, Place, Verdict};
+use crate::store::upload::{Common, Target, Verdict};
 use crate::store::{Change, Error, layout};
 use crate::types::{Handle, UserName};
 
@@ -34,12 +34,12 @@ impl<D: Disk> Small<D> {
     /// Of `length` bytes; it may have an owner.
     pub(super) fn begin(
         shared: &Rc<Shared<D>>,
-        place: Place<D>,
+        target: Target<D>,
         handle: &Handle,
         length: u64,
         owner: Option<&UserName>,
     ) -> Self {
-        Self { common: Common::new(shared, place, handle), length, owner: owner.cloned(), content: None }
+        Self { common: Common::new(shared, target, handle), length, owner: owner.cloned(), content: None }
     }
 
     /// Takes the first piece. If it is not all, it comes back in the ordinary upload that this one turns into: no buffer is
@@ -58,9 +58,9 @@ impl<D: Disk> Small<D> {
     /// The ordinary upload, with the first pieces. Boxed, as it is rare: every connection has room for what is not.
     async fn begin_anew(&self, pieces: impl IntoIterator<Item = Buffer>) -> Result<Fresh<D>, Error> {
         let begun = async {
-            let Common { shared, place, handle, .. } = &self.common;
+            let Common { shared, target, handle, .. } = &self.common;
             let owner = self.owner.as_ref();
-            let mut fresh = Fresh::begin(shared, place.clone(), handle, Some(self.length), owner).await?;
+            let mut fresh = Fresh::begin(shared, target.clone(), handle, Some(self.length), owner).await?;
             for piece in pieces {
                 fresh.write(piece).await?;
             }
@@ -80,7 +80,7 @@ impl<D: Disk> Small<D> {
         }
         self.common.shared.health.check_not_suspended()?;
         self.common.settle_in(changed).await?;
-        let Common { shared, place: Place { dir, .. }, handle, .. } = &self.common;
+        let Common { shared, target: Target { dir, .. }, handle, .. } = &self.common;
         let (name, owner) = (layout::object_name(handle.object), self.owner.as_ref().map(UserName::as_str));
         let (stored, content) = shared.disk.store_small(dir, &name, content, owner).await;
         match stored {

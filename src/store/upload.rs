@@ -31,13 +31,13 @@ impl<D: Disk> Upload for FsUpload<D> {
     }
 
     fn folders(&self) -> u64 {
-        self.common().place.folders()
+        self.common().target.folders()
     }
 
     fn spare_folders(&mut self) {
         match self {
-            Self::Small(upload) => upload.common.place.with_shards = false,
-            Self::Fresh(upload) => upload.common.place.with_shards = false,
+            Self::Small(upload) => upload.common.target.with_shards = false,
+            Self::Fresh(upload) => upload.common.target.with_shards = false,
             Self::Repeat(_) => {}
         }
     }
@@ -83,7 +83,7 @@ impl<D: Disk> FsUpload<D> {
 
 /// Where an object is to lie.
 #[derive(Clone)]
-pub(super) struct Place<D: Disk> {
+pub(super) struct Target<D: Disk> {
     /// Its folder, or the nearest above it that is there.
     pub dir: D::Dir,
     /// It is one above, or was when the upload began: a folder is made when an object is to lie in it, and not for one that
@@ -95,7 +95,7 @@ pub(super) struct Place<D: Disk> {
     pub with_shards: bool,
 }
 
-impl<D: Disk> Place<D> {
+impl<D: Disk> Target<D> {
     /// In a folder that is there.
     pub(super) const fn of(dir: D::Dir) -> Self {
         Self { dir, is_above: false, missing: 0, with_shards: false }
@@ -110,7 +110,7 @@ impl<D: Disk> Place<D> {
 /// What every upload knows.
 pub(super) struct Common<D: Disk> {
     pub shared: Rc<Shared<D>>,
-    pub place: Place<D>,
+    pub target: Target<D>,
     pub handle: Handle,
     /// Runs only if the bytes must hash to the name.
     pub hasher: Option<Hasher>,
@@ -119,11 +119,11 @@ pub(super) struct Common<D: Disk> {
 }
 
 impl<D: Disk> Common<D> {
-    pub(super) fn new(shared: &Rc<Shared<D>>, place: Place<D>, handle: &Handle) -> Self {
+    pub(super) fn new(shared: &Rc<Shared<D>>, target: Target<D>, handle: &Handle) -> Self {
         let verify = shared.options.verify && handle.object.digest().is_some();
         Self {
             shared: Rc::clone(shared),
-            place,
+            target,
             handle: handle.clone(),
             hasher: verify.then(|| Hasher::new(&shared.hashing)),
             offset: 0,
@@ -132,11 +132,11 @@ impl<D: Disk> Common<D> {
 
     /// Makes the folder that the object is to lie in, if it is missing.
     pub(super) async fn settle_in(&mut self, changed: &mut impl FnMut(Change)) -> Result<(), Error> {
-        if self.place.is_above {
+        if self.target.is_above {
             let store = FsStore(Rc::clone(&self.shared));
             let mut made = |count| changed(Change::Folders(count));
-            let made = store.make_object_dir(&self.handle, self.place.with_shards, &mut made);
-            self.place = Place::of(Box::pin(made).await?);
+            let made = store.make_object_dir(&self.handle, self.target.with_shards, &mut made);
+            self.target = Target::of(Box::pin(made).await?);
         }
         Ok(())
     }
@@ -183,7 +183,7 @@ impl<D: Disk> Common<D> {
         let shared = &self.shared;
         let name = layout::object_name(self.handle.object);
         let (stored, meta) =
-            match shared.disk.open_file(&self.place.dir, name.as_ref()).await.step("open an object") {
+            match shared.disk.open_file(&self.target.dir, name.as_ref()).await.step("open an object") {
                 // It was deleted at once: the client's next try will do.
                 Err(Error::NotFound) => return Err(Error::Busy),
                 other => other?,
@@ -196,10 +196,10 @@ impl<D: Disk> Common<D> {
     /// upload.
     pub(super) async fn acknowledge(&self, stored: &D::File, meta: Meta) -> Result<(), Error> {
         self.shared.sync_data(stored).await?;
-        self.shared.sync_dir(&self.place.dir).await?;
+        self.shared.sync_dir(&self.target.dir).await?;
         // A delete may have come between: then the name is gone or another file's, and the client is to try again.
         let name = layout::object_name(self.handle.object);
-        match self.shared.disk.stat(&self.place.dir, name.as_ref()).await.step("look for an object") {
+        match self.shared.disk.stat(&self.target.dir, name.as_ref()).await.step("look for an object") {
             Ok(now) if now.inode == meta.inode => Ok(()),
             Ok(_) | Err(Error::NotFound) => Err(Error::Busy),
             Err(e) => Err(e),

@@ -118,6 +118,11 @@ impl Object {
             Self::Blob(_, id) => Some(id.digest()),
         }
     }
+
+    /// Whether it is a lock.
+    pub const fn is_lock(&self) -> bool {
+        matches!(self, Self::Blob(BlobType::Locks, _))
+    }
 }
 
 /// One object of one repository.
