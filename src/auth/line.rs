@@ -18,7 +18,7 @@ pub(super) enum Rank {
     Stranger,
 }
 
-/// So many strangers that wait are a flood, in which a user comes before them; before that nobody can see who is one.
+/// Strangers that wait and are a flood: from this number on a user comes before them. Below it the order tells nobody who is a user.
 const FLOOD: usize = 8;
 
 /// Most that wait in each rank. Those that were right before are bounded by the users that there are; of strangers so many

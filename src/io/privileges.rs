@@ -6,7 +6,7 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set, set_capabilities,
 };
 
-/// What is kept of what the process has: rights to files. A server that runs as root, in a container above all, has its data on
+/// The capabilities that the process keeps if it has them: rights to files. A server that runs as root, in a container above all, has its data on
 /// a volume whose folders and files belong to other users, and rest-server works there. `CAP_FOWNER` reads such files without a
 /// write to the disk (`O_NOATIME`). To all other files Landlock is in the way.
 const KEPT: CapabilitySet =

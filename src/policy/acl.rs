@@ -31,7 +31,7 @@ impl Acl {
     /// Reads the rules.
     ///
     /// # Errors
-    /// What is wrong, with its place. Two names of one repository (`a/b` and `/a/b/`) are: which table counts?
+    /// The file can't be parsed, or has two tables for one repository (`a/b` and `/a/b/` name the same): with the place.
     pub fn parse(text: &str) -> Result<Self, String> {
         let tables: BTreeMap<String, HashMap<String, Access>> =
             toml::from_str(text).map_err(|e| e.to_string())?;

@@ -13,7 +13,7 @@ use crate::types::{FolderName, Principal, RepoPath};
 /// Repositories may have been removed by hand: a folder that is full is counted again, but not more often than this.
 const COUNT_AGAIN: Duration = Duration::from_mins(1);
 
-/// What is known of all repositories. Shared by all shards.
+/// The counts of repositories, by first folder and by user. Shared by all shards.
 #[derive(Default)]
 pub struct RepoCounts(Mutex<Counts>);
 
@@ -88,7 +88,7 @@ impl RepoCounts {
         is_due
     }
 
-    /// So many repositories lie below a folder.
+    /// A count has ended: `found` repositories lie below a folder.
     pub fn end_count(&self, folder: &FolderName, found: u64) {
         if let Entry::Occupied(mut entry) = self.all().folders.entry(folder.clone()) {
             let count = entry.get_mut();

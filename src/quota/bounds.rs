@@ -33,7 +33,7 @@ pub struct UserLimits {
     pub objects: Option<u64>,
 }
 
-/// What is stored, or is to be.
+/// Bytes and objects that are stored, or are to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amount {
     /// Bytes on disk.
@@ -66,7 +66,7 @@ const SPARE_LOCKS: u64 = 10_000;
 
 /// A limit, and what it is a limit of.
 pub(super) struct Constraint {
-    /// What is held; of objects only the least is known.
+    /// How much is held. Of objects only the least is known.
     pub(super) held: Bounds,
     pub(super) limit: Option<u64>,
     pub(super) asked: u64,
@@ -128,11 +128,11 @@ pub struct Shortage {
     pub of: String,
     /// The quota.
     pub limit: u64,
-    /// What is stored at least, or reserved.
+    /// How much is stored at least, or reserved.
     pub held: u64,
-    /// What was asked for.
+    /// How much was asked for.
     pub asked: u64,
-    /// What all three are counted in.
+    /// The unit of all three.
     pub unit: &'static str,
 }
 

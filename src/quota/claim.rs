@@ -63,7 +63,7 @@ impl Claim {
         self.ledger.book().publish(&self.repo, self.place, reserved, stored);
     }
 
-    /// So many folders were made.
+    /// Folders were made, `count` of them.
     pub fn made(&mut self, count: u64) {
         let made = self.place.amount(count * BLOCK_BYTES);
         let rest = self.reserved.minus(made);

@@ -308,7 +308,7 @@ mod tests {
         block_on(Driver::Epoll, work).expect("a runtime")
     }
 
-    /// So many blocks.
+    /// A limit of `blocks` blocks for all together.
     fn total(blocks: u64) -> Limits {
         Limits { total: Some(blocks * BLOCK_BYTES), ..Limits::default() }
     }

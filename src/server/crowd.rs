@@ -12,7 +12,7 @@ use crate::io::runtime::now;
 use crate::io::signal::Latch;
 use crate::types::ClientNetwork;
 
-/// So long everybody has to be let in before others come first.
+/// Every connection has this long to be let in before it can be closed to make room.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// All newcomers.

@@ -24,6 +24,9 @@ pub struct Sum {
 }
 
 impl Sum {
+    /// A folder: a block, and no object.
+    const FOLDER: Self = Self { objects: 0, bytes: 0, on_disk: BLOCK_BYTES };
+
     const fn of_object(bytes: u64) -> Self {
         Self { objects: 1, bytes, on_disk: on_disk(bytes) }
     }
@@ -121,23 +124,9 @@ pub async fn config<D: Disk>(disk: &D, repo: &RepoPath) -> io::Result<Sum> {
 /// The folders of a repository, one a type and the shards of `data`: a block each, and no objects. What they lie in is nobody's.
 pub async fn folders<D: Disk>(disk: &D, repo: &RepoPath) -> io::Result<Sum> {
     let is_type = |name: &[u8]| BlobType::parse(name).is_some();
-    let types = sub_folders(disk, &layout::repo_dir(repo), is_type).await;
-    let shards = sub_folders(disk, &layout::type_dir(repo, BlobType::Data), layout::is_shard).await;
+    let types = sum(disk, &layout::repo_dir(repo), Kind::Dir, is_type).await;
+    let shards = sum(disk, &layout::type_dir(repo, BlobType::Data), Kind::Dir, layout::is_shard).await;
     Ok(or_nothing(repo, types)?.plus(or_nothing(repo, shards)?))
-}
-
-/// The folders in a folder that have a name that is `wanted`.
-async fn sub_folders<D: Disk>(disk: &D, path: &Path, wanted: fn(&[u8]) -> bool) -> io::Result<Sum> {
-    let dir = disk.open_dir(path).await?;
-    let mut reader = disk.read_dir(&dir).await?;
-    let mut count = 0;
-    loop {
-        let page = disk.next_page(&mut reader, PAGE_ENTRIES, false, wanted).await?;
-        if page.is_empty() {
-            return Ok(Sum { on_disk: count * BLOCK_BYTES, ..Sum::default() });
-        }
-        count += page.iter().filter(|entry| entry.meta.kind == Kind::Dir).count() as u64;
-    }
 }
 
 /// The objects of one flat type, or of one shard of `data`.
@@ -149,21 +138,23 @@ pub async fn folder<D: Disk>(
 ) -> io::Result<Sum> {
     let mut path: PathBuf = layout::type_dir(repo, kind);
     path.extend(shard.map(|shard| format!("{shard:02x}")));
-    or_nothing(repo, sum(disk, &path).await)
+    or_nothing(repo, sum(disk, &path, Kind::File, |name| BlobId::parse(name).is_some()).await)
 }
 
-async fn sum<D: Disk>(disk: &D, path: &Path) -> io::Result<Sum> {
+/// What of one kind is in a folder under names that are `wanted`: files, which are objects, or folders.
+async fn sum<D: Disk>(disk: &D, path: &Path, kind: Kind, wanted: fn(&[u8]) -> bool) -> io::Result<Sum> {
     let dir = disk.open_dir(path).await?;
     let mut reader = disk.read_dir(&dir).await?;
     let mut sum = Sum::default();
     loop {
-        let page =
-            disk.next_page(&mut reader, PAGE_ENTRIES, true, |name| BlobId::parse(name).is_some()).await?;
+        let page = disk.next_page(&mut reader, PAGE_ENTRIES, kind == Kind::File, wanted).await?;
         if page.is_empty() {
             return Ok(sum);
         }
-        let files = page.iter().filter(|entry| entry.meta.kind == Kind::File);
-        sum = files.fold(sum, |sum, entry| sum.plus(Sum::of_object(entry.meta.size)));
+        let found = page.iter().filter(|entry| entry.meta.kind == kind);
+        sum = found.fold(sum, |sum, entry| {
+            sum.plus(if kind == Kind::File { Sum::of_object(entry.meta.size) } else { Sum::FOLDER })
+        });
     }
 }
 

@@ -200,14 +200,10 @@ fn another_disk_below_the_data_folder_is_asked_for_itself() {
 }
 
 /// An image as a block device.
-pub struct LoopDevice(String);
+struct LoopDevice(String);
 
 impl LoopDevice {
-    pub fn path(&self) -> &str {
-        &self.0
-    }
-
-    pub fn of(image: &std::path::Path) -> Option<Self> {
+    fn of(image: &std::path::Path) -> Option<Self> {
         let output = Command::new("losetup").args(["--find", "--show"]).arg(image).output().unwrap();
         if !output.status.success() {
             skip(&format!("losetup: {output:?}"));
@@ -220,6 +216,37 @@ impl LoopDevice {
 impl Drop for LoopDevice {
     fn drop(&mut self) {
         Command::new("losetup").args(["--detach", &self.0]).output().ok();
+    }
+}
+
+/// A file system in a file of 64 MiB, mounted.
+pub struct Image {
+    pub point: std::path::PathBuf,
+    // Dropped from the first to the last: the mount goes before the device, and that before the file.
+    _mounted: Point,
+    _device: LoopDevice,
+    _dir: tempfile::TempDir,
+}
+
+impl Image {
+    /// Made by a command that is told the file, and mounted by one that is told the device and where to.
+    pub fn of(mkfs: &[&str], mounting: &[&str]) -> Option<Self> {
+        let (dir, point) = mount::place()?;
+        let image = dir.path().join("image");
+        std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        let command = |words: &[&str]| {
+            let mut command = Command::new(words[0]);
+            command.args(&words[1..]);
+            command
+        };
+        let mut mkfs = command(mkfs);
+        mkfs.arg(&image);
+        mount::run(mkfs).then_some(())?;
+        let device = LoopDevice::of(&image)?;
+        let mut mounting = command(mounting);
+        mounting.arg(&device.0).arg(&point);
+        mount::run(mounting).then_some(())?;
+        Some(Self { _mounted: Point::of(&point), point, _device: device, _dir: dir })
     }
 }
 
@@ -237,22 +264,8 @@ impl Drop for Helper {
 #[test]
 fn exfat() {
     on_both(|driver| {
-        let Some((dir, point)) = mount::place() else { return };
-        let image = dir.path().join("image");
-        std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
-        let mut mkfs = Command::new("mkfs.exfat");
-        mkfs.arg(&image);
-        if !mount::run(mkfs) {
-            return;
-        }
-        let Some(device) = LoopDevice::of(&image) else { return };
-        let mut mounting = Command::new("mount.exfat-fuse");
-        mounting.arg(&device.0).arg(&point);
-        if !mount::run(mounting) {
-            return;
-        }
-        let _mounted = Point::of(&point);
-        let server = Server::on(&point.join("data"), driver, &[]);
+        let Some(image) = Image::of(&["mkfs.exfat"], &["mount.exfat-fuse"]) else { return };
+        let server = Server::on(&image.point.join("data"), driver, &[]);
         works(&server);
         crate::spellings::only_the_stored_spelling_counts(&server);
         crate::spellings::is_nothing(&server, "/Carol/", "/carol/");

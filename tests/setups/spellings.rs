@@ -1,10 +1,10 @@
 //! Disks that take several names for one folder: a repository answers to its stored spelling alone.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use crate::common::mount;
 use crate::common::{Server, id_of, noise, on_both, walk};
+use crate::disks::Image;
 use crate::faulty_mount::{self, Faults, FaultyMount};
 
 /// A folder on a disk that folds names, and the mount of it.
@@ -143,22 +143,9 @@ fn another_spelling_escapes_no_quota_and_fills_none() {
 #[test]
 fn ntfs() {
     on_both(|driver| {
-        let Some((dir, point)) = mount::place() else { return };
-        let image = dir.path().join("image");
-        std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
-        let mut mkfs = Command::new("mkntfs");
-        mkfs.args(["--quick", "--force"]).arg(&image);
-        if !mount::run(mkfs) {
-            return;
-        }
-        let Some(device) = crate::disks::LoopDevice::of(&image) else { return };
-        let mut mounting = Command::new("lowntfs-3g");
-        mounting.args(["-o", "ignore_case"]).arg(device.path()).arg(&point);
-        if !mount::run(mounting) {
-            return;
-        }
-        let _mounted = mount::Point::of(&point);
-        let server = Server::on(&point.join("data"), driver, &[]);
+        let mkfs = ["mkntfs", "--quick", "--force"];
+        let Some(image) = Image::of(&mkfs, &["lowntfs-3g", "-o", "ignore_case"]) else { return };
+        let server = Server::on(&image.point.join("data"), driver, &[]);
         only_the_stored_spelling_counts(&server);
         assert_eq!(create(&server, "/Carol/"), 404);
         assert!(!server.data.join("carol").exists(), "nothing is made for what is refused");
